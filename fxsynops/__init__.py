@@ -1,0 +1,40 @@
+"""Count and bound the synaptic operations of spiking neural networks in PyTorch."""
+
+from fxsynops import nn
+from fxsynops.analysis import Analysis, Connection, DenseSynapse, FanOut, analyze
+from fxsynops.bound import Bound
+from fxsynops.counter import SynOpsCounter
+from fxsynops.counts import Counts
+from fxsynops.errors import (
+    CountError,
+    FxSynopsError,
+    InputError,
+    SpecializationError,
+    TraceError,
+    UnsupportedOperationError,
+)
+from fxsynops.neurons import register_spiking
+from fxsynops.operations import register_routing, register_synapse
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Analysis",
+    "Bound",
+    "Connection",
+    "CountError",
+    "Counts",
+    "DenseSynapse",
+    "FanOut",
+    "FxSynopsError",
+    "InputError",
+    "SpecializationError",
+    "SynOpsCounter",
+    "TraceError",
+    "UnsupportedOperationError",
+    "analyze",
+    "nn",
+    "register_routing",
+    "register_spiking",
+    "register_synapse",
+]

@@ -1,0 +1,414 @@
+"""Static analysis: which synapses every spiking node drives, and how many, before any data.
+
+analyze(model, example)
+  trace      record one forward as a graph          (fxsynops.trace)
+  classify   what is events, what is analog         (fxsynops.signals)
+  connect    every connection and its fan-out map   (fxsynops.connect)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import networkx as nx
+import torch
+from torch import Tensor, nn
+
+from fxsynops import neurons, report
+from fxsynops.connect import Connector, Edge, SynapseCalls, Tap, Unresolved, Wiring, connect
+from fxsynops.errors import InputError, UnsupportedOperationError
+from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
+from fxsynops.operations.registry import operations, shape
+from fxsynops.signals import classify
+from fxsynops.trace import Trace, trace
+
+if TYPE_CHECKING:
+    from fxsynops.bound import Bound
+    from fxsynops.counter import SynOpsCounter
+
+Events = Literal["value", "nonzero"]
+Weights = Literal["all", "nonzero"]
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """Fan-out of the neurons of one connection: synapses that one event reaches.
+
+    Attributes:
+        map: int64, as small as it still broadcasts to the source's output: an axis along which
+            the fan-out is constant has size 1.
+        mean: over the neurons of one sample.
+        total: sum over one sample's neurons in one time step, the number of synapses.
+        nominal: the figure of chip guides, which ignores borders and routing
+            (``out_channels / groups * prod(kernel) / prod(stride)``), or None.
+    """
+
+    map: Tensor = field(repr=False)
+    mean: float
+    total: float
+    nominal: float | None
+
+    @property
+    def min(self) -> int:
+        """The smallest fan-out of a neuron."""
+        return int(self.map.min())
+
+    @property
+    def max(self) -> int:
+        """The largest fan-out of a neuron."""
+        return int(self.map.max())
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One source's events arriving at one synapse.
+
+    Attributes:
+        source: name of the spiking node; behind a gate with several, of the gate.
+        sources: every spiking node whose events arrive.
+        synapse: name of the synapse; further calls of it with another map are ``name#2``.
+        kind: the synapse's operation ("conv2d", "linear", …).
+        measured_at: where events are counted: the source, or the gate behind it.
+        neurons: elements that may emit an event, per sample and step.
+        shape: their shape, per sample and step.
+        fanout: how many synapses their events reach.
+        folded: whether a constant is added to the events on their way (batch norm), which chips
+            fold into the next weights.
+    """
+
+    source: str
+    sources: tuple[str, ...]
+    synapse: str
+    kind: str
+    measured_at: str
+    neurons: int
+    shape: tuple[int, ...]
+    fanout: FanOut
+    folded: bool
+    taps: tuple[Tap, ...] = field(repr=False, compare=False)
+    calls: SynapseCalls = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class DenseSynapse:
+    """A synapse whose input is analog: it costs multiply-accumulates, not SynOps.
+
+    Attributes:
+        synapse: its name.
+        kind: its operation.
+        macs: per sample and step, padding and bias not counted.
+    """
+
+    synapse: str
+    kind: str
+    macs: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an analysis was asked for; see :func:`analyze`."""
+
+    layout: Layout
+    dt: float
+    input_events: bool | tuple[bool, ...]
+    spiking: tuple[type, ...]
+    events: Events
+    weights: Weights
+    strict: bool
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What :func:`analyze` found. Prints as a table.
+
+    Attributes:
+        connections: one per source and synapse, in the order of the graph.
+        dense: the synapses with analog input.
+        unresolved: what no rule covers (with ``strict=False``; otherwise it is an error).
+        specialized: where the model branches on data; the analysis holds for the example's branch.
+        window: samples and time steps of the example.
+    """
+
+    model: nn.Module = field(repr=False)
+    options: Options
+    example: Inputs = field(repr=False)
+    trace: Trace = field(repr=False)
+    connector: Connector = field(repr=False)
+    window: Window
+    connections: tuple[Connection, ...]
+    dense: tuple[DenseSynapse, ...]
+    unresolved: tuple[Unresolved, ...]
+
+    @property
+    def specialized(self) -> tuple[str, ...]:
+        """Where the forward branched on data."""
+        return self.trace.branches
+
+    @cached_property
+    def graph(self) -> nx.MultiDiGraph:
+        """Sources and synapses, with an edge per connection.
+
+        Nodes have ``kind`` ("source", "gate" or the synapse's operation) and synapses with analog
+        input ``macs``; edges have ``connection``, ``synapses`` (fan-out total) and ``folded``.
+        """
+        graph = nx.MultiDiGraph(model=type(self.model).__name__)
+        for row in self.dense:
+            graph.add_node(row.synapse, kind=row.kind, macs=row.macs)
+        for connection in self.connections:
+            gated = connection.measured_at not in connection.sources
+            for source in connection.sources:
+                graph.add_node(source, kind="source")
+            graph.add_node(connection.synapse, kind=connection.kind)
+            start = connection.source
+            if start not in connection.sources:
+                graph.add_node(start, kind="gate")
+                for source in connection.sources:
+                    if not graph.has_edge(source, start):
+                        graph.add_edge(source, start)
+            graph.add_edge(
+                start,
+                connection.synapse,
+                connection=connection,
+                synapses=connection.fanout.total,
+                folded=connection.folded,
+                gated=gated,
+            )
+        return graph
+
+    def counter(self) -> SynOpsCounter:
+        """A module that runs the model and counts its SynOps."""
+        from fxsynops.counter import SynOpsCounter
+
+        return SynOpsCounter.of(self)
+
+    def upper_bound(
+        self,
+        timesteps: int | None = None,
+        *,
+        max_spikes: float | dict[str, float] | None = None,
+        input_max_events: float | None = None,
+    ) -> Bound:
+        """How many SynOps an input can cause at most; see :func:`fxsynops.bound.upper_bound`."""
+        from fxsynops.bound import upper_bound
+
+        return upper_bound(
+            self, timesteps, max_spikes=max_spikes, input_max_events=input_max_events
+        )
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One dict per connection, for ``pandas.DataFrame``."""
+        return report.analysis_rows(self)
+
+    def to_json(self) -> str:
+        """The rows, the dense synapses and the options as JSON."""
+        return report.analysis_json(self)
+
+    def __str__(self) -> str:
+        return report.render(self)
+
+    def __rich__(self) -> Any:
+        return report.analysis_table(self)
+
+
+def analyze(
+    model: nn.Module,
+    example: Any,
+    *,
+    layout: str = "N",
+    batch_size: int | None = None,
+    timesteps: int | None = None,
+    dt: float = 1.0,
+    input_events: bool | Sequence[bool] = True,
+    spiking: Any = (),
+    events: Events = "value",
+    weights: Weights = "all",
+    strict: bool = True,
+) -> Analysis:
+    """Find every connection of ``model`` and the fan-out of its neurons.
+
+    The model runs once on the example and is afterwards exactly as before.
+
+    Args:
+        model: any ``nn.Module``.
+        example: a tensor, or a tuple of the model's positional arguments.
+        layout: the leading axes of the inputs: "N" samples, "NT" samples and time steps, "TN",
+            "T", "" for a single sample, "(NT)" or "(TN)" for one merged axis.
+        batch_size, timesteps: what the shape does not tell; both for a loop over a static input.
+        dt: length of a time step in milliseconds.
+        input_events: whether the inputs carry events; one bool per tensor argument, or one for all.
+        spiking: further module types (or autograd functions) to take as spiking sources.
+        events: "value", an event of value v counts |v| and is measured at the source;
+            "nonzero", every non-zero element counts one, measured at the synapse's input.
+        weights: "all", or "nonzero" to count only synapses whose weight is not zero.
+        strict: raise when an operation between a source and a synapse is not understood,
+            instead of listing it in ``unresolved``.
+
+    Raises:
+        InputError: the example or an option does not fit the model.
+        TraceError: the model cannot be recorded.
+        UnsupportedOperationError: see ``strict``.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(1, 4, 3), fxsynops.nn.IAFSqueeze(batch_size=1), torch.nn.Flatten(),
+        ...     torch.nn.Linear(4 * 6 * 6, 10))
+        >>> analysis = fxsynops.analyze(model, torch.ones(5, 1, 8, 8), layout="(NT)", timesteps=5)
+        >>> [(c.source, c.synapse, c.fanout.total) for c in analysis.connections]
+        [('input', '0', 1296), ('1', '3', 1440)]
+    """
+    options = Options(
+        Layout(layout, batch_size, timesteps),
+        _positive("dt", dt),
+        input_events if isinstance(input_events, bool) else tuple(input_events),
+        _types(spiking),
+        _one_of("events", events, ("value", "nonzero")),
+        _one_of("weights", weights, ("all", "nonzero")),
+        strict,
+    )
+    args = example if isinstance(example, tuple) else (example,)
+    inputs = Inputs.bind(model, args, {})
+    check_devices(model, inputs)
+    for name, tensor in inputs.tensors():
+        if _event_inputs(options, inputs)[name]:
+            check_events(name, tensor)
+    return analyze_inputs(model, inputs, options)
+
+
+def analyze_inputs(model: nn.Module, inputs: Inputs, options: Options) -> Analysis:
+    """:func:`analyze` with everything checked and bound; the counter's way in."""
+    window = options.layout.window(inputs)
+
+    def whole(module: nn.Module) -> bool:
+        return neurons.describe(module, options.spiking) is not None or any(
+            base in operations.by_target for base in type(module).__mro__
+        )
+
+    recorded = trace(model, inputs, whole)
+    graded = options.events == "nonzero"
+    signals = classify(recorded, _event_inputs(options, inputs), options.spiking, graded)
+    if not any(role.signal.kind == "events" for role in signals.roles.values()):
+        raise InputError(
+            f"{type(model).__name__} has no spiking node, and its inputs carry no events, so there "
+            "is nothing to count. Name its spiking module types in spiking=, register them with "
+            "fxsynops.register_spiking, or pass input_events=True if the input is spikes."
+        )
+    wiring, connector = connect(
+        recorded, signals, options.layout, window, graded, options.weights == "nonzero"
+    )
+    if wiring.unresolved and options.strict:
+        raise UnsupportedOperationError(_explain(wiring.unresolved))
+    return Analysis(
+        model,
+        options,
+        inputs,
+        recorded,
+        connector,
+        window,
+        tuple(_connection(edge, window) for edge in wiring.edges),
+        tuple(_dense(wiring, window)),
+        wiring.unresolved,
+    )
+
+
+def _connection(edge: Edge, window: Window) -> Connection:
+    per_step = window.samples * window.timesteps
+    map = edge.taps[0].map
+    elements = sum(math.prod(shape(tap.node)) * tap.repeats for tap in edge.taps)
+    synapses = sum(
+        float(tap.map.sum()) * (math.prod(shape(tap.node)) / tap.map.numel()) * tap.repeats
+        for tap in edge.taps
+    )
+    total = synapses / per_step
+    return Connection(
+        source=edge.sources[0] if len(edge.sources) == 1 else edge.measured_at,
+        sources=edge.sources,
+        synapse=edge.name,
+        kind=edge.synapse.kind,
+        measured_at=edge.measured_at,
+        neurons=_whole(elements / per_step),
+        shape=_sample_shape(shape(edge.taps[0].node), len(edge.taps), window),
+        fanout=FanOut(
+            map.round().to(torch.int64),
+            mean=synapses / elements,
+            total=_whole(total),
+            nominal=edge.synapse.nominal,
+        ),
+        folded=edge.folded,
+        taps=edge.taps,
+        calls=edge.synapse,
+    )
+
+
+def _sample_shape(size: tuple[int, ...], calls: int, window: Window) -> tuple[int, ...]:
+    """``size`` without its axes of samples and steps, as far as they can be told apart."""
+    n, t = window.samples, window.timesteps
+    if calls == 1 and t > 1:
+        if sorted(size[:2]) == sorted((n, t)):
+            return size[2:]
+        if size[:1] == (n * t,):
+            return size[1:]
+        if n == 1 and size[:1] == (t,):
+            return size[1:]
+    return size[1:] if size[:1] == (n,) else size
+
+
+def _dense(wiring: Wiring, window: Window) -> Iterable[DenseSynapse]:
+    for edge in wiring.analog:
+        macs = _whole(edge.macs / (window.samples * window.timesteps))
+        yield DenseSynapse(edge.synapse.name, edge.synapse.kind, macs)
+
+
+def _whole(value: float) -> Any:
+    return int(value) if float(value).is_integer() else value
+
+
+def _event_inputs(options: Options, inputs: Inputs) -> dict[str, bool]:
+    names = list(dict.fromkeys(name for name, _ in inputs.tensors()))
+    flags = options.input_events
+    if isinstance(flags, bool):
+        flags = (flags,) * len(names)
+    if len(flags) != len(names):
+        raise InputError(
+            f"input_events has {len(flags)} entries for {len(names)} tensor arguments "
+            f"({', '.join(names)}). Pass one bool for all, or one for each of them."
+        )
+    return dict(zip(names, flags, strict=True))
+
+
+def _types(spiking: Any) -> tuple[type, ...]:
+    types = tuple(spiking) if isinstance(spiking, (tuple, list, set)) else (spiking,)
+    for entry in types:
+        if not isinstance(entry, type):
+            raise InputError(
+                f"spiking= takes module types, such as spiking=nn.ReLU, not {entry!r}."
+            )
+    return types
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise InputError(f"{name}={value!r} is none of {', '.join(map(repr, allowed))}.")
+    return value
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise InputError(f"{name} must be positive, not {value!r}.")
+    return float(value)
+
+
+def _explain(unresolved: Sequence[Unresolved]) -> str:
+    lines = "\n".join(f"  - {row}" for row in unresolved[:10])
+    more = f"\n  … and {len(unresolved) - 10} more" if len(unresolved) > 10 else ""
+    return (
+        f"events reach a synapse in ways that cannot be counted:\n{lines}{more}\n"
+        "Say what the operation does: fxsynops.register_routing(target, incidence) if it carries "
+        "events on, fxsynops.register_synapse(target, pairs) if it has weights, "
+        "fxsynops.register_spiking(type) if events come out of it. With strict=False these are "
+        "listed in analysis.unresolved, and not counted."
+    )

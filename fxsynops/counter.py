@@ -1,0 +1,226 @@
+"""A model that counts its own SynOps."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxsynops.analysis import Analysis, Connection, analyze, analyze_inputs
+from fxsynops.counts import Counts, Measured, Span
+from fxsynops.errors import CountError
+from fxsynops.inputs import Inputs, Window
+from fxsynops.recorder import Mode
+from fxsynops.replay import Replay, Tally
+
+_MAX_TRACES = 16
+
+
+@dataclass
+class _Total:
+    """What has been counted on one set of connections."""
+
+    connections: tuple[Connection, ...]
+    events: Tensor
+    synops: Tensor
+    largest: Tensor
+
+    def add(self, tally: Tally) -> None:
+        device = tally.events.device
+        self.events = self.events.to(device) + tally.events.detach()
+        self.synops = self.synops.to(device) + tally.synops.detach()
+        self.largest = torch.maximum(self.largest.to(device), tally.largest)
+
+
+class SynOpsCounter(nn.Module):
+    """Wraps a model: calling it returns the model's own output, and counts.
+
+    The counter can stand in for the model in training code: it has the model's parameters, its
+    ``state_dict`` has the model's keys, and the count is differentiable.
+
+    Args:
+        model: any module; it is shared, not copied.
+        example: a tensor, or a tuple of the model's positional arguments.
+        options: see :func:`fxsynops.analyze`.
+
+    Attributes:
+        model: the model.
+        analysis: the analysis of the example.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(4, 3, bias=False), fxsynops.nn.IAF(), torch.nn.Linear(3, 2))
+        >>> counter = fxsynops.SynOpsCounter(model, torch.ones(2, 5, 4), layout="NT")
+        >>> y = counter(torch.ones(2, 5, 4))
+        >>> int(counter.per_synapse["0"])  # 2 samples x 5 steps x 4 events x fan-out 3
+        120
+    """
+
+    def __init__(self, model: nn.Module, example: Any, **options: Any) -> None:
+        super().__init__()
+        self._start(analyze(model, example, **options))
+
+    @classmethod
+    def of(cls, analysis: Analysis) -> SynOpsCounter:
+        """A counter for an analysis that is already there."""
+        counter = cls.__new__(cls)
+        nn.Module.__init__(counter)
+        counter._start(analysis)
+        return counter
+
+    def _start(self, analysis: Analysis) -> None:
+        self.model = analysis.model
+        self.training = analysis.model.training
+        self.analysis = analysis
+        self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
+        self._replays[self._key(analysis.example)] = [Replay(analysis)]
+        self._last: tuple[Analysis, Tally] | None = None
+        self.clear()
+        self._register_state_dict_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own output for these inputs; counts are committed when it is there.
+
+        Raises:
+            InputError: another number or size of inputs than analyzed. Other numbers of samples
+                and time steps are fine, and so are other modes, dtypes and devices.
+        """
+        options, example = self.analysis.options, self.analysis.example
+        inputs = Inputs.bind(self.model, args, kwargs)
+        options.layout.check_same_sample(inputs, example)
+        window = options.layout.window(inputs)
+        replay = self._replay_for(inputs)
+        output, tally = replay.count(inputs.values)
+        if torch._C._current_graph_task_id() == -1:  # else a checkpoint's recomputation
+            self._commit(replay.analysis, tally, window)
+        return output
+
+    def _commit(self, analysis: Analysis, tally: Tally, window: Window) -> None:
+        self._last = (analysis, tally)
+        key = tuple(map(_row_key, analysis.connections))
+        if key not in self._totals:
+            zeros = torch.zeros_like(tally.events.detach())
+            self._totals[key] = _Total(analysis.connections, zeros, zeros, tally.largest.detach())
+        self._totals[key].add(tally)
+        self._span = self._span.plus(window)
+
+    def _replay_for(self, inputs: Inputs) -> Replay:
+        key = self._key(inputs)
+        candidates = self._replays.setdefault(key, [])
+        self._replays.move_to_end(key)
+        for replay in candidates:
+            if replay.analysis.trace.holds():
+                return replay
+        replay = Replay(analyze_inputs(self.model, inputs, self.analysis.options))
+        candidates.insert(0, replay)
+        del candidates[_MAX_TRACES:]
+        while len(self._replays) > _MAX_TRACES:
+            self._replays.popitem(last=False)
+        return replay
+
+    def _key(self, inputs: Inputs) -> Any:
+        """What a trace is valid for, beside its own conditions."""
+        trace = self.analysis.trace
+        training = tuple(module.training for module in trace.modules.values())
+        return inputs.key(), training, Mode.now(trace.mode.device).autocast
+
+    # -- counts ----------------------------------------------------------------------------------
+
+    @property
+    def synops(self) -> Tensor:
+        """SynOps of the last forward, all samples and steps: 0-d, float64, differentiable."""
+        return self._last_tally()[1].synops.sum()
+
+    @property
+    def per_synapse(self) -> dict[str, Tensor]:
+        """SynOps of the last forward by synapse."""
+        return self._grouped("synapse")
+
+    @property
+    def per_source(self) -> dict[str, Tensor]:
+        """SynOps of the last forward by source."""
+        return self._grouped("source")
+
+    @property
+    def counts(self) -> Counts:
+        """What was counted since :meth:`clear`. Reading it waits for a GPU.
+
+        Raises:
+            CountError: events were not numbers; names their source.
+        """
+        measured = {_row_key(c): Measured(c) for c in self.analysis.connections}
+        for key, total in self._totals.items():
+            events, synops = total.events.tolist(), total.synops.tolist()
+            for i, name in enumerate(key):
+                row = measured.setdefault(name, Measured(total.connections[i]))
+                row.events += events[i]
+                row.synops += synops[i]
+                row.largest = max(row.largest, float(total.largest))
+        return Counts.of(self.analysis, list(measured.values()), self._span)
+
+    def clear(self) -> None:
+        """Set the accumulated counts to zero. Neuron states stay as they are."""
+        self._totals: dict[Any, _Total] = {}
+        self._span = Span()
+
+    def _last_tally(self) -> tuple[Analysis, Tally]:
+        if self._last is None:
+            raise CountError("nothing has been counted yet: call the counter on an input first.")
+        return self._last
+
+    def _grouped(self, attribute: str) -> dict[str, Tensor]:
+        analysis, tally = self._last_tally()
+        rows: dict[str, list[int]] = {}
+        for i, connection in enumerate(analysis.connections):
+            rows.setdefault(getattr(connection, attribute), []).append(i)
+        return {name: tally.synops[numbers].sum() for name, numbers in rows.items()}
+
+    # -- copies ----------------------------------------------------------------------------------
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles hold the model; its graph is recorded again."""
+        state = (self.model, self.analysis.example, self.analysis.options)
+        return _rebuild, (type(self), *state)
+
+    def extra_repr(self) -> str:
+        """How many connections are counted."""
+        return f"connections={len(self.analysis.connections)}"
+
+
+def _row_key(connection: Connection) -> tuple[str, str, str]:
+    """What makes connections of different traces one row."""
+    return connection.source, connection.synapse, connection.measured_at
+
+
+def _rebuild(cls: type[SynOpsCounter], model: nn.Module, example: Inputs, options: Any) -> Any:
+    return cls.of(analyze_inputs(model, example, options))
+
+
+def _without_prefix(
+    module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
+) -> None:
+    """The counter's state dict has the model's own keys."""
+    for mapping in (state, getattr(state, "_metadata", {})):
+        _rename(mapping, prefix + "model.", prefix)
+        if prefix + "model" in mapping:
+            mapping[prefix[:-1]] = mapping.pop(prefix + "model")
+
+
+def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """… and loads them."""
+    own = {name for name, _ in module.named_parameters()} | {n for n, _ in module.named_buffers()}
+    for key in [k for k in state if k.startswith(prefix) and k[len(prefix) :] not in own]:
+        state[f"{prefix}model.{key[len(prefix) :]}"] = state.pop(key)
+
+
+def _rename(mapping: Mapping[str, Any], old: str, new: str) -> None:
+    for key in [k for k in mapping if k.startswith(old)]:
+        mapping[new + key[len(old) :]] = mapping.pop(key)  # type: ignore[attr-defined]

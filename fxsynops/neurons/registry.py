@@ -1,0 +1,118 @@
+"""What is known about spiking modules: which part of their output is events, and how many."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from fxsynops.errors import InputError
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """What a module that is kept whole puts out.
+
+    Attributes:
+        output: which part of a returned tuple is the events; the rest is state.
+        spikes: whether it emits events at all (a leaky integrator does not).
+        max_spikes: events per neuron and step at most; infinite without a cap.
+        amplitude: the value of one event, or the name of the attribute that holds it.
+        signed: whether events may be negative.
+        threshold: what a user said of the firing threshold (for bounds), or None.
+        weights: what to call the weights inside of the module, if its SynOps would miss them.
+    """
+
+    output: int = 0
+    spikes: bool = True
+    max_spikes: float = math.inf
+    amplitude: float | str = 1.0
+    signed: bool = False
+    threshold: float | None = None
+    weights: str | None = None
+
+
+# Libraries whose neurons are known; each has a file here with a function ``describe``.
+LIBRARIES = ("fxsynops.nn", "sinabs", "snntorch", "spikingjelly", "norse")
+
+_registered: dict[Any, Neuron] = {}
+
+
+def register_spiking(
+    type: Any,
+    *,
+    output: int = 0,
+    max_spikes: float | None = None,
+    threshold: float | None = None,
+    amplitude: float = 1.0,
+) -> Any:
+    """Tell fxsynops that a module type (or a custom autograd function) is a spiking neuron.
+
+    It is then kept whole in every analysis, and what it returns is events. Returns ``type``, so that
+    it may decorate a class.
+
+    Args:
+        type: the ``nn.Module`` or ``torch.autograd.Function`` class. Subclasses are included.
+        output: which part of a returned tuple is the events.
+        max_spikes: how many events a neuron emits per step at most (None: no cap).
+        threshold: the firing threshold, for bounds.
+        amplitude: the value that stands for one event.
+
+    Raises:
+        InputError: ``type`` is no class, or a number makes no sense.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> class Resonator(torch.nn.Module):
+        ...     def forward(self, current, state=None):
+        ...         state = current if state is None else 0.9 * state + current
+        ...         return (state > 1).float(), state
+        >>> fxsynops.register_spiking(Resonator, max_spikes=1)
+        <class '...Resonator'>
+    """
+    if not inspect.isclass(type):
+        raise InputError(f"register_spiking takes a class, not {type!r}.")
+    if amplitude == 0 or (max_spikes is not None and max_spikes < 0):
+        raise InputError(
+            f"amplitude must not be zero and max_spikes not negative (got {amplitude}, {max_spikes})."
+        )
+    cap = math.inf if max_spikes is None else float(max_spikes)
+    _registered[type] = Neuron(output, True, cap, amplitude, amplitude < 0, threshold)
+    return type
+
+
+def registered(cls: Any) -> Neuron | None:
+    """What users registered for a class or one of its bases."""
+    return next((_registered[base] for base in cls.__mro__ if base in _registered), None)
+
+
+def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
+    """What is known of ``module`` as a neuron; None if it is none.
+
+    Args:
+        module: any module.
+        spiking: module types that the user of this analysis takes to be spiking.
+    """
+    found = registered(type(module))
+    if found is None:
+        found = _describe_by_library(module)
+    if spiking and isinstance(module, spiking):
+        found = Neuron(signed=True) if found is None else replace(found, spikes=True)
+    return found
+
+
+def _describe_by_library(module: nn.Module) -> Neuron | None:
+    for base in type(module).__mro__:
+        for library in LIBRARIES:
+            if base.__module__.startswith(library) and library in sys.modules:
+                file = library.removeprefix("fxsynops.")
+                known: Callable[[nn.Module], Neuron | None]
+                known = import_module(f"fxsynops.neurons._{file}").describe
+                return known(module)
+    return None

@@ -1,0 +1,25 @@
+"""The registry of operations, filled: one file per kind of entry."""
+
+from fxsynops.operations import gates, routing, synapses
+from fxsynops.operations.registry import (
+    Call,
+    Kind,
+    Operation,
+    Synapse,
+    operations,
+    register_routing,
+    register_synapse,
+)
+
+__all__ = [
+    "Call",
+    "Kind",
+    "Operation",
+    "Synapse",
+    "gates",
+    "operations",
+    "register_routing",
+    "register_synapse",
+    "routing",
+    "synapses",
+]

@@ -1,0 +1,75 @@
+"""Operations whose effect on events depends on the data, and those that make events or end them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fxsynops.operations.registry import Call, Factor, Kind, Operation, Scale, operations, unequal
+from fxsynops.operations.routing import identity
+
+# -- gates: events pass or not, and are measured behind them ---------------------------------------
+
+operations.add(
+    """relu relu6 clamp clamp_min clamp_max clip hardtanh abs absolute threshold leaky_relu rrelu
+    prelu hardshrink softshrink max_pool1d max_pool2d max_pool3d adaptive_max_pool1d
+    adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d amax amin
+    maximum minimum fmax fmin masked_select cummax cummin square nan_to_num pow
+    max_pool2d_with_indices max_pool3d_with_indices""",
+    Operation(Kind.GATE, outputs=(0,)),
+)
+operations.add(
+    "max min topk sort msort kthvalue median nanmedian mode", Operation(Kind.GATE, outputs=(0,))
+)
+operations.add("gather index_fill masked_fill", Operation(Kind.GATE, data=(0,)))
+operations.add("masked_scatter scatter scatter_add index_add index_copy", Operation(Kind.GATE))
+operations.add("where", Operation(Kind.GATE, data=(1, 2)))
+operations.add("fill zero", Operation(Kind.GATE, data=()))
+
+
+def _survivors(call: Call) -> Scale | None:
+    """Dropout scales what it lets pass by 1 / (1 - p)."""
+    p = call.arg(1, "p", 0.5)
+    return Scale(1 / (1 - p)) if p < 1 else Scale()
+
+
+def _dropout(scale: Factor) -> Operation:
+    """A gate in training, nothing in eval mode."""
+    gate = Operation(Kind.GATE, scale=scale, data=(0,))
+    return replace(gate, resolve=lambda call: gate if call.arg(2, "training", True) else identity)
+
+
+operations.add("dropout dropout1d dropout2d dropout3d feature_dropout", _dropout(_survivors))
+operations.add("alpha_dropout feature_alpha_dropout", _dropout(unequal))
+
+# -- thresholds: whole numbers, whatever comes in --------------------------------------------------
+
+operations.add(
+    """gt lt ge le eq ne greater less greater_equal less_equal not_equal logical_and logical_or
+    logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not and or xor  ror rxor
+    floor ceil round trunc fix sign sgn heaviside bool int long short byte char
+    floor_divide floordiv rfloordiv one_hot isnan isfinite isinf isposinf isneginf signbit
+    count_nonzero histc bincount any all isclose""",
+    Operation(Kind.THRESHOLD, binary=True),
+)
+
+# -- analog: no events come out --------------------------------------------------------------------
+
+operations.add(
+    """sigmoid tanh softmax log_softmax softmin exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos
+    tan asin acos atan atan2 sinh cosh erf erfc erfinv gelu silu mish elu selu celu softplus softsign
+    tanhshrink logsigmoid hardsigmoid hardswish glu layer_norm group_norm instance_norm rms_norm
+    local_response_norm normalize norm vector_norm var std var_mean std_mean cosine_similarity
+    reciprocal rdiv rtruediv remainder fmod lerp addcmul addcdiv logsumexp prod cumprod cdist
+    pairwise_distance cross_entropy mse_loss nll_loss l1_loss smooth_l1_loss huber_loss
+    binary_cross_entropy binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc
+    frac hypot argmax argmin argsort searchsorted bucketize gumbel_softmax logcumsumexp rpow
+    multi_margin_loss multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss exponential
+    nonzero embedding embedding_bag""",
+    Operation(Kind.ANALOG),
+)
+operations.add(
+    """rand randn rand_like randn_like randint randint_like randperm normal uniform multinomial
+    random log_normal cauchy geometric""",
+    Operation(Kind.RANDOM),
+)
+operations.add("bernoulli poisson", Operation(Kind.RANDOM, binary=True))

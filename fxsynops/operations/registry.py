@@ -1,0 +1,337 @@
+"""What is known about operations: one :class:`Operation` each, looked up by name or by target.
+
+Torch offers one operation under many targets (``torch.add``, ``Tensor.add_``, ``Tensor.__radd__``,
+``aten.add.Tensor``); they share a name here, and an entry covers them all. What users register
+stands under the target itself and comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from fxsynops.recorder import TensorSpec
+
+
+class Kind(Enum):
+    """What an operation does to events."""
+
+    ROUTING = "routing"  # carries them to other places, linearly
+    GATE = "gate"  # lets them pass or not, depending on the data
+    THRESHOLD = "threshold"  # makes events of analog values
+    SYNAPSE = "synapse"  # multiplies them with weights
+    ANALOG = "analog"  # leaves no events
+    RANDOM = "random"  # analog values out of nowhere
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded call, as the rules see it.
+
+    Attributes:
+        node: the node of the value that is meant; it may be one part of a returned tuple.
+        target: what is called.
+        name: the operation's name in the registry.
+        args, kwargs: its arguments, nodes where tensors were; without a called module itself.
+        output: which part of the returned tuple ``node`` is, or None.
+        constant: the value of an operand that depends on no data, None for any other.
+    """
+
+    node: fx.Node
+    target: Any
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+    constant: Callable[[fx.Node], Tensor | None]
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument by position or keyword."""
+        if len(self.args) > position:
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def data(self, positions: tuple[int, ...] | None) -> list[fx.Node]:
+        """The operands at some positions (None: all)."""
+        if positions is None or max(positions, default=-1) >= len(self.args):
+            return self.operands() if positions != () else []
+        found: list[fx.Node] = []
+        map_arg(tuple(self.args[i] for i in positions), found.append)
+        return [node for node in found if "spec" in node.meta]
+
+    @property
+    def x(self) -> fx.Node:
+        """The first operand."""
+        first = self.args[0] if self.args else next(iter(self.kwargs.values()))
+        return first[0] if isinstance(first, (tuple, list)) else first
+
+    def operands(self) -> list[fx.Node]:
+        """All nodes among the arguments, in order."""
+        found: list[fx.Node] = []
+        map_arg((self.args, self.kwargs), found.append)
+        return [node for node in found if "spec" in node.meta]
+
+
+def spec(node: fx.Node) -> TensorSpec:
+    """Shape and dtype of a node's tensor."""
+    return node.meta["spec"]
+
+
+def shape(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's tensor."""
+    return tuple(node.meta["spec"].shape)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A part of a tensor's map: what an operation gives back to one of its operands.
+
+    Attributes:
+        node: the operand.
+        map: fan-out, of the operand's number of dimensions; size 1 along an axis where it is
+            constant over the slot.
+        where: a slice per axis; None is the whole operand.
+    """
+
+    node: fx.Node
+    map: Tensor
+    where: tuple[slice, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A factor between events and the values that stand for them.
+
+    Attributes:
+        factor: the part that is a number.
+        times, over: nodes of single values (parameters, say) that multiply and divide it.
+    """
+
+    factor: float = 1.0
+    times: tuple[fx.Node, ...] = ()
+    over: tuple[fx.Node, ...] = ()
+
+    def __mul__(self, other: Scale) -> Scale:
+        return Scale(self.factor * other.factor, self.times + other.times, self.over + other.over)
+
+
+Pull = Callable[[Call, Tensor], Iterable[Slot]]
+Factor = Callable[[Call], Scale | None]
+
+
+def unscaled(_: Call) -> Scale | None:
+    """The operation leaves values as they are."""
+    return Scale()
+
+
+def unequal(_: Call) -> Scale | None:
+    """The operation scales elements differently."""
+    return None
+
+
+def always(_: Call) -> bool:
+    """Whatever the arguments."""
+    return True
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The entry of one operation.
+
+    Attributes:
+        kind: what it does to events.
+        pull: for routing, the transpose of its 0/1 incidence: from the fan-out map of its output
+            to the maps of its operands.
+        scale: by what known factor it multiplies the values; None if it differs between elements.
+        gain: how many times the largest count of an operand a count of the output can be.
+        merges: whether operands are added up, so that one analog operand makes the output analog.
+        shifts: whether it adds a constant (batch norm).
+        binary: whether a gate's or threshold's output is whole, whatever its input's scale.
+        outputs: which parts of a returned tuple carry events (the others are analog); None: all.
+        data: positions of the operands that may carry events (the others only steer); None: all.
+        synapse: for synapses, how to count.
+        resolve: the entry that really holds for a call, where that depends on its arguments.
+    """
+
+    kind: Kind
+    pull: Pull | None = None
+    scale: Factor = unscaled
+    gain: Callable[[Call], float] = lambda _: 1.0
+    merges: bool = False
+    shifts: Callable[[Call], bool] = lambda _: False
+    binary: bool = False
+    outputs: tuple[int, ...] | None = None
+    data: tuple[int, ...] | None = None
+    synapse: Synapse | None = None
+    resolve: Callable[[Call], Operation] | None = None
+
+
+@dataclass(frozen=True)
+class Synapse:
+    """How to count the synapses of one kind.
+
+    Attributes:
+        kind: name for tables.
+        fanout: the map at the input, all weights counted.
+        nominal: fan-out without borders, or None where there is no such figure.
+        pairs: the operation with the given 0/1 weights, as a function of its input.
+        input, weight: positions and names of the two operands; weight None: all are ones.
+    """
+
+    kind: str
+    fanout: Callable[[Call], Tensor]
+    nominal: Callable[[Call], float | None]
+    pairs: Callable[[Call, Tensor, Tensor | None], Tensor]
+    input: tuple[int, str] = (0, "input")
+    weight: tuple[int, str] | None = (1, "weight")
+
+
+@dataclass
+class Registry:
+    """Operations by name (torch's own) and by target (modules' types and what users register)."""
+
+    by_name: dict[str, Operation] = field(default_factory=dict)
+    by_target: dict[Any, Operation] = field(default_factory=dict)
+
+    def add(self, names: str, operation: Operation) -> None:
+        """Register ``operation`` under several names; refuses duplicates."""
+        for name in names.split():
+            if name in self.by_name:
+                raise ValueError(f"operation '{name}' is registered twice")
+            self.by_name[name] = operation
+
+    def find(self, target: Any, function: Any, module: nn.Module | None) -> Operation | None:
+        """The entry for a node's target, custom autograd function or module."""
+        for key in _keys(target, function, module):
+            if key in self.by_target:
+                return self.by_target[key]
+        if function is not None or module is not None or not is_torch(target):
+            return None
+        return self.by_name.get(operation_name(target))
+
+
+operations = Registry()
+
+
+def _keys(target: Any, function: Any, module: nn.Module | None) -> Iterator[Any]:
+    if module is not None:
+        yield from type(module).__mro__
+    elif function is not None:
+        yield function
+    else:
+        try:
+            hash(target)
+        except TypeError:
+            return
+        yield target
+
+
+def is_torch(target: Any) -> bool:
+    """Whether a callable is torch's (or this package's) own, so that its name says what it does."""
+    owner = getattr(target, "__module__", None) or ""
+    if owner.split(".")[0] in ("torch", "torch_overrides") or owner.startswith("fxsynops.re"):
+        return True
+    kind = type(target)
+    return kind.__name__ in (
+        "method_descriptor",
+        "wrapper_descriptor",
+        "method-wrapper",
+        "getset_descriptor",
+        "OpOverload",
+        "OpOverloadPacket",
+    ) or (kind.__name__ == "builtin_function_or_method" and not owner)
+
+
+_ALIASES = {"matmul": "matmul", "truediv": "div", "invert": "bitwise_not", "rtruediv": "rdiv"}
+
+
+def operation_name(target: Any) -> str:
+    """The name under which all variants of an operation stand."""
+    name = getattr(target, "__name__", "")
+    if name in ("__get__", "__set__"):  # a property of Tensor
+        verb = "get" if name == "__get__" else "set"
+        return f"{verb}_{getattr(getattr(target, '__self__', None), '__name__', '')}"
+    if isinstance(target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        name = name.split(".")[0]
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+        if name.startswith("i") and name[1:] in _INPLACE:
+            name = name[1:]
+    else:
+        name = name.rstrip("_")
+    return _ALIASES.get(name, name)
+
+
+_INPLACE = frozenset("add sub mul truediv div matmul and or xor floordiv mod pow".split())
+
+
+def register_routing(target: Any, incidence: Callable[..., Tensor]) -> None:
+    """Teach fxsynops an operation that carries events to other places.
+
+    Args:
+        target: the function, module type or ``torch.autograd.Function`` class that is called.
+        incidence: takes the arguments of the call and returns its output in 0/1 form: linear in
+            its tensor arguments, with a coefficient of 1 wherever an event of an input can reach
+            an output (sums instead of means, ones instead of scales). ``torch.autograd`` derives
+            from it where each neuron's events go.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> class Interleave(torch.nn.Module):
+        ...     def forward(self, a, b):
+        ...         return torch.stack((a, b), -1).flatten(-2)
+        >>> fxsynops.register_routing(
+        ...     Interleave, lambda a, b: torch.stack((a, b), -1).flatten(-2))
+    """
+    from fxsynops.operations.transpose import pull_incidence
+
+    operations.by_target[target] = Operation(
+        Kind.ROUTING,
+        pull=lambda call, map: pull_incidence(call, map, incidence),
+        scale=unequal,
+        merges=True,
+    )
+
+
+def register_synapse(target: Any, pairs: Callable[..., Tensor]) -> None:
+    """Teach fxsynops an operation that has synaptic weights.
+
+    Args:
+        target: the function, module type or ``torch.autograd.Function`` class that is called.
+        pairs: takes the arguments of the call and returns the operation with all of its weights
+            one and without bias, linear in its first argument. The fan-out of an input neuron is
+            what ``torch.autograd`` finds as the sum of the output's derivatives by it.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> class Sparse(torch.nn.Module):
+        ...     def __init__(self, mask):
+        ...         super().__init__()
+        ...         self.weight = torch.nn.Parameter(torch.randn(mask.shape) * mask)
+        ...     def forward(self, x):
+        ...         return x @ self.weight
+        >>> fxsynops.register_synapse(
+        ...     Sparse, lambda x: x @ torch.ones(x.shape[-1], 10, dtype=x.dtype))
+    """
+    from fxsynops.operations.transpose import pull_incidence
+
+    def fanout(call: Call) -> Tensor:
+        ones = torch.ones((), dtype=torch.float64).expand(shape(call.node))
+        return next(s.map for s in pull_incidence(call, ones, pairs) if s.node is call.x)
+
+    operations.by_target[target] = Operation(
+        Kind.SYNAPSE,
+        synapse=Synapse(
+            kind=getattr(target, "__name__", str(target)).lower(),
+            fanout=fanout,
+            nominal=lambda _: None,
+            pairs=lambda call, x, _: pairs(x, *call.args[1:], **call.kwargs),
+            weight=None,
+        ),
+    )

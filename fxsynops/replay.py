@@ -1,0 +1,273 @@
+"""Replaying a trace: what the model does, and the count beside it.
+
+    Replay.count(args)
+      └─ run(*args)                  torch.fx.Interpreter's loop over the nodes
+           ├─ run_node(node)         its dispatch, under the mode the node was recorded in:
+           │                         placeholder, get_attr, call_function, call_module, output
+           └─ measure(node, value)   events × fan-out, where connections tap the node
+
+A subclass that overrides :meth:`Replay.measure` sees every tapped value; one that overrides
+``run_node`` sees every node, as with any ``torch.fx.Interpreter``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from fxsynops.analysis import Analysis
+from fxsynops.connect import SynapseCalls, Tap, input_of, synapse_call, weight_of
+from fxsynops.operations.registry import Scale
+from fxsynops.operations.synapses import probe
+from fxsynops.recorder import Mode
+from fxsynops.reduction import sum_events
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one pass counted: one entry per connection, float64 and differentiable.
+
+    Attributes:
+        events: Σ |e| measured.
+        synops: Σ |e| × fan-out.
+        largest: the largest partial sum that was added up in float32.
+    """
+
+    events: Tensor
+    synops: Tensor
+    largest: Tensor
+
+
+@dataclass
+class _Stop:
+    """A tapped node: the rows (numbers of connections) that count its events, and their maps."""
+
+    rows: list[int] = field(default_factory=list)
+    taps: list[Tap] = field(default_factory=list)
+    maps: list[Tensor] = field(default_factory=list)
+    kept: set[int] = field(default_factory=set)  # axes along which any map varies
+
+    def on(self, device: torch.device) -> list[Tensor]:
+        """The maps, on ``device`` from now on."""
+        if self.maps and self.maps[0].device != device:
+            self.maps = [map.to(device) for map in self.maps]
+        return self.maps
+
+
+class Replay(fx.Interpreter):
+    """Runs an analyzed model, for inputs of the analyzed shape, and counts.
+
+    Args:
+        analysis: of the model.
+    """
+
+    def __init__(self, analysis: Analysis) -> None:
+        super().__init__(analysis.model, graph=analysis.trace.graph)
+        self.analysis = analysis
+        self.submodules = analysis.trace.modules
+        self._nodes = list(self.graph.nodes)
+        self._nested = {n for n in self._nodes if _has_containers(n)}
+        self._graded = analysis.options.events == "nonzero"
+        self._stops: dict[fx.Node, _Stop] = {}
+        for row, connection in enumerate(analysis.connections):
+            for tap in connection.taps:
+                stop = self._stops.setdefault(tap.node, _Stop())
+                stop.rows.append(row)
+                stop.taps.append(tap)
+                stop.maps.append(tap.map)
+                stop.kept |= {axis for axis, n in enumerate(tap.map.shape) if n > 1}
+        self._sparse = _sparse(analysis, self._stops) if analysis.options.weights != "all" else []
+        self._weights: dict[fx.Node, Tensor | None] = {
+            node: None for sparse in self._sparse for node in sparse.weights.values()
+        }
+        self._sums: list[tuple[_Stop, Tensor]] = []
+        self._largest: list[Tensor] = []
+
+    def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
+        """The model's output for ``args`` (one per placeholder), and the tally."""
+        self._sums, self._largest = [], []
+        try:
+            output = self.run(*args)
+            return output, self._tally()
+        finally:
+            self.env = {}
+            self._sums, self._largest = [], []
+
+    def run(self, *args: Any, **_: Any) -> Any:
+        """One pass over the nodes."""
+        self.env = {}
+        self.args_iter = iter(args)
+        for node in self._nodes:
+            value = self.run_node(node)
+            if node in self._stops:
+                self.measure(node, value)
+            if node in self._weights:
+                self._weights[node] = value.detach()
+            if node.op == "output":
+                return value
+            if node.users:
+                self.env[node] = value
+            for dead in self.user_to_last_uses.get(node, ()):
+                del self.env[dead]
+        raise AssertionError("a graph ends with its output")
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Execute one node, under the mode that it was recorded in."""
+        args, kwargs = map_arg((n.args, n.kwargs), self.env.__getitem__)
+        if n in self._nested:
+            args, kwargs = _plain((args, kwargs))
+        mode: Mode = n.meta["mode"]
+        try:
+            if mode == self.analysis.trace.mode:
+                return getattr(self, n.op)(n.target, args, kwargs)
+            with _under(mode, self.analysis.trace.mode):
+                return getattr(self, n.op)(n.target, args, kwargs)
+        except Exception as error:
+            if n.op.startswith("call") and not getattr(error, "__notes__", None):
+                error.add_note(f"raised by '{n.name}' {n.meta['site']}, replayed by fxsynops")
+            raise
+
+    def fetch_attr(self, target: str) -> Any:
+        """The model's own tensor, as it is now."""
+        place = self.analysis.trace.reads.get(target)
+        return place.get() if place else self.analysis.trace.constants[target]
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A whole module, with its hooks."""
+        return self.submodules[target](*args, **kwargs)
+
+    def measure(self, node: fx.Node, value: Tensor) -> None:
+        """Count the events in a tapped node's value, for all connections that tap it."""
+        stop = self._stops[node]
+        neuron = self.analysis.connector.signals.roles[node].neuron
+        sums, largest = sum_events(
+            value,
+            sorted(stop.kept),
+            unit=1.0 if self._graded else self._unit(node, stop.taps[0].scale),
+            signed=neuron is None or neuron.signed,
+            graded=self._graded,
+        )
+        self._sums.append((stop, sums))
+        self._largest.append(largest)
+
+    def _unit(self, node: fx.Node, scale: Scale) -> Tensor | float:
+        """What one event is worth here."""
+        unit: Tensor | float = abs(scale.factor)
+        neuron = self.analysis.connector.signals.roles[node].neuron
+        if neuron is not None and isinstance(neuron.amplitude, str):
+            origin = node if node.op == "call_module" else node.args[0]
+            module = self.submodules[str(origin.target)]  # type: ignore[union-attr]
+            unit = getattr(module, neuron.amplitude).detach().abs() * unit
+        for factor in scale.times:
+            unit = unit * self.env[factor].detach().abs()
+        for factor in scale.over:
+            unit = unit / self.env[factor].detach().abs()
+        return unit
+
+    def _tally(self) -> Tally:
+        for sparse in self._sparse:
+            sparse.update(self._weights)
+        device = self._sums[0][1].device if self._sums else torch.device("cpu")
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        events = [zero] * len(self.analysis.connections)
+        synops = list(events)
+        for stop, sums in self._sums:
+            total = sums.sum()
+            for row, tap, map in zip(stop.rows, stop.taps, stop.on(sums.device), strict=True):
+                events[row] = events[row] + total * tap.repeats
+                synops[row] = synops[row] + (sums * map).sum() * tap.repeats
+        if not events:
+            return Tally(zero.expand(0), zero.expand(0), zero)
+        return Tally(torch.stack(events), torch.stack(synops), torch.stack(self._largest).amax())
+
+
+@dataclass
+class _Sparse:
+    """One synapse of which only nonzero weights count: its maps follow its weights."""
+
+    analysis: Analysis
+    synapse: SynapseCalls
+    weights: dict[fx.Node, fx.Node]  # of each call
+    rows: set[int]
+    stops: dict[fx.Node, _Stop]
+    masks: list[Tensor] = field(default_factory=list)
+    seen: list[tuple[int, int]] = field(default_factory=list)
+
+    def update(self, values: dict[fx.Node, Tensor | None]) -> None:
+        """Derive the maps anew if another set of weights is zero."""
+        weights = {call: values[node] for call, node in self.weights.items()}
+        present = [w for w in weights.values() if w is not None]
+        seen = [(w.data_ptr(), w._version) for w in present]
+        if seen == self.seen:
+            return
+        masks = [w != 0 for w in present]
+        self.seen = seen
+        if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
+            return
+        self.masks = masks
+        maps = {n: m for n, m, _ in self.analysis.connector.taps(self.synapse, weights)}
+        for node, stop in self.stops.items():
+            for k, (row, tap) in enumerate(zip(stop.rows, stop.taps, strict=True)):
+                if row in self.rows:
+                    zero = tap.map.new_zeros((1,) * tap.map.dim())
+                    stop.maps[k] = maps.get(node, zero).to(stop.maps[k].device) / tap.repeats
+
+
+def _sparse(analysis: Analysis, stops: dict[fx.Node, _Stop]) -> list[_Sparse]:
+    """The synapses with weights that may be zero; widens ``stops`` to all maps they may have."""
+    connector = analysis.connector
+    found = []
+    for synapse in dict.fromkeys(c.calls for c in analysis.connections):
+        weights = {n: w for n in synapse.calls if (w := weight_of(connector.signals, n))}
+        rows = {i for i, c in enumerate(analysis.connections) if c.calls is synapse}
+        found.append(_Sparse(analysis, synapse, weights, rows, stops))
+        seeds = [
+            (input_of(connector.signals, n), probe(*synapse_call(connector.signals, n)))
+            for n in synapse.calls
+            if connector.signals.roles[input_of(connector.signals, n)].signal.kind == "events"
+        ]
+        for node, map, _ in connector.measured(seeds, synapse.name):
+            stops[node].kept |= {axis for axis, n in enumerate(map.shape) if n > 1}
+    return found
+
+
+def _has_containers(node: fx.Node) -> bool:
+    """Whether lists or dicts are among a node's arguments (fx keeps its own kinds of them)."""
+    stack: list[Any] = [*node.args, *node.kwargs.values()]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, (list, dict)):
+            return True
+        if isinstance(value, tuple):
+            stack += value
+    return False
+
+
+def _plain(value: Any) -> Any:
+    """Python's own lists and dicts in place of fx's immutable ones."""
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        parts = [_plain(v) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+@contextmanager
+def _under(mode: Mode, ambient: Mode) -> Iterator[None]:
+    """The gradient and autocast mode of a node, where it differs from the whole forward's."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and mode.grad):
+        if mode.autocast == ambient.autocast:
+            yield
+            return
+        enabled, dtype = mode.autocast
+        with torch.autocast(mode.device, dtype=dtype, enabled=enabled):
+            yield

@@ -1,0 +1,476 @@
+"""What flows where: each node of a trace is a constant, analog, or events, and plays a role.
+
+One pass over the graph, in order, asks the registries (:mod:`fxsynops.operations`,
+:mod:`fxsynops.neurons`) about every node::
+
+    classify(trace, ...) -> Signals
+      └─ _Classifier.role(node)
+           ├─ _module        a module kept whole: a neuron's events and states
+           ├─ _function      a custom autograd function
+           └─ _operation     anything else: routing, gate, threshold, synapse, analog
+
+Events keep a :class:`~fxsynops.operations.registry.Scale` (what one event is worth after an
+average pool, say) until a gate, where they are measured. Where analog and event slices lie in one
+tensor (``cat``), a mask tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from fxsynops import neurons, replayed
+from fxsynops.neurons import Neuron
+from fxsynops.operations import Call, Kind, Operation, operations
+from fxsynops.operations.registry import Scale, operation_name, shape
+from fxsynops.recorder import getitem
+from fxsynops.trace import Trace
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a tensor holds.
+
+    Attributes:
+        kind: "const" (depends on no data), "analog" or "events".
+        scale: what one event is worth; None if that differs between elements.
+        whole: whether values are whole numbers of events (no fraction was added).
+        fixed: for constants, whether no parameter or buffer is involved.
+        mask: where events and analog values share a tensor, true where analog.
+    """
+
+    kind: Literal["const", "analog", "events"]
+    scale: Scale | None = Scale()
+    whole: bool = True
+    fixed: bool = False
+    mask: Tensor | None = None
+
+
+CONST = Signal("const")
+ANALOG = Signal("analog")
+EVENTS = Signal("events")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a node does for the count.
+
+    Attributes:
+        kind: "source" and "gate" (events are measured here), "routing", "synapse", "unknown"
+            (events may come out, but which?), or "other".
+        signal: what comes out.
+        call, operation: the registry's view of it.
+        carriers: the operands through which events arrive.
+        neuron: what is known of a source.
+        reason: what is wrong with an unknown.
+        folded: whether a constant is added here.
+        weighted: whether an unknown multiplies events with weights of its own.
+    """
+
+    kind: Literal["source", "gate", "routing", "synapse", "unknown", "other"]
+    signal: Signal
+    call: Call | None = None
+    operation: Operation | None = None
+    carriers: tuple[fx.Node, ...] = ()
+    neuron: Neuron | None = None
+    reason: str = ""
+    folded: bool = False
+    weighted: bool = False
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The roles of all nodes that hold a tensor, and the values of those that are constant."""
+
+    roles: dict[fx.Node, Role]
+    constant: Callable[[fx.Node], Tensor | None]
+
+    def behind(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """The sources, and unknowns, whose events can reach ``node``, in the order of the graph."""
+        found: dict[fx.Node, None] = {}
+        seen = {node}
+        stack = [node]
+        while stack:
+            at = stack.pop()
+            role = self.roles[at]
+            if role.kind in ("source", "unknown"):
+                found[at] = None
+            for carrier in role.carriers:
+                if carrier not in seen:
+                    seen.add(carrier)
+                    stack.append(carrier)
+        return tuple(sorted(found, key=list(self.roles).index)) if len(found) > 1 else tuple(found)
+
+
+def classify(
+    trace: Trace, event_inputs: dict[str, bool], spiking: tuple[Any, ...], graded: bool
+) -> Signals:
+    """Give every node of ``trace`` its role.
+
+    Args:
+        trace: a recorded forward.
+        event_inputs: for each input by name, whether it carries events.
+        spiking: module types (and autograd functions) that count as spiking, beside those known.
+        graded: whether an event weighs one whatever its value (``events="nonzero"``), so that
+            events times analog values are still events.
+    """
+    states: dict[str, Signal] = {}
+    while True:
+        classifier = _Classifier(trace, event_inputs, spiking, graded, states)
+        roles = classifier.run()
+        again = {
+            target: replace(EVENTS, scale=roles[node].signal.scale)
+            for target, node in classifier.written.items()
+            if node in roles and roles[node].signal.kind == "events"
+        }
+        if again.keys() <= states.keys():
+            return Signals(roles, classifier.constant)
+        states |= again  # a state that holds events (the last step's spikes) is a source, too
+
+
+@dataclass
+class _Classifier:
+    trace: Trace
+    event_inputs: dict[str, bool]
+    spiking: tuple[Any, ...]
+    graded: bool
+    states: dict[str, Signal]
+    roles: dict[fx.Node, Role] = field(default_factory=dict)
+    written: dict[str, fx.Node] = field(default_factory=dict)
+    _values: dict[fx.Node, Tensor] = field(default_factory=dict)
+
+    def run(self) -> dict[fx.Node, Role]:
+        for node in self.trace.graph.nodes:
+            if node.target is replayed.change_state and isinstance(node.args[1], fx.Node):
+                self.written[node.args[0].place.name] = node.args[1]
+            if "spec" in node.meta:
+                self.roles[node] = self._role(node)
+        return self.roles
+
+    # -- one node --------------------------------------------------------------------------------
+
+    def _role(self, node: fx.Node) -> Role:
+        origin, path = _origin(node)
+        if origin.op == "placeholder":
+            is_events = self.event_inputs[origin.target]
+            return (
+                Role("source", EVENTS, neuron=Neuron(signed=True)) if is_events else _other(ANALOG)
+            )
+        if origin.op == "get_attr":
+            return self._state(str(origin.target))
+        if origin.target is replayed.before_call:
+            return self._same_as(_part(origin.args[1:3], path), node)
+        if origin.target is replayed.after_call:
+            return self._same_as(_part(origin.args[4], path), node)
+        module, args = self._called(origin)
+        function = origin.meta.get("function")
+        target = type(module) if module is not None else origin.target
+        call = Call(
+            node=node,
+            target=target,
+            name=operation_name(target) if module is None and function is None else "",
+            args=args,
+            kwargs=origin.kwargs,
+            output=path[0] if path else None,
+            constant=self.constant,
+        )
+        if module is not None:
+            neuron = neurons.describe(module, self.spiking)
+            if neuron is not None:
+                return self._neuron(call, neuron, path)
+        operation = operations.find(origin.target, function, module)
+        if function is not None and operation is None:
+            return self._function(call, function)
+        return self._operation(call, operation)
+
+    def _called(self, node: fx.Node) -> tuple[nn.Module | None, tuple[Any, ...]]:
+        if node.op == "call_module":
+            return self.trace.modules[str(node.target)], node.args
+        if node.target is replayed.forward_of:
+            return node.args[0], node.args[1:]  # type: ignore[return-value]
+        return None, node.args
+
+    def _state(self, target: str) -> Role:
+        if target in self.states:
+            return Role("source", self.states[target], neuron=Neuron(signed=True))
+        return _other(ANALOG if target in self.trace.stateful else CONST)
+
+    def _same_as(self, operand: Any, node: fx.Node) -> Role:
+        signal = self.roles[operand].signal
+        call = Call(node, replayed.after, "after", (operand,), {}, None, self.constant)
+        return self._routing(call, operations.by_name["after"], [operand], signal)
+
+    def _neuron(self, call: Call, neuron: Neuron, path: list[Any]) -> Role:
+        is_events = neuron.spikes and (not path or path == [neuron.output])
+        if neuron.weights:
+            reason = f"its {neuron.weights} weights are not counted"
+            return Role("unknown", EVENTS, call, reason=reason, weighted=True)
+        if not is_events:
+            return _other(ANALOG)
+        scale = Scale(neuron.amplitude) if isinstance(neuron.amplitude, float) else Scale()
+        return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron)
+
+    def _function(self, call: Call, function: Any) -> Role:
+        """A custom autograd function is a spiking function if it looks like one."""
+        operands = call.operands()
+        data = [n for n in operands if self.roles[n].signal.kind != "const"]
+        known = neurons.registered(function)
+        if known is not None:
+            return self._neuron(call, known, [] if call.output is None else [call.output])
+        if not data:
+            return _other(self._const(operands))
+        out = shape(call.node)
+        elementwise = out == shape(data[0]) and all(
+            _broadcasts(shape(n), out) for n in operands if n not in data
+        )
+        if not elementwise:
+            return self._unknown(call, data, "")
+        if call.node.meta.get("whole_numbers") is False:
+            return _other(ANALOG)
+        carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
+        return Role(
+            "gate" if carriers else "source", EVENTS, call, None, carriers, Neuron(signed=True)
+        )
+
+    def _operation(self, call: Call, operation: Operation | None) -> Role:
+        if operation is not None and operation.resolve is not None:
+            operation = operation.resolve(call)
+        if operation is not None and operation.kind is Kind.RANDOM:
+            if not operation.binary:
+                return _other(ANALOG)
+            return Role("source", EVENTS, call, operation, neuron=Neuron(max_spikes=1))
+        operands = call.data(operation.data if operation else None)
+        data = [n for n in operands if self.roles[n].signal.kind != "const"]
+        steering = [n for n in call.operands() if n not in operands]
+        if not data and operation is not None and call.name == "where":
+            data = [n for n in steering if self.roles[n].signal.kind != "const"]
+        if not data:
+            return _other(self._const(operands))
+        if operation is None:
+            return self._unknown(call, data, "")
+        carriers = [n for n in data if self.roles[n].signal.kind == "events"]
+        if operation.kind is Kind.SYNAPSE:
+            return self._synapse(call, operation, data)
+        if operation.kind is Kind.THRESHOLD:
+            kind = "gate" if carriers else "source"
+            cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else float("inf")
+            neuron = Neuron(max_spikes=cap, signed=cap != 1)
+            return Role(kind, EVENTS, call, operation, tuple(carriers), neuron)  # type: ignore[arg-type]
+        if not carriers or operation.kind is Kind.ANALOG:
+            return _other(ANALOG)
+        if operation.kind is Kind.GATE:
+            return self._gate(call, operation, data, carriers)
+        if call.name in ("mul", "multiply", "rmul", "div", "divide", "true_divide"):
+            return self._product(call, operation, data, carriers)
+        return self._routing(call, operation, operands, self._joined(call, operation, operands))
+
+    # -- kinds of operations ---------------------------------------------------------------------
+
+    def _synapse(self, call: Call, operation: Operation, data: list[fx.Node]) -> Role:
+        assert operation.synapse is not None
+        x = call.arg(*operation.synapse.input)
+        weight = call.arg(*operation.synapse.weight) if operation.synapse.weight else None
+        if x not in data:
+            return self._unknown(call, data, "its weights depend on the data, its input does not")
+        if weight in data and self.roles[x].signal.kind == "events":
+            return self._unknown(call, data, "its weights depend on the data")
+        carriers = (x,) if self.roles[x].signal.kind == "events" else ()
+        return Role("synapse", ANALOG, call, operation, carriers)
+
+    def _gate(
+        self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
+    ) -> Role:
+        if call.output is not None and operation.outputs and call.output not in operation.outputs:
+            return _other(ANALOG)  # the indices of a maximum
+        signals = [self.roles[n].signal for n in data]
+        if len(carriers) < len(data) or not all(s.whole for s in signals):
+            return _other(ANALOG)
+        scale = signals[0].scale
+        if operation.binary or call.name == "where" and self._chosen_numbers(call):
+            scale = Scale()
+        elif any(s.scale != scale for s in signals):
+            scale = None
+        step = operation.scale(call)
+        scale = None if scale is None or step is None else scale * step
+        return self._measured(call, operation, carriers, scale)
+
+    def _chosen_numbers(self, call: Call) -> bool:
+        """``where(spikes, 1.0, 0.0)``: the events are the condition's."""
+        return all(self.roles[n].signal.kind == "const" for n in call.data((1, 2)))
+
+    def _measured(
+        self, call: Call, operation: Operation, carriers: list[fx.Node], scale: Scale | None
+    ) -> Role:
+        """A gate, if it can be told what one event is worth there."""
+        if any(self.roles[n].signal.mask is not None for n in carriers):
+            return self._unknown(call, carriers, "events and analog values meet in it")
+        if not self.graded and (scale is None or scale.factor == 0):
+            return self._unknown(
+                call, carriers, "what one event is worth differs between the elements that it gates"
+            )
+        signal = replace(EVENTS, scale=scale)
+        return Role("gate", signal, call, operation, tuple(carriers))
+
+    def _product(
+        self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
+    ) -> Role:
+        """Events times a constant are routed; times events, they gate each other."""
+        divides = call.name not in ("mul", "multiply", "rmul")
+        if len(carriers) < len(data):
+            if self.graded and not (divides and data[0] not in carriers):
+                return self._measured(call, operation, carriers, Scale())
+            return _other(ANALOG)
+        if divides and (len(data) > 1 or call.args[0] is not data[0]):
+            return _other(ANALOG)
+        if len(data) > 1:
+            signals = [self.roles[n].signal for n in data]
+            if not all(s.whole for s in signals):
+                return _other(ANALOG)
+            scale: Scale | None = Scale()
+            for signal in signals:
+                scale = None if scale is None or signal.scale is None else scale * signal.scale
+            return self._measured(call, operation, carriers, scale)
+        signal = self.roles[data[0]].signal
+        others = [a for a in call.args[:2] if a is not data[0]]
+        factor = self._factor(others[0] if others else data[0], divides)
+        scale = None if factor is None or signal.scale is None else signal.scale * factor
+        return self._routing(call, operation, data, replace(signal, scale=scale))
+
+    def _factor(self, other: Any, divides: bool) -> Scale | None:
+        if isinstance(other, fx.Node):
+            if shape(other) and max(shape(other)) > 1:
+                return None
+            return Scale(over=(other,)) if divides else Scale(times=(other,))
+        if not isinstance(other, (int, float)) or other == 0:
+            return None
+        return Scale(1 / other if divides else float(other))
+
+    def _joined(self, call: Call, operation: Operation, operands: list[fx.Node]) -> Signal:
+        """What comes out of a routing operation with all its operands."""
+        signals = [self.roles[n].signal for n in operands]
+        events = [s for s in signals if s.kind == "events"]
+        scale = events[0].scale
+        if any(s.scale != scale for s in events) or call.kwargs.get("alpha", 1) != 1:
+            scale = None
+        step = operation.scale(call)
+        scale = None if scale is None or step is None else scale * step
+        whole = all(s.whole for s in events) and not operation.shifts(call)
+        for added in self._added(call, operation, operands):
+            whole = whole and scale is not None and self._is_whole(added) and abs(scale.factor) == 1
+        return Signal("events", scale, whole, mask=self._mask(call, operation, operands))
+
+    def _added(self, call: Call, operation: Operation, operands: list[fx.Node]) -> list[Any]:
+        """Constants that are added to events, or joined to them."""
+        nodes = [n for n in operands if self.roles[n].signal.kind == "const"]
+        numbers = [a for a in call.args[:2] if isinstance(a, (int, float)) and a != 0]
+        return [*nodes, *(numbers if operation.merges else [])]
+
+    def _is_whole(self, added: Any) -> bool:
+        if not isinstance(added, fx.Node):
+            return float(added).is_integer()
+        if not self.roles[added].signal.fixed:
+            return False
+        value = self.constant(added)
+        return value is not None and bool((value == value.round()).all())
+
+    def _mask(self, call: Call, operation: Operation, operands: list[fx.Node]) -> Tensor | None:
+        """Where the result is analog, if not everywhere or nowhere."""
+        signals = [self.roles[n].signal for n in operands]
+        if not any(s.kind == "analog" or s.mask is not None for s in signals):
+            return None
+        if operation.merges and any(s.kind == "analog" for s in signals):
+            return torch.ones(1, dtype=torch.bool)
+        masks = {n: self._analog_places(n) for n in operands}
+        if operation.merges:
+            result = torch.zeros(shape(call.node), dtype=torch.bool)
+            for mask in masks.values():
+                result = result | mask
+        elif operation.shifts(call) or operation.pull is operations.by_name["after"].pull:
+            result = masks[operands[0]].expand(shape(call.node))
+        else:
+            moved = map_arg(
+                (call.args, call.kwargs), lambda n: masks[n].double() if n in masks else n
+            )
+            target = call.target
+            y = target(*moved[0], **moved[1])
+            result = (y if call.output is None else y[call.output]) != 0
+        return result
+
+    def _analog_places(self, node: fx.Node) -> Tensor:
+        signal = self.roles[node].signal
+        if signal.mask is not None:
+            return signal.mask
+        return torch.full((), signal.kind == "analog").expand(shape(node))
+
+    def _routing(
+        self, call: Call, operation: Operation, operands: list[fx.Node], signal: Signal
+    ) -> Role:
+        if signal.kind != "events":
+            return _other(signal)
+        carriers = tuple(n for n in operands if self.roles[n].signal.kind == "events")
+        if signal.mask is not None:
+            if bool(signal.mask.all()):
+                return _other(ANALOG)
+            if not bool(signal.mask.any()):
+                signal = replace(signal, mask=None)
+        folded = operation.shifts(call) or bool(
+            operation.merges and self._added(call, operation, operands)
+        )
+        return Role("routing", signal, call, operation, carriers, folded=folded)
+
+    def _unknown(self, call: Call, data: Iterable[fx.Node], reason: str) -> Role:
+        carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
+        weighted = bool(carriers) and any(
+            self.roles[n].signal == CONST and len(shape(n)) > 1 for n in call.operands()
+        )
+        return Role("unknown", EVENTS, call, None, carriers, reason=reason, weighted=weighted)
+
+    # -- constants -------------------------------------------------------------------------------
+
+    def _const(self, operands: list[fx.Node]) -> Signal:
+        return replace(CONST, fixed=all(self.roles[n].signal.fixed for n in operands))
+
+    def constant(self, node: fx.Node) -> Tensor | None:
+        """The present value of a node that depends on no data."""
+        role = self.roles.get(node)
+        if role is not None and role.signal.kind != "const":
+            return None
+        if node not in self._values:
+            if node.op == "get_attr":
+                target = str(node.target)
+                place = self.trace.reads.get(target)
+                value = place.get() if place else self.trace.constants[target]
+                self._values[node] = value.detach().clone()
+            else:
+                args, kwargs = map_arg((node.args, node.kwargs), self.constant)
+                self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return self._values[node]
+
+
+def _other(signal: Signal) -> Role:
+    return Role("other", signal)
+
+
+def _broadcasts(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    tail = out[len(out) - len(size) :]
+    return len(size) <= len(out) and all(n in (1, m) for n, m in zip(size, tail, strict=True))
+
+
+def _origin(node: fx.Node) -> tuple[fx.Node, list[Any]]:
+    """The call that returned ``node``, and the path to it in what was returned."""
+    path: list[Any] = []
+    while node.target in (getitem, getattr) and "spec" not in node.args[0].meta:  # type: ignore
+        path.insert(0, node.args[1])
+        node = node.args[0]  # type: ignore[assignment]
+    return node, path
+
+
+def _part(value: Any, path: list[Any]) -> fx.Node:
+    for key in path:
+        value = value[key]
+    return value

@@ -1,0 +1,332 @@
+"""Model state: borrow it for a dry run, and find every tensor's place in it.
+
+A :class:`Borrowed` model may be run without leaving a trace. While the context is open, every
+tensor that the model can reach (parameters, buffers, tensors in attributes, in lists, dicts,
+tuples and plain objects below them) is replaced by a clone, and hooks are set aside; when it
+closes, also by an exception, everything is put back: the same objects, in the same places.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxsynops.errors import TraceError
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+_MAX_OBJECT_DEPTH = 4
+
+
+class _Inside:
+    """The step from a plain object to its attributes."""
+
+    def __repr__(self) -> str:
+        return "."
+
+
+INSIDE = _Inside()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lives: from a module's own ``__dict__`` down a path of keys.
+
+    The path is followed at each access, because a forward may put a new dict or tuple in place
+    of an old one.
+    """
+
+    root: dict[str, Any] = field(repr=False, compare=False)
+    path: tuple[Any, ...]
+    name: str
+
+    def get(self) -> Any:
+        """The value that is there now; raises ``LookupError`` if it is gone."""
+        return _follow(self.root, self.path)
+
+    def set(self, value: Any) -> None:
+        """Put ``value`` there."""
+        _follow(self.root, self.path[:-1])[self.path[-1]] = value
+
+    def delete(self) -> None:
+        """Remove what is there."""
+        _follow(self.root, self.path[:-1]).pop(self.path[-1], None)
+
+    def refill(self, values: list[Any]) -> None:
+        """Give the list that is there new contents."""
+        self.get()[:] = values
+
+    def below(self, key: Any) -> Place:
+        """The place of one entry of the container that is here."""
+        hidden = key in ("_parameters", "_buffers") or key is INSIDE
+        name = self.name if hidden else _join(self.name, key)
+        return Place(self.root, (*self.path, key), name)
+
+
+def _follow(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value.__dict__ if key is INSIDE else value[key]
+    return value
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a forward did to the model: how to do it (a method of ``Place``), where, and the value."""
+
+    action: str
+    place: Place
+    value: Any = None
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling ``module`` runs any user hook, its own or a global one."""
+    state = module.__dict__
+    return any(state[name] for name in _HOOKS) or any(
+        getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS
+    )
+
+
+def _is_plain_object(value: Any) -> bool:
+    """Whether ``value`` is an instance of a user's own class, which may hide tensors."""
+    kind = type(value)
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, (type, nn.Module, Tensor))
+        and not callable(getattr(kind, "__get__", None))  # functions, methods, descriptors
+        and kind.__module__.split(".")[0] not in ("builtins", "torch", "types", "functools")
+    )
+
+
+def python_random_state() -> tuple[Any, ...]:
+    """The state of Python's (and, if loaded, NumPy's) random generators, comparable with ==."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return (random.getstate(),)
+    name, keys, *rest = numpy.random.get_state()
+    return (random.getstate(), name, keys.tobytes(), *rest)
+
+
+@dataclass
+class _RandomStates:
+    """All random generators that a forward may advance."""
+
+    cpu: Tensor
+    cuda: list[Tensor]
+    python: Any
+    numpy: Any
+    generators: list[tuple[torch.Generator, Tensor]]
+
+    @classmethod
+    def save(cls, generators: list[torch.Generator]) -> _RandomStates:
+        numpy = sys.modules.get("numpy")
+        return cls(
+            torch.get_rng_state(),
+            torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+            random.getstate(),
+            numpy.random.get_state() if numpy is not None else None,
+            [(g, g.get_state()) for g in generators],
+        )
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        random.setstate(self.python)
+        if self.numpy is not None:
+            sys.modules["numpy"].random.set_state(self.numpy)
+        for generator, state in self.generators:
+            generator.set_state(state)
+
+
+@dataclass
+class Borrowed:
+    """A context in which ``model`` can be run and is afterwards as it was.
+
+    Attributes:
+        modules: every module by its path, also those in plain lists and dicts.
+        places: for each tensor that stands in for one of the model's, by ``id``, its place.
+        hooked: the modules on which users have put hooks.
+    """
+
+    model: nn.Module
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    places: dict[int, Place] = field(default_factory=dict)
+    hooked: set[nn.Module] = field(default_factory=set)
+    _saved: list[tuple[Any, Any, Place]] = field(default_factory=list)
+    _lent: list[Any] = field(default_factory=list)
+    _clones: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _seen: set[int] = field(default_factory=set)
+    _generators: list[torch.Generator] = field(default_factory=list)
+    _global_hooks: dict[str, dict[Any, Any]] = field(default_factory=dict)
+    _random: _RandomStates | None = None
+
+    def __enter__(self) -> Borrowed:
+        try:
+            self.modules.update(self.model.named_modules())
+            for name, module in list(self.modules.items()):
+                self._visit_module(module, name)
+            self._random = _RandomStates.save(self._generators)
+            for name in _GLOBAL_HOOKS:
+                hooks = getattr(nn.modules.module, name)
+                self._global_hooks[name] = dict(hooks)
+                hooks.clear()
+            self._lent = [_copy(container) for container, _, _ in self._saved]
+        except BaseException:
+            self._put_back()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._put_back()
+
+    def changes(self, whole: Callable[[nn.Module], bool]) -> Iterator[Change]:
+        """What the forward changed, except inside of modules that are kept ``whole``."""
+        inside = {
+            id(part.__dict__) for m in self.modules.values() if whole(m) for part in m.modules()
+        }
+        for (container, _, place), before in zip(self._saved, self._lent, strict=True):
+            if id(place.root) in inside:
+                continue
+            if isinstance(container, list):
+                if len(container) != len(before) or any(
+                    not _same(new, old) for new, old in zip(container, before, strict=True)
+                ):
+                    yield Change("refill", place, list(container))
+                continue
+            for key, value in container.items():
+                if key not in before or not _same(value, before[key]):
+                    yield Change("set", place.below(key), value)
+            for key in before:
+                if key not in container:
+                    yield Change("delete", place.below(key))
+
+    def _put_back(self) -> None:
+        for container, content, _ in self._saved:
+            if isinstance(container, list):
+                container[:] = content
+            else:
+                container.clear()
+                container.update(content)
+        for name, hooks in self._global_hooks.items():
+            getattr(nn.modules.module, name).update(hooks)
+        if self._random is not None:
+            self._random.restore()
+
+    def _visit_module(self, module: nn.Module, name: str) -> None:
+        if id(module) in self._seen:
+            return
+        self._seen.add(id(module))
+        self.modules.setdefault(name, module)
+        if has_hooks(module):
+            self.hooked.add(module)
+        self._visit(module.__dict__, Place(module.__dict__, (), name), 0)
+        for hooks in _HOOKS:
+            module.__dict__[hooks] = type(module.__dict__[hooks])()
+
+    def _visit(self, container: Any, place: Place, depth: int) -> None:
+        """Save ``container`` (a dict or list), swap the tensors in it, and go on below it."""
+        if id(container) in self._seen:
+            return
+        self._seen.add(id(container))
+        self._saved.append((container, _copy(container), place))
+        items = enumerate(container) if isinstance(container, list) else container.items()
+        for key, value in list(items):
+            if key == "_modules":
+                self._saved.append((value, _copy(value), place.below(key)))
+            if key in _HOOKS or key == "_modules":
+                continue
+            replaced = self._replace(value, place.below(key), depth)
+            if replaced is not value:
+                container[key] = replaced
+
+    def _replace(self, value: Any, place: Place, depth: int) -> Any:
+        if isinstance(value, _ATOMS):
+            return value
+        if isinstance(value, Tensor):
+            return self._clone(value, place)
+        if isinstance(value, nn.Module):
+            registered = set(self.modules.values())
+            for name, module in value.named_modules():
+                if module not in registered:  # in a plain list, say
+                    self._visit_module(module, _join(place.name, name) if name else place.name)
+        elif isinstance(value, (dict, list)):
+            self._visit(value, place, depth)
+        elif isinstance(value, tuple):
+            parts = [self._replace(part, place.below(i), depth) for i, part in enumerate(value)]
+            if any(new is not old for new, old in zip(parts, value, strict=True)):
+                return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        elif isinstance(value, torch.Generator):
+            self._generators.append(value)
+        elif depth < _MAX_OBJECT_DEPTH and _is_plain_object(value):
+            self._visit(value.__dict__, place.below(INSIDE), depth + 1)
+        return value
+
+    def _clone(self, tensor: Tensor, place: Place) -> Tensor:
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise TraceError(
+                f"'{place.name}' is not initialized yet (a lazy module). "
+                "Run the model once on the example, then analyze it."
+            )
+        if id(tensor) not in self._clones:
+            copy = tensor.detach().clone()
+            if isinstance(tensor, nn.Parameter):
+                copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
+            else:
+                copy.requires_grad_(tensor.requires_grad)
+            self._clones[id(tensor)] = (tensor, copy)
+            self.places[id(copy)] = place
+        return self._clones[id(tensor)][1]
+
+
+def _copy(container: Any) -> Any:
+    return list(container) if isinstance(container, list) else dict(container)
+
+
+def _join(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)
+
+
+def _same(new: Any, old: Any) -> bool:
+    return new is old or (isinstance(new, _ATOMS) and type(new) is type(old) and new == old)
+
+
+def fingerprint(value: Any, depth: int = 0) -> Any:
+    """What a trace has specialized on when it read ``value`` from the model, comparable with ==.
+
+    Plain Python values stand for themselves; of tensors, whose values the replay reads anew, only
+    shape, dtype and device count; everything else is compared by identity.
+    """
+    if isinstance(value, _ATOMS):
+        return (type(value), value)
+    if isinstance(value, Tensor):
+        return (value.shape, value.dtype, value.device)
+    if isinstance(value, (tuple, list)):
+        return (type(value), *(fingerprint(v, depth) for v in value))
+    if isinstance(value, dict):
+        return (type(value), *((k, fingerprint(v, depth)) for k, v in value.items()))
+    if depth < _MAX_OBJECT_DEPTH and _is_plain_object(value):
+        return (id(value), fingerprint(value.__dict__, depth + 1))
+    return id(value)

@@ -1,0 +1,108 @@
+"""Recording: one forward of a model becomes a ``torch.fx`` graph that replays it.
+
+The model runs once, for real, on the example, with its state borrowed (:mod:`fxsynops.state`), and
+everything it does to tensors is written down as it happens::
+
+    trace(model, inputs)
+      └─ Borrowed(model)                  clones stand in for parameters, buffers and states
+           └─ Recorder                    a TorchFunctionMode
+                ├─ module calls           each module's ``forward`` is wrapped: names, whole modules
+                ├─ __torch_function__     every torch function and method, factories included
+                ├─ Function.apply         custom autograd functions, however they were bound
+                └─ __torch_dispatch__     what slips past all of these (scripted functions)
+
+Real tensors flow through the model, not proxies: ``x.shape``, ``isinstance(x, Tensor)``, loops
+over ``range(len(x))`` and branches on ``None`` just work, and each node knows its value's shape.
+What Python reads *out of* a tensor (a branch on data) becomes a node that checks it again in each
+replay. What Python reads from the model (its attributes) becomes a condition of the trace.
+
+``torch.nn`` modules are recorded through to the functions they call; only modules that are kept
+*whole* (spiking modules, recurrent modules, batch norm) stay single nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from fxsynops.inputs import Inputs
+from fxsynops.recorder import Mode, Recorder
+from fxsynops.state import Borrowed, Place, fingerprint
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A recorded forward, and the conditions under which it may be replayed.
+
+    Attributes:
+        graph: the nodes; ``node.meta`` holds ``spec`` (a TensorSpec, absent for other values),
+            ``site`` and ``mode``, and ``function`` for a custom autograd function.
+        reads: places in the model that ``get_attr`` nodes read, by target.
+        constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
+        stateful: those of ``reads`` that the forward writes to, or puts another tensor in place of.
+        modules: every module of the model by its path.
+        conditions: what Python read from the model while tracing, and what it was like.
+        values: numbers that Python read out of the model's own tensors, and what they were.
+        branches: where the forward branched on data (``file:line: what``).
+        mode: the gradient and autocast mode around the whole forward.
+        names: the placeholders, one per argument.
+    """
+
+    graph: fx.Graph
+    reads: dict[str, Place]
+    constants: dict[str, Tensor]
+    stateful: frozenset[str]
+    modules: dict[str, nn.Module]
+    conditions: tuple[tuple[Place, object], ...]
+    values: tuple[tuple[Callable[..., object], Place, object], ...]
+    branches: tuple[str, ...]
+    mode: Mode
+    names: tuple[str, ...]
+
+    def holds(self) -> bool:
+        """Whether the model's attributes are still what this trace has specialized on."""
+        for place, expected in self.conditions:
+            try:
+                value = place.get()
+            except LookupError:
+                return False
+            if fingerprint(value) != expected:
+                return False
+        return all(read(place.get()) == value for read, place, value in self.values)
+
+
+def trace(model: nn.Module, inputs: Inputs, whole: Callable[[nn.Module], bool]) -> Trace:
+    """Record ``model``'s forward on ``inputs``.
+
+    Args:
+        model: any module; it is left as it was, also if an error is raised.
+        inputs: the arguments of the forward.
+        whole: which modules become one node each.
+
+    Raises:
+        TraceError: the forward fails, or does what no replay can repeat faithfully.
+    """
+    with Borrowed(model) as borrowed:
+        recorder = Recorder(model, borrowed, whole)
+        recorder.run(inputs.clone())
+    # Only now do the places hold the model's own values again.
+    conditions = []
+    for place in recorder.attributes_read():
+        try:
+            conditions.append((place, fingerprint(place.get())))
+        except LookupError:  # set by the forward itself
+            continue
+    return Trace(
+        recorder.graph,
+        recorder.reads,
+        recorder.constants,
+        frozenset(recorder.stateful),
+        borrowed.modules,
+        tuple(conditions),
+        tuple(recorder.values),
+        tuple(dict.fromkeys(recorder.branches)),
+        recorder.mode,
+        inputs.names,
+    )
