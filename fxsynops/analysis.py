@@ -1,4 +1,5 @@
-"""Static analysis: which synapses every spiking node drives, and how many, before any data.
+"""
+Static analysis: which synapses every spiking node drives, and how many, before any data.
 
 analyze(model, example)
   trace      record one forward as a graph          (fxsynops.trace)
@@ -27,6 +28,8 @@ from fxsynops.signals import classify
 from fxsynops.trace import Trace, trace
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
     from fxsynops.bound import Bound
     from fxsynops.counter import SynOpsCounter
 
@@ -36,7 +39,8 @@ Weights = Literal["all", "nonzero"]
 
 @dataclass(frozen=True)
 class FanOut:
-    """Fan-out of the neurons of one connection: synapses that one event reaches.
+    """
+    Fan-out of the neurons of one connection: synapses that one event reaches.
 
     Attributes:
         map: int64, as small as it still broadcasts to the source's output: an axis along which
@@ -65,7 +69,8 @@ class FanOut:
 
 @dataclass(frozen=True)
 class Connection:
-    """One source's events arriving at one synapse.
+    """
+    One source's events arriving at one synapse.
 
     Attributes:
         source: name of the spiking node; behind a gate with several, of the gate.
@@ -95,7 +100,8 @@ class Connection:
 
 @dataclass(frozen=True)
 class DenseSynapse:
-    """A synapse whose input is analog: it costs multiply-accumulates, not SynOps.
+    """
+    A synapse whose input is analog: it costs multiply-accumulates, not SynOps.
 
     Attributes:
         synapse: its name.
@@ -123,7 +129,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What :func:`analyze` found. Prints as a table.
+    """
+    What :func:`analyze` found. Prints as a table.
 
     Attributes:
         connections: one per source and synapse, in the order of the graph.
@@ -150,7 +157,8 @@ class Analysis:
 
     @cached_property
     def graph(self) -> nx.MultiDiGraph:
-        """Sources and synapses, with an edge per connection.
+        """
+        Sources and synapses, with an edge per connection.
 
         Nodes have ``kind`` ("source", "gate" or the synapse's operation) and synapses with analog
         input ``macs``; edges have ``connection``, ``synapses`` (fan-out total) and ``folded``.
@@ -210,8 +218,8 @@ class Analysis:
     def __str__(self) -> str:
         return report.render(self)
 
-    def __rich__(self) -> Any:
-        return report.analysis_table(self)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from report.analysis_table(self, console, options)
 
 
 def analyze(
@@ -228,7 +236,8 @@ def analyze(
     weights: Weights = "all",
     strict: bool = True,
 ) -> Analysis:
-    """Find every connection of ``model`` and the fan-out of its neurons.
+    """
+    Find every connection of ``model`` and the fan-out of its neurons.
 
     The model runs once on the example and is afterwards exactly as before.
 

@@ -1,4 +1,5 @@
-"""The static upper bound: how many SynOps an input can cause at most, before any data.
+"""
+The static upper bound: how many SynOps an input can cause at most, before any data.
 
 *Structural*: a source that emits at most r events per neuron and step causes at most
 T · r · Σ fan-out SynOps on a connection. The r of a merge or a gate follows by interval
@@ -20,6 +21,8 @@ from fxsynops.operations.registry import Kind
 from fxsynops.signals import Role
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
     from fxsynops.analysis import Analysis, Connection
 
 MaxSpikes = float | dict[str, float] | None
@@ -27,7 +30,8 @@ MaxSpikes = float | dict[str, float] | None
 
 @dataclass(frozen=True)
 class BoundRow:
-    """One connection's bound.
+    """
+    One connection's bound.
 
     Attributes:
         max_events: events per neuron and step at most; infinite if nothing caps them.
@@ -41,7 +45,8 @@ class BoundRow:
 
 @dataclass(frozen=True)
 class Bound:
-    """An upper bound on the SynOps of one sample. Prints as a table.
+    """
+    An upper bound on the SynOps of one sample. Prints as a table.
 
     Attributes:
         rows: one per connection.
@@ -73,8 +78,8 @@ class Bound:
     def __str__(self) -> str:
         return report.render(self)
 
-    def __rich__(self) -> Any:
-        return report.bound_table(self)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from report.bound_table(self, console, options)
 
 
 def upper_bound(
@@ -84,7 +89,8 @@ def upper_bound(
     max_spikes: MaxSpikes = None,
     input_max_events: float | None = None,
 ) -> Bound:
-    """Bound the SynOps of one sample, whatever the input.
+    """
+    Bound the SynOps of one sample, whatever the input.
 
     Args:
         analysis: of the model, with nothing unresolved.

@@ -1,4 +1,5 @@
-"""From signals to connections: fan-out, pulled back from each synapse to where its events come from.
+"""
+From signals to connections: fan-out, pulled back from each synapse to where its events come from.
 
     connect(trace, signals, ...) -> Wiring
       for each synapse (all its calls with one map together):
@@ -25,14 +26,15 @@ from fxsynops.names import Names
 from fxsynops.operations.registry import Call, Scale, Slot, Synapse, shape
 from fxsynops.operations.synapses import seed
 from fxsynops.operations.transpose import compress
-from fxsynops.recorder import Site
+from fxsynops.site import Site
 from fxsynops.signals import Role, Signals, _origin
 from fxsynops.trace import Trace
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A place where events are measured, for one connection.
+    """
+    A place where events are measured, for one connection.
 
     Attributes:
         node: whose value is measured.
@@ -79,7 +81,8 @@ class AnalogEdge:
 
 @dataclass(frozen=True)
 class Unresolved:
-    """Events that reach a synapse in a way that no rule covers.
+    """
+    Events that reach a synapse in a way that no rule covers.
 
     Attributes:
         synapse: the synapse.
@@ -157,7 +160,8 @@ class Connector:
     def taps(
         self, synapse: SynapseCalls, weights: dict[fx.Node, Tensor | None]
     ) -> list[tuple[fx.Node, Tensor, bool]]:
-        """Where the events of a synapse are measured, with their maps.
+        """
+        Where the events of a synapse are measured, with their maps.
 
         Args:
             synapse: the synapse, with all its calls.
@@ -200,7 +204,8 @@ class Connector:
     def pull_back(
         self, seeds: Iterable[tuple[fx.Node, Tensor]], synapse: str
     ) -> Iterator[tuple[fx.Node, Tensor, bool]]:
-        """Sources and gates that the maps at some synapses' inputs lead back to.
+        """
+        Sources and gates that the maps at some synapses' inputs lead back to.
 
         Yields:
             the node, its map, and whether a constant is added on the way.
@@ -226,7 +231,7 @@ class Connector:
             map = compress(total.map)
             if not bool(map.any()):
                 continue
-            if role.kind in ("source", "gate"):
+            if role.kind in ("source", "gate", "mask"):
                 yield node, map, total.folded
             elif role.kind == "unknown":
                 self.report(node, role, synapse)
@@ -237,15 +242,14 @@ class Connector:
                     give(slot, total.folded or role.folded)
 
     def sources(self, node: fx.Node, synapse: str) -> tuple[str, ...]:
-        """Names of all spiking nodes whose events come to ``node``."""
-        found = []
-        for origin in self.signals.behind(node):
-            role = self.signals.roles[origin]
-            if role.kind == "unknown":
-                self.report(origin, role, synapse)
-            else:
-                found.append(self.names[origin])
-        return tuple(dict.fromkeys(found))
+        """Names of all spiking nodes whose events come to ``node``; none if any is unknown."""
+        behind = self.signals.behind(node)
+        unknown = [origin for origin in behind if self.signals.roles[origin].kind == "unknown"]
+        for origin in unknown:
+            self.report(origin, self.signals.roles[origin], synapse)
+        if unknown:
+            return ()
+        return tuple(dict.fromkeys(self.names[n] for n in behind)) or (self.names[node],)
 
     def report(self, node: fx.Node, role: Role, synapse: str) -> None:
         """Note that events come through ``node`` to ``synapse`` in an unknown way."""
@@ -257,7 +261,8 @@ class Connector:
 def connect(
     trace: Trace, signals: Signals, layout: Layout, window: Window, graded: bool, sparse: bool
 ) -> tuple[Wiring, Connector]:
-    """Find every connection of a trace.
+    """
+    Find every connection of a trace.
 
     Args:
         trace, signals: the recorded forward and what its nodes hold.

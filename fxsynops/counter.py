@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from fxsynops.analysis import Analysis, Connection, analyze, analyze_inputs
 from fxsynops.counts import Counts, Measured, Span
 from fxsynops.errors import CountError
 from fxsynops.inputs import Inputs, Window
-from fxsynops.recorder import Mode
+from fxsynops.site import Mode
 from fxsynops.replay import Replay, Tally
 
 _MAX_TRACES = 16
@@ -37,7 +36,8 @@ class _Total:
 
 
 class SynOpsCounter(nn.Module):
-    """Wraps a model: calling it returns the model's own output, and counts.
+    """
+    Wraps a model: calling it returns the model's own output, and counts.
 
     The counter can stand in for the model in training code: it has the model's parameters, its
     ``state_dict`` has the model's keys, and the count is differentiable.
@@ -80,6 +80,7 @@ class SynOpsCounter(nn.Module):
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
         self._replays[self._key(analysis.example)] = [Replay(analysis)]
         self._last: tuple[Analysis, Tally] | None = None
+        self._span = Span()
         self.clear()
         self._register_state_dict_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
@@ -87,7 +88,8 @@ class SynOpsCounter(nn.Module):
     # -- running ---------------------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own output for these inputs; counts are committed when it is there.
+        """
+        The model's own output for these inputs; counts are committed when it is there.
 
         Raises:
             InputError: another number or size of inputs than analyzed. Other numbers of samples
@@ -151,7 +153,8 @@ class SynOpsCounter(nn.Module):
 
     @property
     def counts(self) -> Counts:
-        """What was counted since :meth:`clear`. Reading it waits for a GPU.
+        """
+        What was counted since :meth:`clear`. Reading it waits for a GPU.
 
         Raises:
             CountError: events were not numbers; names their source.
@@ -221,6 +224,6 @@ def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
         state[f"{prefix}model.{key[len(prefix) :]}"] = state.pop(key)
 
 
-def _rename(mapping: Mapping[str, Any], old: str, new: str) -> None:
+def _rename(mapping: dict[str, Any], old: str, new: str) -> None:
     for key in [k for k in mapping if k.startswith(old)]:
-        mapping[new + key[len(old) :]] = mapping.pop(key)  # type: ignore[attr-defined]
+        mapping[new + key[len(old) :]] = mapping.pop(key)

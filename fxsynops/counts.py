@@ -12,6 +12,8 @@ from fxsynops.inputs import Window
 from fxsynops.reduction import EXACT_BELOW
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
     from fxsynops.analysis import Analysis, Connection
 
 
@@ -47,7 +49,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """One connection's counts.
+    """
+    One connection's counts.
 
     Attributes:
         connection: what was counted.
@@ -68,7 +71,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Counts:
-    """SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
+    """
+    SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
 
     Attributes:
         rows: one per connection.
@@ -91,7 +95,8 @@ class Counts:
 
     @classmethod
     def of(cls, analysis: Analysis, measured: list[Measured], span: Span) -> Counts:
-        """Counts from raw sums.
+        """
+        Counts from raw sums.
 
         Raises:
             CountError: events were not numbers.
@@ -128,8 +133,8 @@ class Counts:
     def __str__(self) -> str:
         return report.render(self)
 
-    def __rich__(self) -> Any:
-        return report.counts_table(self)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from report.counts_table(self, console, options)
 
 
 def _row(row: Measured, span: Span, seconds: float) -> Row:

@@ -7,13 +7,14 @@ from collections import defaultdict
 from torch import fx, nn
 
 from fxsynops.operations.registry import operation_name
-from fxsynops.recorder import Site
+from fxsynops.site import Site
 from fxsynops.signals import Role, Signals, _origin
 from fxsynops.trace import Trace
 
 
 class Names:
-    """Names of sources, gates and synapses.
+    """
+    Names of sources, gates and synapses.
 
     A module kept whole goes by its path, and so does a ``torch.nn`` module, or any module with
     only one synapse in its forward. Other functions are ``<module path>:<function>``. One place in
@@ -28,7 +29,7 @@ class Names:
         self._names = {
             node: self._name(node, role)
             for node, role in signals.roles.items()
-            if role.kind in ("source", "gate", "synapse", "unknown")
+            if role.kind in ("source", "gate", "mask", "synapse", "unknown")
         }
 
     def __getitem__(self, node: fx.Node) -> str:

@@ -1,4 +1,5 @@
-"""Layers with which both networks of the sinabs how-to can be written without sinabs.
+"""
+Layers with which both networks of the sinabs how-to can be written without sinabs.
 
 They compute what sinabs' layers of the same names compute.
 """
@@ -28,7 +29,8 @@ class _Floor(torch.autograd.Function):
 
 
 class NeuromorphicReLU(nn.Module):
-    """A ReLU that puts out whole numbers: the spikes that an IAF neuron would emit.
+    """
+    A ReLU that puts out whole numbers: the spikes that an IAF neuron would emit.
 
     Forward, ``floor(relu(x))``; backward, the ReLU's derivative.
 
@@ -58,9 +60,11 @@ class NeuromorphicReLU(nn.Module):
 
 
 class _Spikes(torch.autograd.Function):
-    """Whole thresholds in a membrane potential, with an exponential surrogate gradient.
+    """
+    Whole thresholds in a membrane potential, with an exponential surrogate gradient.
 
-    The surrogate is sinabs' SingleExponential: exp(−|v − θ|) / θ.
+    The surrogate is sinabs' SingleExponential (Shrestha and Orchard 2018): with a width w = θ / 2,
+    exp(−|v − θ| / w) / w.
     """
 
     @staticmethod
@@ -73,12 +77,14 @@ class _Spikes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (v,) = ctx.saved_tensors
-        surrogate = torch.exp(-(v - ctx.threshold).abs()) / ctx.threshold
+        width = ctx.threshold / 2
+        surrogate = torch.exp(-(v - ctx.threshold).abs() / width) / width
         return grads[0] * surrogate, None, None
 
 
 class IAF(nn.Module):
-    """Integrate-and-fire neurons on (batch, time, …) input.
+    """
+    Integrate-and-fire neurons on (batch, time, …) input.
 
     The membrane adds up its input, emits as many spikes as it holds thresholds, and loses a
     threshold for each. It is kept between calls until :meth:`reset_states`.
@@ -108,7 +114,8 @@ class IAF(nn.Module):
         self.register_buffer("v_mem", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Input current to spikes.
+        """
+        Input current to spikes.
 
         Args:
             x: (batch, time, …).
@@ -125,7 +132,7 @@ class IAF(nn.Module):
             spikes.append(_Spikes.apply(v, self.spike_threshold, self.max_spikes_per_step))
             v = v - spikes[-1] * self.spike_threshold
             if self.min_v_mem is not None:
-                v = v.clamp(min=self.min_v_mem)
+                v = F.relu(v - self.min_v_mem) + self.min_v_mem  # rounds as sinabs does
         self.v_mem = v
         return torch.stack(spikes, 1)
 
@@ -142,7 +149,8 @@ class IAF(nn.Module):
 
 
 class IAFSqueeze(IAF):
-    """:class:`IAF` on (batch · time, …) input, as convolutions leave it.
+    """
+    :class:`IAF` on (batch · time, …) input, as convolutions leave it.
 
     Args:
         batch_size: samples in the input.
@@ -159,7 +167,8 @@ class IAFSqueeze(IAF):
 
 
 class SumPool2d(nn.Module):
-    """Sum pooling: spikes of a window are added up, as chips do, not averaged.
+    """
+    Sum pooling: spikes of a window are added up, as chips do, not averaged.
 
     Args:
         kernel_size, stride, ceil_mode: as of ``nn.AvgPool2d``.
@@ -195,7 +204,8 @@ class FlattenTime(nn.Flatten):
 
 
 class UnflattenTime(nn.Module):
-    """(batch · time, …) to (batch, time, …).
+    """
+    (batch · time, …) to (batch, time, …).
 
     Args:
         batch_size: samples in the input.

@@ -1,32 +1,35 @@
-"""The recorder behind :func:`fxsynops.trace.trace`: it watches one forward and writes a graph."""
+"""The recorder behind :func:`fxsynops.trace.trace`: it watches one forward and writes a graph.
+
+    Recorder.run(inputs)
+      ├─ call(func, args)            a torch function or method, a custom autograd function
+      │    ├─ _branch                … that returned a plain value read out of a tensor
+      │    └─ bind                   … whose results (and written arguments) are from now on a node
+      ├─ call_module(path, args)     a module that is kept whole
+      └─ _write_back(change)         what the forward left behind in the model
+"""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, is_dataclass
-from types import CodeType
+from dataclasses import fields, is_dataclass
 from typing import Any
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, fx, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd.function import _SingleLevelFunction
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fxsynops import replayed
+from fxsynops import replayed, watch
 from fxsynops.errors import FxSynopsError, TraceError
 from fxsynops.inputs import Inputs
+from fxsynops.replayed import getitem
+from fxsynops.site import Mode, Site, TensorSpec, site_below, site_of
 from fxsynops.state import Borrowed, Change, Place, python_random_state
-
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 
 # Calls that return plain values and read no data. Any other plain value is a branch on data.
 _METADATA = frozenset(
@@ -34,82 +37,21 @@ _METADATA = frozenset(
     is_complex is_signed element_size get_device type is_same_size data_ptr untyped_storage storage
     is_pinned is_shared is_inference is_set_to result_type can_cast is_tensor __len__ __hash__
     __repr__ __format__ __str__ __dir__ has_names _is_view dim_order is_coalesced is_conj is_neg
-    __get__ __reduce_ex__ _typed_storage retain_grad requires_grad_ __deepcopy__""".split()
+    __get__ __reduce_ex__ _typed_storage __deepcopy__ broadcast_shapes is_storage""".split()
 )
-_LEAVES_TORCH = frozenset({"numpy", "__array__", "__dlpack__"})
-_IGNORED_ATTRIBUTES = frozenset(
-    """_parameters _buffers _modules _forward_hooks _forward_pre_hooks _backward_hooks
-    _backward_pre_hooks _forward_hooks_with_kwargs _forward_pre_hooks_with_kwargs forward
-    _non_persistent_buffers_set _is_full_backward_hook _forward_hooks_always_called
-    _compiled_call_impl _call_impl""".split()
-)
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Shape and dtype of a recorded tensor."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where in the source a node came from; equal for the same place in a loop.
-
-    Attributes:
-        module: path of the innermost module in whose forward the call stands ("" is the root).
-        where: ``file:line`` of the user's own code, or "".
-        code: the instruction of the innermost call.
-    """
-
-    module: str
-    where: str
-    code: tuple[CodeType, int] | None = None
-
-    def __str__(self) -> str:
-        place = f"in module '{self.module}'" if self.module else "in the model's forward"
-        return f"{place} ({self.where})" if self.where else place
-
-
-@dataclass(frozen=True)
-class Mode:
-    """Gradient and autocast mode that a node ran under."""
-
-    grad: bool
-    autocast: tuple[bool, torch.dtype]
-    device: str
-
-    @classmethod
-    def now(cls, device: str) -> Mode:
-        """The mode in force."""
-        autocast = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-        return cls(torch.is_grad_enabled(), autocast, device)
-
-
-class _Slipped(TorchDispatchMode):
-    """Sees the operations that the recorder has not seen, below everything else."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self.recorder.quiet:
-            return func(*args, **kwargs)
-        return self.recorder.call(func, args, kwargs)
 
 
 class Recorder(TorchFunctionMode):
     """Watches one forward of a model and writes down a graph that replays it.
 
+    Args:
+        model: the model.
+        borrowed: its state, borrowed for the run.
+        whole: which modules become one node each.
+
     Attributes:
-        graph, reads, constants, branches, values, stateful: see :class:`fxsynops.trace.Trace`.
+        graph, reads, constants, branches, values, stateful, mode: see :class:`fxsynops.trace.Trace`.
         quiet: whether what happens now is already part of a node.
-        mode: the ambient mode.
     """
 
     def __init__(
@@ -127,15 +69,19 @@ class Recorder(TorchFunctionMode):
         self._borrowed = borrowed
         self._whole = whole
         self._paths = {module: name for name, module in borrowed.modules.items()}
+        self._inner = {part for m in self._paths if whole(m) for part in m.modules()}
         self._nodes: Any = WeakIdKeyDictionary()
         self._by_storage: dict[int, list[ReferenceType[Tensor]]] = defaultdict(list)
-        self._read: dict[tuple[int, str], Place] = {}
+        self._compiled: list[Any] = []  # results of compiled code, kept for their memory's sake
+        self._hidden: set[int] = set()  # memory that was first used inside of something whole
+        self._attributes: dict[tuple[int, str], Place] = {}
         self._versions: dict[str, tuple[Tensor, int]] = {}
         self._stack: list[str] = [""]
+        self._last_call: dict[nn.Module, fx.Node] = {}
         self._specs: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
-        self._device = next((p.device.type for p in model.parameters()), "cpu")
-        if self._device == "meta":
-            self._device = "cpu"
+        self._device = next(
+            (p.device.type for p in model.parameters() if p.device.type != "meta"), "cpu"
+        )
         with torch.inference_mode(False), torch.enable_grad():
             self.mode = Mode.now(self._device)
         self._random = python_random_state()
@@ -154,13 +100,12 @@ class Recorder(TorchFunctionMode):
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             # No backward follows, so nothing needs to be kept for one.
-            stack.enter_context(
-                torch.autograd.graph.saved_tensors_hooks(lambda _: None, _no_backward)
-            )
-            stack.enter_context(self._wrapped_modules())
-            stack.enter_context(_noted_attributes(self))
-            stack.enter_context(_caught_functions(self))
-            stack.enter_context(_Slipped(self))
+            hooks = torch.autograd.graph.saved_tensors_hooks(lambda _: None, _no_backward)
+            stack.enter_context(hooks)
+            stack.enter_context(watch.module_calls(self._paths, self._wrapper))
+            stack.enter_context(watch.attributes(self))
+            stack.enter_context(watch.autograd_functions(self))
+            stack.enter_context(watch.compiled_code(self))
             stack.enter_context(self)
             self.quiet = False
             try:
@@ -168,13 +113,7 @@ class Recorder(TorchFunctionMode):
             except FxSynopsError:
                 raise
             except Exception as error:
-                where = _where_of(error)
-                raise TraceError(
-                    f"{type(self.model).__name__} cannot be traced: its forward raised "
-                    f"{type(error).__name__}: {error}\n  in module '{self._stack[-1]}'"
-                    f"{f' ({where})' if where else ''}. "
-                    "Check that model(example) runs, and that the example is what it expects."
-                ) from error
+                raise TraceError(self._explain(error)) from error
             finally:
                 self.quiet = True
         self._check_random()
@@ -184,18 +123,32 @@ class Recorder(TorchFunctionMode):
         self.stateful |= {k for k, (t, version) in self._versions.items() if t._version != version}
         self._node("output", "output", (self._output(output),), {})
 
-    def attributes_read(self) -> Iterator[Place]:
-        """What Python read from the model's modules, and the tensors the graph reads."""
-        yield from self._read.values()
+    def conditions(self) -> Iterator[Place]:
+        """What Python read from the model: attributes, submodules, and the tensors of the graph."""
+        for module, path in self._paths.items():
+            if module.__dict__["_modules"] and module not in self._inner:
+                yield Place(module.__dict__, ("_modules",), path)
+        yield from self._attributes.values()
         yield from self.reads.values()
 
-    # -- recording calls -------------------------------------------------------------------------
+    def _explain(self, error: Exception) -> str:
+        where = site_of(error)
+        module = f"module '{self._stack[-1]}'" if self._stack[-1] else "the model's own forward"
+        return (
+            f"{type(self.model).__name__} cannot be traced: {module} raised "
+            f"{type(error).__name__}: {error}{f' ({where})' if where else ''}. "
+            "Check that model(example) runs, and that the example is what the model expects."
+        )
+
+    # -- what the watchers tell ------------------------------------------------------------------
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        return func(*args, **kwargs) if self.quiet else self.call(func, args, kwargs)
+        if self.quiet or any(map(is_functorch_wrapped_tensor, _tensors((args, kwargs)))):
+            return func(*args, **kwargs)  # what vmap makes of it is compiled code
+        return self.call(func, args, kwargs)
 
     def call(
         self,
@@ -205,42 +158,39 @@ class Recorder(TorchFunctionMode):
         run: Callable[..., Any] | None = None,
     ) -> Any:
         """Call ``func`` and record it (``run`` is what to execute, if not ``func`` itself)."""
-        function = _function_class(func)
-        name = function.__name__ if function else getattr(func, "__name__", type(func).__name__)
-        tensors = list(_tensors((args, kwargs)))
-        versions = [t._version for t in tensors]
-        known = [self._known(t) for t in tensors]
         mode = Mode.now(self._device)
         with self._quietly():
+            function = _function_class(func)
+            name = (function or func).__name__ if hasattr(func, "__name__") else "call"
+            tensors = list(_tensors((args, kwargs)))
+            versions = [t._version for t in tensors]
+            known = [self._known(t) for t in tensors]
             result = (run or func)(*args, **kwargs)
-        produced = list(_tensors(result))
-        written = [
-            t
-            for t, v in zip(tensors, versions, strict=True)
-            if t._version != v or (name == "__set__" and t is args[0])
-        ]
-        if not produced and not written and result is not None:
-            if tensors and any(known) and name not in _METADATA and func is not Tensor.size:
-                self._branch(func, name, args, kwargs, result)
-            return result
-        if not produced and not tensors:
-            return result  # a mode switch, a seed: no tensor in sight
-        if name == "__setitem__":
-            func, kwargs = replayed.setitem, {}
-        node = self._node("call_function", func, self._args(args), self._args(kwargs), name, mode)
-        if function:
-            node.meta["function"] = function
-            node.meta["whole_numbers"] = all(_are_whole(t) for t in produced)
-        if name == "__setitem__":
-            self.bind(args[0], node)
-        else:
-            self.bind(result, node)
-        results = {id(t) for t in produced}
-        for tensor in _distinct(written):
-            if id(tensor) not in results and name != "__setitem__":
-                change = (self._node_of(tensor), node)
-                self.bind(tensor, self._node("call_function", replayed.after, change, {}))
-            self._update_aliases(tensor)
+            produced = list(_tensors(result))
+            written = _distinct(
+                t
+                for i, (t, v) in enumerate(zip(tensors, versions, strict=True))
+                if t._version != v or (name == "__set__" and i == 0)
+            )
+            if not produced and not written and result is not None:
+                if any(known) and name not in _METADATA:
+                    self._branch(func, name, args, kwargs, result)
+                return result
+            if not produced and not tensors:
+                return result  # a mode switch, a seed: no tensor in sight
+            if func is torch.ops.aten.lift_fresh.default:  # a tensor made of plain numbers
+                func = torch.clone
+            if func is Tensor.__setitem__:
+                func = replayed.setitem
+            args, kwargs = self._args(args), self._args(kwargs)
+            node = self._node("call_function", func, args, kwargs, name, mode)
+            if function:
+                node.meta["function"] = function
+                node.meta["whole_numbers"] = all(map(_is_whole, produced))
+            self.bind(tensors[0] if func is replayed.setitem else result, node)
+            if isinstance(func, torch._ops.OpOverload):
+                self._compiled.append(result)
+            self._note_writes(written, produced, node)
         return result
 
     def call_module(
@@ -248,69 +198,77 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         """Run a whole module and record it as one node."""
         self._check_random()
-        tensors = list(_tensors((args, kwargs)))
-        versions = [t._version for t in tensors]
-        for tensor in tensors:
-            self._known(tensor)
         mode = Mode.now(self._device)
         with self._quietly():
+            tensors = list(_tensors((args, kwargs)))
+            versions = [t._version for t in tensors]
+            nodes = self._args(args), self._args(kwargs)
             result = forward(*args, **kwargs)
-        self._random = python_random_state()
-        args, kwargs = self._args(args), self._args(kwargs)
-        if direct:
+            self._random = python_random_state()
             module = self._borrowed.modules[path]
-            node = self._node(
-                "call_function", replayed.forward_of, (module, *args), kwargs, path, mode
-            )
-            node.meta["module"] = path
-        else:
-            node = self._node("call_module", path, args, kwargs, path or "model", mode)
-        self.bind(result, node)
-        results = {id(t) for t in _tensors(result)}
-        for tensor, version in zip(tensors, versions, strict=True):
-            if tensor._version != version and id(tensor) not in results:
-                change = (self._node_of(tensor), node)
-                self.bind(tensor, self._node("call_function", replayed.after, change, {}))
-                self._update_aliases(tensor)
+            if direct:
+                target, nodes = replayed.forward_of, ((module, *nodes[0]), nodes[1])
+                node = self._node("call_function", target, *nodes, path or "forward", mode)
+            else:
+                node = self._node("call_module", path, *nodes, path or "model", mode)
+            self.bind(result, node)
+            self._last_call[module] = node
+            written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
+            self._note_writes(_distinct(written), list(_tensors(result)), node)
         return result
 
     def call_function_class(self, cls: Any, args: tuple[Any, ...]) -> Any:
         """Run ``cls.apply(*args)``, a custom autograd function, as one node."""
         if cls.__module__ == "torch.utils.checkpoint":  # (run_function, preserve_rng_state, *args)
             return args[0](*args[2:])
+        return self.call(cls.apply, args, {}, lambda *args: watch.apply_function(cls, *args))
 
-        def run(*args: Any) -> Any:
-            return _apply(cls, *args)
-
-        return self.call(cls.apply, args, {}, run)
-
-    def note_attribute(self, module: nn.Module, name: str) -> None:
+    def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``: the trace holds only while it stays what it is."""
-        key = (id(module), name)
-        if key not in self._read and name in module.__dict__ and module in self._paths:
-            self._read[key] = Place(
-                module.__dict__, (name,), f"{self._paths[module]}.{name}".lstrip(".")
-            )
+        if module not in self._paths:
+            return
+        if module not in self._inner:
+            if name in module.__dict__:
+                place = Place(module.__dict__, (name,), f"{self._paths[module]}.{name}".strip("."))
+                self._attributes.setdefault((id(module), name), place)
+            return
+        with self._quietly():  # the state of a module kept whole: as it is now
+            if isinstance(value, Tensor) and not self._known(value):
+                inside = name if name in module.__dict__ else ("_buffers", name)
+                path = inside if isinstance(inside, tuple) else (inside,)
+                place = Place(module.__dict__, path, f"{self._paths[module]}.{name}")
+                after = tuple(n for m, n in self._last_call.items() if module in set(m.modules()))
+                node = self._node("call_function", replayed.read_state, (place, *after), {}, name)
+                self.bind(value, node)
+
+    def note_hidden(self, result: Any, args: Any) -> None:
+        """Remember memory that first appears inside of something whole."""
+        for tensor in _tensors(result):
+            storage = _storage(tensor)
+            if storage not in self._by_storage and all(
+                _storage(t) != storage for t in _tensors(args)
+            ):
+                self._hidden.add(storage)
 
     def _branch(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
         site = self._site()
-        if name in _LEAVES_TORCH or kwargs or not _comparable(result):
+        comparable = all(isinstance(v, bool | int | float | complex) for v in _leaves(result))
+        if kwargs or not comparable:
             raise TraceError(
                 f"a tensor's values leave torch through .{name.strip('_')}() {site}, and what "
-                "becomes of them cannot be recorded. Stay in torch operations, or put this code in "
-                "a module that is kept whole (spiking=[ItsType])."
+                "becomes of them cannot be recorded. Stay in torch operations, or put this code "
+                "in a module that is kept whole (spiking=[ItsType])."
             )
-        where = site.where or str(site)
         nodes = [self._node_of(t) for t in _tensors(args)]
         if len(args) == 1 and nodes[0].op == "get_attr" and str(nodes[0].target) in self.reads:
             # The model's own value, not yet touched: known before the replay begins.
             self.values.append((func, self.reads[str(nodes[0].target)], result))
             return
+        where = site.where or str(site)
         self.branches.append(f"{where}: {name.strip('_')}() was {result!r}"[:200])
-        call = (func, self._args(args), result, where)
-        self._node("call_function", replayed.check_branch, call, {})
+        self._node("call_function", replayed.check_branch, (func, self._args(args), result, where))
 
     # -- nodes and values ------------------------------------------------------------------------
 
@@ -321,36 +279,31 @@ class Recorder(TorchFunctionMode):
             node.meta["spec"] = self._specs.setdefault(key, TensorSpec(*key))
             self._nodes[value] = node
             self._by_storage[_storage(value)].append(ref(value))
-        elif isinstance(value, (tuple, list)):
-            for i, part in enumerate(value):
-                self._bind_part(part, node, getitem, i)
-        elif isinstance(value, dict):
-            for key, part in value.items():
-                self._bind_part(part, node, getitem, key)
-        elif is_dataclass(value) and not isinstance(value, type):
-            for entry in fields(value):
-                self._bind_part(getattr(value, entry.name), node, getattr, entry.name)
-
-    def _bind_part(self, part: Any, node: fx.Node, get: Any, key: Any) -> None:
-        if next(_tensors(part), None) is not None:
-            self.bind(part, self._node("call_function", get, (node, key), {}, f"{node.name}_{key}"))
+            return
+        for key, part, get in _parts(value):
+            if next(_tensors(part), None) is not None:
+                name = f"{node.name}_{key}"
+                self.bind(part, self._node("call_function", get, (node, key), {}, name))
 
     def _node(
         self,
         op: str,
         target: Any,
-        args: Any,
-        kwargs: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
         name: str | None = None,
         mode: Mode | None = None,
     ) -> fx.Node:
         name = name or getattr(target, "__name__", None) or op
         name = "".join(c if c.isalnum() else "_" for c in name).strip("_") or op
         name = f"n_{name}" if name[0].isdigit() else name
-        node = self.graph.create_node(op, target, args, kwargs, name)
+        node = self.graph.create_node(op, target, args, kwargs or {}, name)
         node.meta["site"] = self._site() if op.startswith("call") else Site("", "")
         node.meta["mode"] = mode or self.mode
         return node
+
+    def _site(self) -> Site:
+        return site_below(Recorder.run.__code__, self._stack[-1])
 
     def _known(self, tensor: Tensor) -> bool:
         """Whether ``tensor`` has a node, made for it now if it is the model's own."""
@@ -363,12 +316,25 @@ class Recorder(TorchFunctionMode):
 
     def _node_of(self, tensor: Tensor) -> fx.Node:
         if not self._known(tensor):
+            if _storage(tensor) in self._hidden:
+                raise TraceError(
+                    f"a tensor that was made out of sight is used {self._site()}: inside of a "
+                    "module that is kept whole, which did not return it, or by code that is no "
+                    "torch function. Let the module return it, or keep the code that uses it whole "
+                    "too (spiking=[ItsType])."
+                )
             target = f"_constant_{len(self.constants)}"
             self.constants[target] = tensor
             self.bind(tensor, self._node("get_attr", target, (), {}, target))
         return self._nodes[tensor]
 
     def _read_state(self, tensor: Tensor, place: Place) -> None:
+        owner = next((m for m in self._last_call if m.__dict__ is place.root), None)
+        if owner is not None and place.get() is not tensor:
+            raise TraceError(
+                f"'{place.name}' was read before and is used after a call that changes it "
+                f"{self._site()}. Use it before the call, for example by '{place.name} * 1'."
+            )
         self.reads[place.name] = place
         self._versions[place.name] = (tensor, tensor._version)
         self.bind(tensor, self._node("get_attr", place.name, (), {}, place.name))
@@ -377,9 +343,9 @@ class Recorder(TorchFunctionMode):
         """A tensor object that came by no recorded call, but shares a known one's memory."""
         for other in self._aliases(tensor):
             geometry = (tensor.shape, tensor.stride(), tensor.storage_offset())
-            node = self._node(
-                "call_function", torch.as_strided, (self._nodes[other], *geometry), {}
-            )
+            node = self._nodes[other]
+            if geometry != (other.shape, other.stride(), other.storage_offset()):
+                node = self._node("call_function", torch.as_strided, (node, *geometry))
             self.bind(tensor, node)
             return True
         return False
@@ -392,14 +358,19 @@ class Recorder(TorchFunctionMode):
             self._by_storage[_storage(tensor)] = [ref(t) for t in live.values()]
         return [t for t in live.values() if t is not tensor and t in self._nodes]
 
-    def _update_aliases(self, written: Tensor) -> None:
-        """Views and bases of a written tensor have new values, too."""
-        for alias in self._aliases(written):
-            geometry = tuple(
-                (tuple(t.shape), t.stride(), t.storage_offset()) for t in (alias, written)
-            )
-            args = (self._nodes[alias], self._nodes[written], geometry)
-            self.bind(alias, self._node("call_function", replayed.alias_after, args, {}))
+    def _note_writes(self, written: list[Tensor], results: list[Tensor], node: fx.Node) -> None:
+        """Tensors that ``node`` wrote to, and all that share their memory, have new values."""
+        returned = {id(t) for t in results}
+        for tensor in written:
+            if id(tensor) not in returned and node.target is not replayed.setitem:
+                change = (self._node_of(tensor), node)
+                self.bind(tensor, self._node("call_function", replayed.after, change))
+            for alias in self._aliases(tensor):
+                geometry = tuple(
+                    (tuple(t.shape), t.stride(), t.storage_offset()) for t in (alias, tensor)
+                )
+                args = (self._nodes[alias], self._nodes[tensor], geometry)
+                self.bind(alias, self._node("call_function", replayed.alias_after, args))
 
     def _args(self, value: Any) -> Any:
         """``value`` with a node in place of each tensor."""
@@ -414,22 +385,24 @@ class Recorder(TorchFunctionMode):
             return {k: self._args(v) for k, v in value.items()}
         if isinstance(value, slice):
             return slice(*(self._args(v) for v in (value.start, value.stop, value.step)))
-        return value
+        return self._built(value)
+
+    def _built(self, value: Any) -> Any:
+        """An object that holds tensors, built by a node; any other value as it is."""
+        if not is_dataclass(value) or next(_tensors(value), None) is None:
+            return value
+        content = {f.name: self._args(getattr(value, f.name)) for f in fields(value)}
+        return self._node("call_function", replayed.build, (type(value), content))
 
     def _output(self, value: Any) -> Any:
-        """``value``, where objects that hold tensors are built by a node."""
-        if next(_tensors(value), None) is None:
-            return value
-        if is_dataclass(value) and not isinstance(value, dict):
-            content = {f.name: self._output(getattr(value, f.name)) for f in fields(value)}
-            return self._node("call_function", replayed.build, (type(value), content), {})
+        """What the forward returned; dicts keep their own type."""
         if isinstance(value, dict) and type(value) is not dict:
             content = {k: self._output(v) for k, v in value.items()}
-            return self._node("call_function", replayed.build, (type(value), content), {})
-        if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-            return type(value)(self._output(v) for v in value)
+            return self._node("call_function", replayed.build, (type(value), content))
         if type(value) is dict:
             return {k: self._output(v) for k, v in value.items()}
+        if type(value) in (tuple, list):
+            return type(value)(self._output(v) for v in value)
         return self._args(value)
 
     def _write_back(self, change: Change) -> None:
@@ -438,10 +411,10 @@ class Recorder(TorchFunctionMode):
         if place.path and place.path[0] in ("_parameters", "_modules"):
             raise TraceError(
                 f"the forward replaces '{place.name}', a parameter or submodule of "
-                f"'{owner or 'the model'}'. Create it before the analysis (run the model once), and "
-                "change parameters outside of forward."
+                f"'{owner or 'the model'}'. Create it before the analysis (run the model once), "
+                "and change parameters outside of forward."
             )
-        holder = next((o for o in _objects(value) if not _is_replayable(o)), None)
+        holder = next((leaf for leaf in _leaves(value) if not _is_replayable(leaf)), None)
         if holder is not None:
             raise TraceError(
                 f"the forward keeps a {type(holder).__name__} in '{place.name}', which a replay "
@@ -453,21 +426,6 @@ class Recorder(TorchFunctionMode):
 
     # -- modules ---------------------------------------------------------------------------------
 
-    @contextmanager
-    def _wrapped_modules(self) -> Iterator[None]:
-        """Each module's ``forward`` tells the recorder when it is called."""
-        before = {m: m.__dict__.get("forward") for m in self._paths}
-        for module, path in self._paths.items():
-            if not isinstance(module, torch.jit.ScriptModule):
-                module.__dict__["forward"] = self._wrapper(module, path, module.forward)
-        try:
-            yield
-        finally:
-            for module, forward in before.items():
-                module.__dict__.pop("forward", None)
-                if forward is not None:
-                    module.__dict__["forward"] = forward
-
     def _wrapper(self, module: nn.Module, path: str, forward: Callable[..., Any]) -> Any:
         whole = self._whole(module)
         hooked = module in self._borrowed.hooked
@@ -475,7 +433,7 @@ class Recorder(TorchFunctionMode):
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if self.quiet:
                 return forward(*args, **kwargs)
-            called = sys._getframe(1).f_code.co_name == "_call_impl"
+            called = watch.is_called()
             if whole:
                 return self.call_module(path, forward, not called, args, kwargs)
             with self._inside(path):
@@ -489,23 +447,14 @@ class Recorder(TorchFunctionMode):
         self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
         """The hooks are nodes; what they hand on is taken to be what they got."""
-        before = self._node(
-            "call_function",
-            replayed.before_call,
-            (module, self._args(args), self._args(kwargs)),
-            {},
-        )
+        call = (module, self._args(args), self._args(kwargs))
+        before = self._node("call_function", replayed.before_call, call)
         self.bind((args, kwargs), before)
-        before_args = self._args((args, kwargs))
+        handed_on = self._args((args, kwargs))
         output = forward(*args, **kwargs)
-        backward = self._node("call_function", getitem, (before, 2), {})
-        after = self._node(
-            "call_function",
-            replayed.after_call,
-            (module, *before_args, backward, self._args(output)),
-            {},
-        )
-        self.bind(output, after)
+        backward = self._node("call_function", getitem, (before, 2))
+        call = (module, *handed_on, backward, self._args(output))
+        self.bind(output, self._node("call_function", replayed.after_call, call))
         return output
 
     @contextmanager
@@ -524,31 +473,12 @@ class Recorder(TorchFunctionMode):
 
     def _check_random(self) -> None:
         if python_random_state() != self._random:
+            module = self._stack[-1] or type(self.model).__name__
             raise TraceError(
-                f"the forward draws from Python's or NumPy's random numbers before or in "
-                f"'{self._stack[-1] or type(self.model).__name__}'; the recorded graph would repeat "
-                "one draw forever. Draw with torch (torch.rand, torch.bernoulli) instead."
+                f"the forward draws from Python's or NumPy's random numbers in '{module}' or "
+                "before; the recorded graph would repeat one draw forever. Draw with torch "
+                "(torch.rand, torch.bernoulli), or keep the module whole (spiking=[ItsType])."
             )
-
-    def _site(self) -> Site:
-        """The innermost frame outside of torch, and the user's own line."""
-        frame = sys._getframe(1)
-        code = None
-        where = library = ""
-        while frame is not None:
-            path = frame.f_code.co_filename
-            if path.startswith(_HERE):
-                if frame.f_code is Recorder.run.__code__:
-                    break
-            elif not path.startswith(_TORCH) and not path.startswith("<"):
-                code = code or (frame.f_code, frame.f_lasti)
-                line = f"{path}:{frame.f_lineno}"
-                if "site-packages" not in path:
-                    where = line
-                    break
-                library = library or line
-            frame = frame.f_back  # type: ignore[assignment]
-        return Site(self._stack[-1], where or library, code)
 
 
 def _function_class(func: Any) -> Any:
@@ -558,51 +488,6 @@ def _function_class(func: Any) -> Any:
     return owner if is_function else None
 
 
-def getitem(value: Any, key: Any) -> Any:
-    """``value[key]`` of a tuple, list or dict that a call returned."""
-    return value[key]
-
-
-@contextmanager
-def _noted_attributes(recorder: Recorder) -> Iterator[None]:
-    """While open, ``recorder`` hears of every attribute that Python reads from a module."""
-
-    def read(module: nn.Module, name: str) -> Any:
-        value = object.__getattribute__(module, name)
-        if not recorder.quiet and name not in _IGNORED_ATTRIBUTES and name[:2] != "__":
-            recorder.note_attribute(module, name)
-        return value
-
-    nn.Module.__getattribute__ = read  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del nn.Module.__getattribute__
-
-
-def _apply(cls: Any, *args: Any) -> Any:
-    """What ``Function.apply`` does below its Python wrapper."""
-    return torch._C._FunctionBase.__dict__["apply"].__get__(None, cls)(*args)
-
-
-@contextmanager
-def _caught_functions(recorder: Recorder) -> Iterator[None]:
-    """While open, custom autograd functions come to ``recorder``, also through an old ``apply``.
-
-    ``Function.apply`` is looked up early by ``act = Fn.apply``, but it calls ``super().apply``
-    late, and that is where this waits.
-    """
-
-    def apply(cls: Any, *args: Any) -> Any:
-        return _apply(cls, *args) if recorder.quiet else recorder.call_function_class(cls, args)
-
-    _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del _SingleLevelFunction.apply
-
-
 def _no_backward(_: Any) -> Tensor:
     raise TraceError(
         "the forward runs a backward pass of its own (torch.autograd.grad or .backward()), which "
@@ -610,46 +495,54 @@ def _no_backward(_: Any) -> Tensor:
     )
 
 
-def _objects(value: Any) -> Iterator[Any]:
-    """The leaves of nested tuples, lists and dicts."""
-    if isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _objects(part)
+def _parts(value: Any) -> Iterator[tuple[Any, Any, Callable[[Any, Any], Any]]]:
+    """What a tuple, list, dict or dataclass holds: key, value, and how to get it."""
+    if isinstance(value, tuple | list):
+        for i, part in enumerate(value):
+            yield i, part, getitem
     elif isinstance(value, dict):
-        for part in value.values():
-            yield from _objects(part)
+        for key, part in value.items():
+            yield key, part, getitem
+    elif is_dataclass(value) and not isinstance(value, type):
+        for entry in fields(value):
+            yield entry.name, getattr(value, entry.name, None), getattr
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The leaves of nested tuples, lists and dicts."""
+    if isinstance(value, tuple | list | dict):
+        for _, part, _ in _parts(value):
+            yield from _leaves(part)
     else:
         yield value
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    for leaf in _objects(value):
-        if isinstance(leaf, Tensor):
-            yield leaf
-        elif is_dataclass(leaf) and not isinstance(leaf, type):
-            for entry in fields(leaf):
-                yield from _tensors(getattr(leaf, entry.name, None))
+    """All tensors in a value; those of slices, too."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, slice):
+        yield from _tensors((value.start, value.stop, value.step))
+    else:
+        for _, part, _ in _parts(value):
+            yield from _tensors(part)
 
 
 def _is_replayable(value: Any) -> bool:
-    """Whether a change to ``value`` can be repeated: a tensor, or a constant."""
-    if isinstance(value, (Tensor, type(None), bool, int, float, complex, str, bytes)):
+    """Whether an attribute can be set to ``value`` again: a tensor, or a constant."""
+    if isinstance(value, Tensor | None | bool | int | float | complex | str | bytes):
         return True
-    return isinstance(value, (torch.Size, torch.dtype, torch.device, type)) or callable(value)
+    return isinstance(value, torch.dtype | torch.device | type) or callable(value)
 
 
-def _comparable(value: Any) -> bool:
-    return all(isinstance(v, (bool, int, float, complex)) for v in _objects(value))
-
-
-def _are_whole(tensor: Tensor) -> bool:
+def _is_whole(tensor: Tensor) -> bool:
     """Whether all values are whole numbers, as far as there are values."""
     if tensor.is_meta or isinstance(tensor, FakeTensor) or not tensor.is_floating_point():
         return True
     return bool((tensor == tensor.round()).all())
 
 
-def _distinct(tensors: list[Tensor]) -> list[Tensor]:
+def _distinct(tensors: Any) -> list[Tensor]:
     return list({id(t): t for t in tensors}.values())
 
 
@@ -658,15 +551,3 @@ def _storage(tensor: Tensor) -> int:
         return tensor.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):  # sparse and other tensors without storage
         return id(tensor)
-
-
-def _where_of(error: BaseException) -> str:
-    """``file:line`` of the innermost frame of the user's own code that ``error`` passed through."""
-    where = ""
-    traceback = error.__traceback__
-    while traceback is not None:
-        path = traceback.tb_frame.f_code.co_filename
-        if not path.startswith((_HERE, _TORCH)):
-            where = f"{path}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return where

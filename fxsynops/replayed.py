@@ -1,4 +1,5 @@
-"""Functions that appear in a recorded graph beside torch's own.
+"""
+Functions that appear in a recorded graph beside torch's own.
 
 Each does for real, in the replay, what the recording saw a forward do other than call a function
 on tensors: write into one, call hooks, branch on a value, keep state in an attribute.
@@ -14,7 +15,17 @@ from torch.nn.modules import module as nn_module
 from torch.utils.hooks import BackwardHook
 
 from fxsynops.errors import SpecializationError
-from fxsynops.state import Change
+from fxsynops.state import Change, Place
+
+
+def getitem(value: Any, key: Any) -> Any:
+    """Return ``value[key]`` of a tuple, list or dict that a call returned."""
+    return value[key]
+
+
+def read_state(place: Place, *after: Any) -> Any:
+    """What a module that is kept whole holds, once the calls in ``after`` have been made."""
+    return place.get()
 
 
 def setitem(tensor: Tensor, index: Any, value: Any) -> Tensor:
@@ -39,7 +50,8 @@ def forward_of(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def check_branch(read: Callable[..., Any], args: tuple[Any, ...], expected: Any, where: str) -> Any:
-    """What Python read out of a tensor must be what the recording read.
+    """
+    What Python read out of a tensor must be what the recording read.
 
     Raises:
         SpecializationError: it is not, so the recorded graph may not be what the model would do.
@@ -67,7 +79,7 @@ def before_call(
     hooks = [*nn_module._global_forward_pre_hooks.items(), *module._forward_pre_hooks.items()]
     for key, hook in hooks:
         if key in module._forward_pre_hooks_with_kwargs:
-            result = hook(module, args, kwargs)  # type: ignore[call-arg]
+            result = hook(module, args, kwargs)
             if result is not None:
                 args, kwargs = result
         else:
@@ -89,7 +101,7 @@ def after_call(
     hooks = [*nn_module._global_forward_hooks.items(), *module._forward_hooks.items()]
     for key, hook in hooks:
         if key in module._forward_hooks_with_kwargs:
-            result = hook(module, args, kwargs, output)  # type: ignore[call-arg]
+            result = hook(module, args, kwargs, output)
         else:
             result = hook(module, args, output)
         output = output if result is None else result

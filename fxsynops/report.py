@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -40,48 +41,88 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for name, is_number in columns:
-        table.add_column(
-            name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number
+def _table(
+    title: str,
+    rows: Sequence[dict[str, str]],
+    footer: dict[str, str],
+    optional: Sequence[str],
+    console: Console,
+    options: ConsoleOptions,
+) -> Table:
+    """A table of cells by column; ``optional`` columns are left out, in order, if it is too wide."""
+    columns = list(rows[0]) if rows else list(footer)
+    for left_out in range(len(optional) + 1):
+        shown = [c for c in columns if c not in optional[:left_out]]
+        table = Table(
+            title=title,
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            title_style="bold",
+            pad_edge=False,
         )
+        for column in shown:
+            text = column in _TEXT_COLUMNS
+            last = footer.get(column, "")
+            table.add_column(
+                column,
+                last,
+                justify="left" if text else "right",
+                overflow="fold",
+                no_wrap=not text,
+            )
+        table.show_footer = bool(footer)
+        for row in rows:
+            table.add_row(*(row[column] for column in shown))
+        natural = Measurement.get(console, options.update(max_width=_PLAIN_WIDTH * 10), table)
+        if natural.maximum <= options.max_width:
+            break
     return table
+
+
+_TEXT_COLUMNS = ("Source", "Synapse", "Layer", "Kind")
+
+
+def _notes(lines: Iterable[str]) -> Iterator[RenderableType]:
+    for line in lines:
+        yield Text(line, style="dim")
 
 
 # -- the analysis --------------------------------------------------------------------------------
 
 
-def analysis_table(analysis: Analysis) -> Group:
-    """The fan-out table."""
-    columns = [("Source", False), ("Synapse", False), ("Kind", False), ("Neurons", True)]
-    columns += [("min", True), ("mean", True), ("max", True), ("Nominal", True), ("Synapses", True)]
-    table = _table(f"Fan-out of {type(analysis.model).__name__}", columns)
-    for c in analysis.connections:
-        table.add_row(
-            _source_label(c),
-            c.synapse,
-            c.kind + (" *" if c.folded else ""),
-            number(c.neurons),
-            number(c.fanout.min),
-            number(c.fanout.mean, 1),
-            number(c.fanout.max),
-            number(c.fanout.nominal, 1),
-            number(c.fanout.total),
-        )
-    table.add_section()
-    total = sum(c.fanout.total for c in analysis.connections)
-    table.add_row("Total", *[""] * 7, number(total))
-    parts: list[Any] = [table]
+def analysis_table(
+    analysis: Analysis, console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
+    """The fan-out table, and one of the analog synapses if there are any."""
+    rows = [
+        {
+            "Source": _source_label(c),
+            "Synapse": c.synapse,
+            "Kind": c.kind + (" *" if c.folded else ""),
+            "Neurons": number(c.neurons),
+            "min": number(c.fanout.min),
+            "mean": number(c.fanout.mean, 1),
+            "max": number(c.fanout.max),
+            "Nominal": number(c.fanout.nominal, 1),
+            "Synapses": number(c.fanout.total),
+        }
+        for c in analysis.connections
+    ]
+    total = {
+        "Source": "Total",
+        "Synapses": number(sum(c.fanout.total for c in analysis.connections)),
+    }
+    title = f"Fan-out of {type(analysis.model).__name__}"
+    yield _table(title, rows, total, ("Kind", "Nominal", "min"), console, options)
     if analysis.dense:
-        dense = _table("Analog inputs: multiply-accumulates, not SynOps", [("Synapse", False)])
-        dense.add_column("Kind")
-        dense.add_column("MACs", justify="right")
-        for row in analysis.dense:
-            dense.add_row(row.synapse, row.kind, number(row.macs))
-        parts.append(dense)
-    parts += [Text(line, style="dim") for line in _analysis_notes(analysis)]
-    return Group(*parts)
+        dense = [
+            {"Synapse": row.synapse, "Kind": row.kind, "MACs": number(row.macs)}
+            for row in analysis.dense
+        ]
+        yield _table(
+            "Analog inputs: multiply-accumulates, not SynOps", dense, {}, (), console, options
+        )
+    yield from _notes(_analysis_notes(analysis))
 
 
 def _source_label(connection: Any) -> str:
@@ -146,28 +187,33 @@ def analysis_json(analysis: Analysis) -> str:
 # -- counts --------------------------------------------------------------------------------------
 
 
-def counts_table(counts: Counts) -> Group:
+def counts_table(
+    counts: Counts, console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
     """The SynOps table, with the columns of the sinabs how-to."""
-    columns = [("Layer", False), ("Source", False), ("In", True), ("Fanout_Prev", True)]
-    columns += [("SynOps", True), ("N. timesteps", True), ("Time window (ms)", True)]
-    columns += [("SynOps/s", True), ("SynOps (nominal)", True), ("Rate", True)]
-    table = _table(f"SynOps of {counts.model}", columns)
-    for row in counts_rows(counts):
-        table.add_row(
-            row["Layer"],
-            row["Source"],
-            number(row["In"]),
-            number(row["Fanout_Prev"], 1),
-            number(row["SynOps"]),
-            number(row["N. timesteps"]),
-            number(row["Time window (ms)"]),
-            number(row["SynOps/s"], 0),
-            number(row["SynOps (nominal)"]),
-            f"{row['Rate']:.4f}",
-        )
-    table.add_section()
+    rows = [
+        {
+            "Layer": row["Layer"],
+            "Source": row["Source"],
+            "In": number(row["In"]),
+            "Fanout_Prev": number(row["Fanout_Prev"], 1),
+            "SynOps": number(row["SynOps"]),
+            "N. timesteps": number(row["N. timesteps"]),
+            "Time window (ms)": number(row["Time window (ms)"]),
+            "SynOps/s": number(row["SynOps/s"], 0),
+            "SynOps (nominal)": number(row["SynOps (nominal)"]),
+            "Rate": f"{row['Rate']:.4f}",
+        }
+        for row in counts_rows(counts)
+    ]
     per_second = sum(row.per_second for row in counts.rows)
-    table.add_row("Total", "", "", "", number(counts.total), "", "", number(per_second, 0), "", "")
+    total = {
+        "Layer": "Total",
+        "SynOps": number(counts.total),
+        "SynOps/s": number(per_second, 0),
+    }
+    optional = ("Time window (ms)", "N. timesteps", "SynOps (nominal)", "Fanout_Prev", "SynOps/s")
+    yield _table(f"SynOps of {counts.model}", rows, total, optional, console, options)
     per_sample = counts.total / counts.samples if counts.samples else 0
     notes = [
         f"{counts.samples:,} samples of {number(counts.timesteps)} steps of {counts.dt:g} ms, "
@@ -177,7 +223,7 @@ def counts_table(counts: Counts) -> Group:
     ]
     if not counts.exact:
         notes.append("Inexact: a block of events added up to 2**24 or more.")
-    return Group(table, *[Text(line, style="dim") for line in notes])
+    yield from _notes(notes)
 
 
 def counts_rows(counts: Counts) -> list[dict[str, Any]]:
@@ -219,31 +265,37 @@ def counts_json(counts: Counts) -> str:
 # -- bounds --------------------------------------------------------------------------------------
 
 
-def bound_table(bound: Bound) -> Group:
+def bound_table(
+    bound: Bound, console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
     """The upper-bound table."""
-    columns = [("Source", False), ("Synapse", False), ("Neurons", True), ("Synapses", True)]
-    columns += [("Events/step", True), ("SynOps", True), ("SynOps/s", True), ("Share", True)]
-    table = _table(f"Upper bound of {bound.model}", columns)
-    for row in bound_rows(bound):
-        share = row["Share"]
-        table.add_row(
-            row["Source"],
-            row["Synapse"],
-            number(row["Neurons"]),
-            number(row["Synapses"]),
-            number(row["Events per step"]),
-            number(row["SynOps"]),
-            number(row["SynOps/s"], 0),
-            "–" if share is None else f"{share:.1%}",
-        )
-    table.add_section()
+    rows = [
+        {
+            "Source": row["Source"],
+            "Synapse": row["Synapse"],
+            "Neurons": number(row["Neurons"]),
+            "Synapses": number(row["Synapses"]),
+            "Events/step": number(row["Events per step"]),
+            "SynOps": number(row["SynOps"]),
+            "SynOps/s": number(row["SynOps/s"], 0),
+            "Share": "–" if row["Share"] is None else f"{row['Share']:.1%}",
+        }
+        for row in bound_rows(bound)
+    ]
     per_second = bound.structural / (bound.timesteps * bound.dt / 1000)
-    table.add_row("Total", *[""] * 4, number(bound.total), number(per_second, 0), "")
-    note = (
-        f"Structural bound per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
-        f"with {', '.join(bound.assumptions)}."
+    total = {
+        "Source": "Total",
+        "SynOps": number(bound.total),
+        "SynOps/s": number(per_second, 0),
+    }
+    title = f"Upper bound of {bound.model}"
+    yield _table(title, rows, total, ("Share", "Neurons", "Events/step"), console, options)
+    yield from _notes(
+        [
+            f"Structural bound per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
+            f"with {', '.join(bound.assumptions)}."
+        ]
     )
-    return Group(table, Text(note, style="dim"))
 
 
 def bound_rows(bound: Bound) -> list[dict[str, Any]]:

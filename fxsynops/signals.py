@@ -1,4 +1,5 @@
-"""What flows where: each node of a trace is a constant, analog, or events, and plays a role.
+"""
+What flows where: each node of a trace is a constant, analog, or events, and plays a role.
 
 One pass over the graph, in order, asks the registries (:mod:`fxsynops.operations`,
 :mod:`fxsynops.neurons`) about every node::
@@ -28,13 +29,14 @@ from fxsynops import neurons, replayed
 from fxsynops.neurons import Neuron
 from fxsynops.operations import Call, Kind, Operation, operations
 from fxsynops.operations.registry import Scale, operation_name, shape
-from fxsynops.recorder import getitem
+from fxsynops.replayed import getitem
 from fxsynops.trace import Trace
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What a tensor holds.
+    """
+    What a tensor holds.
 
     Attributes:
         kind: "const" (depends on no data), "analog" or "events".
@@ -58,11 +60,12 @@ EVENTS = Signal("events")
 
 @dataclass(frozen=True)
 class Role:
-    """What a node does for the count.
+    """
+    What a node does for the count.
 
     Attributes:
-        kind: "source" and "gate" (events are measured here), "routing", "synapse", "unknown"
-            (events may come out, but which?), or "other".
+        kind: "source" and "gate" (events are measured here), "mask" (a random 0/1 choice, as of
+            dropout), "routing", "synapse", "unknown" (events may come out, but which?), "other".
         signal: what comes out.
         call, operation: the registry's view of it.
         carriers: the operands through which events arrive.
@@ -72,7 +75,7 @@ class Role:
         weighted: whether an unknown multiplies events with weights of its own.
     """
 
-    kind: Literal["source", "gate", "routing", "synapse", "unknown", "other"]
+    kind: Literal["source", "gate", "mask", "routing", "synapse", "unknown", "other"]
     signal: Signal
     call: Call | None = None
     operation: Operation | None = None
@@ -110,7 +113,8 @@ class Signals:
 def classify(
     trace: Trace, event_inputs: dict[str, bool], spiking: tuple[Any, ...], graded: bool
 ) -> Signals:
-    """Give every node of ``trace`` its role.
+    """
+    Give every node of ``trace`` its role.
 
     Args:
         trace: a recorded forward.
@@ -157,7 +161,7 @@ class _Classifier:
     def _role(self, node: fx.Node) -> Role:
         origin, path = _origin(node)
         if origin.op == "placeholder":
-            is_events = self.event_inputs[origin.target]
+            is_events = self.event_inputs[str(origin.target)]
             return (
                 Role("source", EVENTS, neuron=Neuron(signed=True)) if is_events else _other(ANALOG)
             )
@@ -250,6 +254,8 @@ class _Classifier:
         if not data and operation is not None and call.name == "where":
             data = [n for n in steering if self.roles[n].signal.kind != "const"]
         if not data:
+            if operation is not None and operation.random and self._const(operands).fixed:
+                return Role("mask", replace(EVENTS, scale=operation.scale(call)), call, operation)
             return _other(self._const(operands))
         if operation is None:
             return self._unknown(call, data, "")
@@ -291,7 +297,7 @@ class _Classifier:
         if len(carriers) < len(data) or not all(s.whole for s in signals):
             return _other(ANALOG)
         scale = signals[0].scale
-        if operation.binary or call.name == "where" and self._chosen_numbers(call):
+        if operation.binary or (call.name == "where" and self._chosen_numbers(call)):
             scale = Scale()
         elif any(s.scale != scale for s in signals):
             scale = None
@@ -447,9 +453,14 @@ class _Classifier:
                 value = place.get() if place else self.trace.constants[target]
                 self._values[node] = value.detach().clone()
             else:
-                args, kwargs = map_arg((node.args, node.kwargs), self.constant)
+                args, kwargs = map_arg((node.args, node.kwargs), self._constant_or_empty)
                 self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return self._values[node]
+
+    def _constant_or_empty(self, node: fx.Node) -> Tensor:
+        """An operand of a constant; where its value plays no role (``zeros_like``), any value."""
+        value = self.constant(node)
+        return torch.zeros(shape(node)) if value is None else value
 
 
 def _other(signal: Signal) -> Role:

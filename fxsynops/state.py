@@ -1,4 +1,5 @@
-"""Model state: borrow it for a dry run, and find every tensor's place in it.
+"""
+Model state: borrow it for a dry run, and find every tensor's place in it.
 
 A :class:`Borrowed` model may be run without leaving a trace. While the context is open, every
 tensor that the model can reach (parameters, buffers, tensors in attributes, in lists, dicts,
@@ -48,7 +49,8 @@ INSIDE = _Inside()
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value lives: from a module's own ``__dict__`` down a path of keys.
+    """
+    Where a value lives: from a module's own ``__dict__`` down a path of keys.
 
     The path is followed at each access, because a forward may put a new dict or tuple in place
     of an old one.
@@ -158,7 +160,8 @@ class _RandomStates:
 
 @dataclass
 class Borrowed:
-    """A context in which ``model`` can be run and is afterwards as it was.
+    """
+    A context in which ``model`` can be run and is afterwards as it was.
 
     Attributes:
         modules: every module by its path, also those in plain lists and dicts.
@@ -285,7 +288,7 @@ class Borrowed:
         return value
 
     def _clone(self, tensor: Tensor, place: Place) -> Tensor:
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if nn.parameter.is_lazy(tensor):
             raise TraceError(
                 f"'{place.name}' is not initialized yet (a lazy module). "
                 "Run the model once on the example, then analyze it."
@@ -314,7 +317,8 @@ def _same(new: Any, old: Any) -> bool:
 
 
 def fingerprint(value: Any, depth: int = 0) -> Any:
-    """What a trace has specialized on when it read ``value`` from the model, comparable with ==.
+    """
+    What a trace has specialized on when it read ``value`` from the model, comparable with ==.
 
     Plain Python values stand for themselves; of tensors, whose values the replay reads anew, only
     shape, dtype and device count; everything else is compared by identity.

@@ -1,4 +1,5 @@
-"""Recording: one forward of a model becomes a ``torch.fx`` graph that replays it.
+"""
+Recording: one forward of a model becomes a ``torch.fx`` graph that replays it.
 
 The model runs once, for real, on the example, with its state borrowed (:mod:`fxsynops.state`), and
 everything it does to tensors is written down as it happens::
@@ -28,13 +29,15 @@ from dataclasses import dataclass
 from torch import Tensor, fx, nn
 
 from fxsynops.inputs import Inputs
-from fxsynops.recorder import Mode, Recorder
-from fxsynops.state import Borrowed, Place, fingerprint
+from fxsynops.recorder import Recorder
+from fxsynops.site import Mode
+from fxsynops.state import Borrowed, Place, fingerprint, has_hooks
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A recorded forward, and the conditions under which it may be replayed.
+    """
+    A recorded forward, and the conditions under which it may be replayed.
 
     Attributes:
         graph: the nodes; ``node.meta`` holds ``spec`` (a TensorSpec, absent for other values),
@@ -43,6 +46,7 @@ class Trace:
         constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
         stateful: those of ``reads`` that the forward writes to, or puts another tensor in place of.
         modules: every module of the model by its path.
+        unhooked: modules whose calls are not recorded, because no hooks were on them.
         conditions: what Python read from the model while tracing, and what it was like.
         values: numbers that Python read out of the model's own tensors, and what they were.
         branches: where the forward branched on data (``file:line: what``).
@@ -55,6 +59,7 @@ class Trace:
     constants: dict[str, Tensor]
     stateful: frozenset[str]
     modules: dict[str, nn.Module]
+    unhooked: tuple[nn.Module, ...]
     conditions: tuple[tuple[Place, object], ...]
     values: tuple[tuple[Callable[..., object], Place, object], ...]
     branches: tuple[str, ...]
@@ -63,6 +68,8 @@ class Trace:
 
     def holds(self) -> bool:
         """Whether the model's attributes are still what this trace has specialized on."""
+        if any(has_hooks(module) for module in self.unhooked):
+            return False
         for place, expected in self.conditions:
             try:
                 value = place.get()
@@ -74,7 +81,8 @@ class Trace:
 
 
 def trace(model: nn.Module, inputs: Inputs, whole: Callable[[nn.Module], bool]) -> Trace:
-    """Record ``model``'s forward on ``inputs``.
+    """
+    Record ``model``'s forward on ``inputs``.
 
     Args:
         model: any module; it is left as it was, also if an error is raised.
@@ -89,7 +97,7 @@ def trace(model: nn.Module, inputs: Inputs, whole: Callable[[nn.Module], bool]) 
         recorder.run(inputs.clone())
     # Only now do the places hold the model's own values again.
     conditions = []
-    for place in recorder.attributes_read():
+    for place in recorder.conditions():
         try:
             conditions.append((place, fingerprint(place.get())))
         except LookupError:  # set by the forward itself
@@ -100,6 +108,7 @@ def trace(model: nn.Module, inputs: Inputs, whole: Callable[[nn.Module], bool]) 
         recorder.constants,
         frozenset(recorder.stateful),
         borrowed.modules,
+        tuple(m for m in borrowed.modules.values() if m not in borrowed.hooked and not whole(m)),
         tuple(conditions),
         tuple(recorder.values),
         tuple(dict.fromkeys(recorder.branches)),

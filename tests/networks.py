@@ -94,7 +94,13 @@ def conv_ones(conv: nn.Module) -> Callable[[Tensor], Tensor]:
         if conv.transposed:
             f = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
             return f(
-                x, weight, None, conv.stride, conv.padding, conv.output_padding, conv.groups,
+                x,
+                weight,
+                None,
+                conv.stride,
+                conv.padding,
+                conv.output_padding,
+                conv.groups,
                 conv.dilation,
             )
         f = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
@@ -172,8 +178,11 @@ class Builder:
             padding.append(min(p, d * (k - 1)) if transposed else p)
             stride.append(self.choose([1, 2, 3]))
         options: dict[str, Any] = {
-            "stride": stride, "dilation": dilation, "groups": groups,
-            "bias": self.choose([True, False]), "padding": padding,
+            "stride": stride,
+            "dilation": dilation,
+            "groups": groups,
+            "bias": self.choose([True, False]),
+            "padding": padding,
         }
         if transposed:
             options["output_padding"] = [
@@ -184,7 +193,12 @@ class Builder:
             if any(
                 (size - 1) * s - 2 * p + d * (k - 1) + o + 1 < 1
                 for size, s, p, d, k, o in zip(
-                    self.spatial(i), stride, padding, dilation, kernel, options["output_padding"],
+                    self.spatial(i),
+                    stride,
+                    padding,
+                    dilation,
+                    kernel,
+                    options["output_padding"],
                     strict=True,
                 )
             ):
@@ -208,7 +222,15 @@ class Builder:
         self.net.add("synapse", linear, conv_ones(linear), (flat,), None)
 
     def route(self, i: int) -> int:
-        options = [self.pool, self.slices, self.cat, self.residual, self.axes, self.pads, self.scaled]
+        options = [
+            self.pool,
+            self.slices,
+            self.cat,
+            self.residual,
+            self.axes,
+            self.pads,
+            self.scaled,
+        ]
         if self.net.scales[i] is not None:
             options.append(self.gate)
         return self.choose(options)(i)
@@ -231,8 +253,9 @@ class Builder:
             pool = fnn.SumPool2d(tuple(kernel), tuple(stride), ceil_mode=ceil)
         weights = pool(torch.ones(1, 1, *self.spatial(i)))
         scale = self.net.scales[i]
-        one_hot = pool(torch.eye(int(torch.tensor(self.spatial(i)).prod())).reshape(
-            -1, 1, *self.spatial(i)))
+        one_hot = pool(
+            torch.eye(int(torch.tensor(self.spatial(i)).prod())).reshape(-1, 1, *self.spatial(i))
+        )
         values = one_hot[one_hot != 0].unique()
         uniform = scale is not None and len(values) == 1 and bool(weights.isfinite().all())
         return self.net.add(
@@ -279,8 +302,10 @@ class Builder:
         a, b = self.net.scales[i], self.net.scales[j]
         join = self.choose([lambda x, y: torch.cat((x, y), 1), lambda x, y: torch.cat((y, x), -1)])
         if self.net.shapes[i][0] != self.net.shapes[j][0]:
+
             def join(x, y):
                 return torch.cat([x, y], dim=1)
+
         return self.net.add("routing", join, join, (i, j), a if a == b else None)
 
     def residual(self, i: int) -> int:

@@ -17,7 +17,9 @@ from tests.networks import Builder, Network
 @st.composite
 def networks(draw, max_depth: int = 6):
     torch.manual_seed(draw(st.integers(0, 2**16)))
-    builder = Builder(lambda options: draw(st.sampled_from(options)), draw(st.sampled_from([1, 2, 3])))
+    builder = Builder(
+        lambda options: draw(st.sampled_from(options)), draw(st.sampled_from([1, 2, 3]))
+    )
     net = builder.build(draw(st.integers(1, max_depth)))
     x = torch.randint(0, 3, (draw(st.sampled_from([1, 2, 3])), *net.shapes[0])).float()
     return net.eval(), x
@@ -70,8 +72,10 @@ def test_fanout_is_what_one_neuron_at_a_time_reaches(network):
     for connection in analysis.connections:
         for tap in connection.taps:
             key = (tap.node, connection.synapse.partition("#")[0])
-            maps[key] = maps.get(key, 0) + tap.map.expand(x.shape[0], *net.shapes[
-                values[measured.index(tap.node)]])[0]
+            maps[key] = (
+                maps.get(key, 0)
+                + tap.map.expand(x.shape[0], *net.shapes[values[measured.index(tap.node)]])[0]
+            )
     for node, value in zip(measured, values, strict=True):
         for synapse, expected in oracles.fanout(net, value).items():
             found = maps.get((node, synapse), torch.zeros_like(expected))

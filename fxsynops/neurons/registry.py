@@ -17,7 +17,8 @@ from fxsynops.errors import InputError
 
 @dataclass(frozen=True)
 class Neuron:
-    """What a module that is kept whole puts out.
+    """
+    What a module that is kept whole puts out.
 
     Attributes:
         output: which part of a returned tuple is the events; the rest is state.
@@ -52,7 +53,8 @@ def register_spiking(
     threshold: float | None = None,
     amplitude: float = 1.0,
 ) -> Any:
-    """Tell fxsynops that a module type (or a custom autograd function) is a spiking neuron.
+    """
+    Tell fxsynops that a module type (or a custom autograd function) is a spiking neuron.
 
     It is then kept whole in every analysis, and what it returns is events. Returns ``type``, so that
     it may decorate a class.
@@ -93,7 +95,8 @@ def registered(cls: Any) -> Neuron | None:
 
 
 def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
-    """What is known of ``module`` as a neuron; None if it is none.
+    """
+    What is known of ``module`` as a neuron; None if it is none.
 
     Args:
         module: any module.

@@ -23,7 +23,13 @@ operations.add(
 operations.add("gather index_fill masked_fill", Operation(Kind.GATE, data=(0,)))
 operations.add("masked_scatter scatter scatter_add index_add index_copy", Operation(Kind.GATE))
 operations.add("where", Operation(Kind.GATE, data=(1, 2)))
-operations.add("fill zero", Operation(Kind.GATE, data=()))
+
+# Their output depends on no value of their input.
+operations.add(
+    """fill zero zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty
+    new_tensor empty_strided new_empty_strided""",
+    Operation(Kind.ANALOG, data=()),
+)
 
 
 def _survivors(call: Call) -> Scale | None:
@@ -34,7 +40,7 @@ def _survivors(call: Call) -> Scale | None:
 
 def _dropout(scale: Factor) -> Operation:
     """A gate in training, nothing in eval mode."""
-    gate = Operation(Kind.GATE, scale=scale, data=(0,))
+    gate = Operation(Kind.GATE, scale=scale, data=(0,), random=True)
     return replace(gate, resolve=lambda call: gate if call.arg(2, "training", True) else identity)
 
 

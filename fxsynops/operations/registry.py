@@ -1,4 +1,5 @@
-"""What is known about operations: one :class:`Operation` each, looked up by name or by target.
+"""
+What is known about operations: one :class:`Operation` each, looked up by name or by target.
 
 Torch offers one operation under many targets (``torch.add``, ``Tensor.add_``, ``Tensor.__radd__``,
 ``aten.add.Tensor``); they share a name here, and an entry covers them all. What users register
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from fxsynops.recorder import TensorSpec
+from fxsynops.site import TensorSpec
 
 
 class Kind(Enum):
@@ -32,7 +33,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Call:
-    """One recorded call, as the rules see it.
+    """
+    One recorded call, as the rules see it.
 
     Attributes:
         node: the node of the value that is meant; it may be one part of a returned tuple.
@@ -90,7 +92,8 @@ def shape(node: fx.Node) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Slot:
-    """A part of a tensor's map: what an operation gives back to one of its operands.
+    """
+    A part of a tensor's map: what an operation gives back to one of its operands.
 
     Attributes:
         node: the operand.
@@ -106,7 +109,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class Scale:
-    """A factor between events and the values that stand for them.
+    """
+    A factor between events and the values that stand for them.
 
     Attributes:
         factor: the part that is a number.
@@ -142,7 +146,8 @@ def always(_: Call) -> bool:
 
 @dataclass(frozen=True)
 class Operation:
-    """The entry of one operation.
+    """
+    The entry of one operation.
 
     Attributes:
         kind: what it does to events.
@@ -152,6 +157,7 @@ class Operation:
         gain: how many times the largest count of an operand a count of the output can be.
         merges: whether operands are added up, so that one analog operand makes the output analog.
         shifts: whether it adds a constant (batch norm).
+        random: whether a gate's choice is random (dropout), so that it makes a mask of constants.
         binary: whether a gate's or threshold's output is whole, whatever its input's scale.
         outputs: which parts of a returned tuple carry events (the others are analog); None: all.
         data: positions of the operands that may carry events (the others only steer); None: all.
@@ -165,6 +171,7 @@ class Operation:
     gain: Callable[[Call], float] = lambda _: 1.0
     merges: bool = False
     shifts: Callable[[Call], bool] = lambda _: False
+    random: bool = False
     binary: bool = False
     outputs: tuple[int, ...] | None = None
     data: tuple[int, ...] | None = None
@@ -174,7 +181,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Synapse:
-    """How to count the synapses of one kind.
+    """
+    How to count the synapses of one kind.
 
     Attributes:
         kind: name for tables.
@@ -268,11 +276,12 @@ def operation_name(target: Any) -> str:
     return _ALIASES.get(name, name)
 
 
-_INPLACE = frozenset("add sub mul truediv div matmul and or xor floordiv mod pow".split())
+_INPLACE = frozenset(["add", "sub", "mul", "truediv", "div", "matmul", "and", "or", "xor", "floordiv", "mod", "pow"])
 
 
 def register_routing(target: Any, incidence: Callable[..., Tensor]) -> None:
-    """Teach fxsynops an operation that carries events to other places.
+    """
+    Teach fxsynops an operation that carries events to other places.
 
     Args:
         target: the function, module type or ``torch.autograd.Function`` class that is called.
@@ -300,7 +309,8 @@ def register_routing(target: Any, incidence: Callable[..., Tensor]) -> None:
 
 
 def register_synapse(target: Any, pairs: Callable[..., Tensor]) -> None:
-    """Teach fxsynops an operation that has synaptic weights.
+    """
+    Teach fxsynops an operation that has synaptic weights.
 
     Args:
         target: the function, module type or ``torch.autograd.Function`` class that is called.

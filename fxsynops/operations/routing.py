@@ -1,4 +1,5 @@
-"""Operations that carry events to other places: each with the transpose of its incidence.
+"""
+Operations that carry events to other places: each with the transpose of its incidence.
 
 Axis bookkeeping (permute, reshape, select, cat, sum, …) is done on the map itself; what works
 along a few axes (pools, padding, upsampling, …) is written in its 0/1 form and transposed by

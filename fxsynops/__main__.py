@@ -1,0 +1,7 @@
+"""``python -m fxsynops``."""
+
+import sys
+
+from fxsynops.cli import main
+
+sys.exit(main())

@@ -1,0 +1,136 @@
+"""Ways to hear of what a forward does, each a context that is open while the forward runs.
+
+The recorder itself sees torch functions, as a ``TorchFunctionMode``; these see the rest: calls of
+modules, reads of attributes, custom autograd functions, and operations that come from compiled
+code (scripted functions, ``vmap``).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import _SingleLevelFunction
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_UNREAD = frozenset(
+    """_parameters _buffers _modules _forward_hooks _forward_pre_hooks _backward_hooks
+    _backward_pre_hooks _forward_hooks_with_kwargs _forward_pre_hooks_with_kwargs forward
+    _non_persistent_buffers_set _is_full_backward_hook _forward_hooks_always_called
+    _compiled_call_impl _call_impl""".split()
+)
+
+
+class Listener(Protocol):
+    """What the contexts here tell a recorder."""
+
+    quiet: bool
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation that nothing else has seen."""
+
+    def call_function_class(self, cls: Any, args: tuple[Any, ...]) -> Any:
+        """``cls.apply(*args)`` of a custom autograd function."""
+
+    def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
+        """Python has read ``module.name``."""
+
+    def note_hidden(self, result: Any, args: Any) -> None:
+        """An operation inside of something that is recorded as a whole."""
+
+
+class compiled_code(TorchDispatchMode):  # noqa: N801
+    """Operations below ``__torch_function__``."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self.listener = listener
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not self.listener.quiet:
+            return self.listener.call(func, args, kwargs)
+        result = func(*args, **kwargs)
+        self.listener.note_hidden(result, args)
+        return result
+
+
+@contextmanager
+def attributes(listener: Listener) -> Iterator[None]:
+    """What Python reads from modules."""
+    behind = nn.Module.__getattr__
+
+    def read(module: nn.Module, name: str) -> Any:
+        value = object.__getattribute__(module, name)
+        if not listener.quiet and name not in _UNREAD and name[:2] != "__":
+            listener.note_attribute(module, name, value)
+        return value
+
+    def read_registered(module: nn.Module, name: str) -> Any:
+        value = behind(module, name)
+        if not listener.quiet and isinstance(value, Tensor):
+            listener.note_attribute(module, name, value)
+        return value
+
+    nn.Module.__getattribute__ = read  # type: ignore[method-assign,assignment]
+    nn.Module.__getattr__ = read_registered  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del nn.Module.__getattribute__
+        nn.Module.__getattr__ = behind  # type: ignore[method-assign]
+
+
+def apply_function(cls: Any, *args: Any) -> Any:
+    """What ``Function.apply`` does below its Python wrapper."""
+    return torch._C._FunctionBase.__dict__["apply"].__get__(None, cls)(*args)
+
+
+@contextmanager
+def autograd_functions(listener: Listener) -> Iterator[None]:
+    """Custom autograd functions, also those called through an old ``apply``.
+
+    ``Function.apply`` is looked up early by ``act = Fn.apply``, but it calls ``super().apply``
+    late, and that is where this waits.
+    """
+
+    def apply(cls: Any, *args: Any) -> Any:
+        if listener.quiet:
+            return apply_function(cls, *args)
+        return listener.call_function_class(cls, args)
+
+    _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del _SingleLevelFunction.apply  # type: ignore[attr-defined]
+
+
+@contextmanager
+def module_calls(
+    modules: dict[nn.Module, str],
+    wrap: Callable[[nn.Module, str, Callable[..., Any]], Callable[..., Any]],
+) -> Iterator[None]:
+    """Each module's ``forward``, called or not, is replaced by what ``wrap`` makes of it."""
+    before = {module: module.__dict__.get("forward") for module in modules}
+    for module, path in modules.items():
+        if not isinstance(module, torch.jit.ScriptModule):
+            module.__dict__["forward"] = wrap(module, path, module.forward)
+    try:
+        yield
+    finally:
+        for module, forward in before.items():
+            module.__dict__.pop("forward", None)
+            if forward is not None:
+                module.__dict__["forward"] = forward
+
+
+def is_called() -> bool:
+    """Whether the caller's caller is ``module(...)`` itself, and not a call of its ``forward``."""
+    return sys._getframe(2).f_code.co_name == "_call_impl"
