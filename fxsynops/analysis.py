@@ -1,5 +1,4 @@
-"""
-Static analysis: which synapses every spiking node drives, and how many, before any data.
+"""Static analysis: which synapses every spiking node drives, and how many, before any data.
 
 analyze(model, example)
   trace      record one forward as a graph          (fxsynops.trace)
@@ -39,8 +38,7 @@ Weights = Literal["all", "nonzero"]
 
 @dataclass(frozen=True)
 class FanOut:
-    """
-    Fan-out of the neurons of one connection: synapses that one event reaches.
+    """Fan-out of the neurons of one connection: synapses that one event reaches.
 
     Attributes:
         map: int64, as small as it still broadcasts to the source's output: an axis along which
@@ -69,8 +67,7 @@ class FanOut:
 
 @dataclass(frozen=True)
 class Connection:
-    """
-    One source's events arriving at one synapse.
+    """One source's events arriving at one synapse.
 
     Attributes:
         source: name of the spiking node; behind a gate with several, of the gate.
@@ -100,8 +97,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class DenseSynapse:
-    """
-    A synapse whose input is analog: it costs multiply-accumulates, not SynOps.
+    """A synapse whose input is analog: it costs multiply-accumulates, not SynOps.
 
     Attributes:
         synapse: its name.
@@ -129,8 +125,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Analysis:
-    """
-    What :func:`analyze` found. Prints as a table.
+    """What :func:`analyze` found. Prints as a table.
 
     Attributes:
         connections: one per source and synapse, in the order of the graph.
@@ -157,8 +152,7 @@ class Analysis:
 
     @cached_property
     def graph(self) -> nx.MultiDiGraph:
-        """
-        Sources and synapses, with an edge per connection.
+        """Sources and synapses, with an edge per connection.
 
         Nodes have ``kind`` ("source", "gate" or the synapse's operation) and synapses with analog
         input ``macs``; edges have ``connection``, ``synapses`` (fan-out total) and ``folded``.
@@ -236,8 +230,7 @@ def analyze(
     weights: Weights = "all",
     strict: bool = True,
 ) -> Analysis:
-    """
-    Find every connection of ``model`` and the fan-out of its neurons.
+    """Find every connection of ``model`` and the fan-out of its neurons.
 
     The model runs once on the example and is afterwards exactly as before.
 

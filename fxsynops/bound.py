@@ -1,5 +1,4 @@
-"""
-The static upper bound: how many SynOps an input can cause at most, before any data.
+"""The static upper bound: how many SynOps an input can cause at most, before any data.
 
 *Structural*: a source that emits at most r events per neuron and step causes at most
 T · r · Σ fan-out SynOps on a connection. The r of a merge or a gate follows by interval
@@ -30,8 +29,7 @@ MaxSpikes = float | dict[str, float] | None
 
 @dataclass(frozen=True)
 class BoundRow:
-    """
-    One connection's bound.
+    """One connection's bound.
 
     Attributes:
         max_events: events per neuron and step at most; infinite if nothing caps them.
@@ -45,8 +43,7 @@ class BoundRow:
 
 @dataclass(frozen=True)
 class Bound:
-    """
-    An upper bound on the SynOps of one sample. Prints as a table.
+    """An upper bound on the SynOps of one sample. Prints as a table.
 
     Attributes:
         rows: one per connection.
@@ -89,8 +86,7 @@ def upper_bound(
     max_spikes: MaxSpikes = None,
     input_max_events: float | None = None,
 ) -> Bound:
-    """
-    Bound the SynOps of one sample, whatever the input.
+    """Bound the SynOps of one sample, whatever the input.
 
     Args:
         analysis: of the model, with nothing unresolved.

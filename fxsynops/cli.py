@@ -12,8 +12,7 @@ from fxsynops.errors import FxSynopsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run a command.
+    """Run a command.
 
     Args:
         argv: arguments; those of the process if None.

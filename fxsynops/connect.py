@@ -1,5 +1,4 @@
-"""
-From signals to connections: fan-out, pulled back from each synapse to where its events come from.
+"""From signals to connections: fan-out, pulled back from synapses to where events come from.
 
     connect(trace, signals, ...) -> Wiring
       for each synapse (all its calls with one map together):
@@ -26,15 +25,14 @@ from fxsynops.names import Names
 from fxsynops.operations.registry import Call, Scale, Slot, Synapse, shape
 from fxsynops.operations.synapses import seed
 from fxsynops.operations.transpose import compress
-from fxsynops.site import Site
 from fxsynops.signals import Role, Signals, _origin
+from fxsynops.site import Site
 from fxsynops.trace import Trace
 
 
 @dataclass(frozen=True)
 class Tap:
-    """
-    A place where events are measured, for one connection.
+    """A place where events are measured, for one connection.
 
     Attributes:
         node: whose value is measured.
@@ -81,8 +79,7 @@ class AnalogEdge:
 
 @dataclass(frozen=True)
 class Unresolved:
-    """
-    Events that reach a synapse in a way that no rule covers.
+    """Events that reach a synapse in a way that no rule covers.
 
     Attributes:
         synapse: the synapse.
@@ -160,8 +157,7 @@ class Connector:
     def taps(
         self, synapse: SynapseCalls, weights: dict[fx.Node, Tensor | None]
     ) -> list[tuple[fx.Node, Tensor, bool]]:
-        """
-        Where the events of a synapse are measured, with their maps.
+        """Where the events of a synapse are measured, with their maps.
 
         Args:
             synapse: the synapse, with all its calls.
@@ -204,8 +200,7 @@ class Connector:
     def pull_back(
         self, seeds: Iterable[tuple[fx.Node, Tensor]], synapse: str
     ) -> Iterator[tuple[fx.Node, Tensor, bool]]:
-        """
-        Sources and gates that the maps at some synapses' inputs lead back to.
+        """Sources and gates that the maps at some synapses' inputs lead back to.
 
         Yields:
             the node, its map, and whether a constant is added on the way.
@@ -236,7 +231,8 @@ class Connector:
             elif role.kind == "unknown":
                 self.report(node, role, synapse)
             else:
-                assert role.call is not None and role.operation is not None
+                assert role.call is not None
+                assert role.operation is not None
                 assert role.operation.pull is not None
                 for slot in role.operation.pull(role.call, map):
                     give(slot, total.folded or role.folded)
@@ -261,8 +257,7 @@ class Connector:
 def connect(
     trace: Trace, signals: Signals, layout: Layout, window: Window, graded: bool, sparse: bool
 ) -> tuple[Wiring, Connector]:
-    """
-    Find every connection of a trace.
+    """Find every connection of a trace.
 
     Args:
         trace, signals: the recorded forward and what its nodes hold.
@@ -312,7 +307,9 @@ def weight_of(signals: Signals, node: fx.Node) -> fx.Node | None:
 def synapse_call(signals: Signals, node: fx.Node) -> tuple[Call, Synapse]:
     """A synapse's call and the rule for it."""
     role = signals.roles[node]
-    assert role.call is not None and role.operation is not None and role.operation.synapse
+    assert role.call is not None
+    assert role.operation is not None
+    assert role.operation.synapse is not None
     return role.call, role.operation.synapse
 
 

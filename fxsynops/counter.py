@@ -13,8 +13,8 @@ from fxsynops.analysis import Analysis, Connection, analyze, analyze_inputs
 from fxsynops.counts import Counts, Measured, Span
 from fxsynops.errors import CountError
 from fxsynops.inputs import Inputs, Window
-from fxsynops.site import Mode
 from fxsynops.replay import Replay, Tally
+from fxsynops.site import Mode
 
 _MAX_TRACES = 16
 
@@ -36,8 +36,7 @@ class _Total:
 
 
 class SynOpsCounter(nn.Module):
-    """
-    Wraps a model: calling it returns the model's own output, and counts.
+    """Wraps a model: calling it returns the model's own output, and counts.
 
     The counter can stand in for the model in training code: it has the model's parameters, its
     ``state_dict`` has the model's keys, and the count is differentiable.
@@ -88,8 +87,7 @@ class SynOpsCounter(nn.Module):
     # -- running ---------------------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """
-        The model's own output for these inputs; counts are committed when it is there.
+        """The model's own output for these inputs; counts are committed when it is there.
 
         Raises:
             InputError: another number or size of inputs than analyzed. Other numbers of samples
@@ -153,8 +151,7 @@ class SynOpsCounter(nn.Module):
 
     @property
     def counts(self) -> Counts:
-        """
-        What was counted since :meth:`clear`. Reading it waits for a GPU.
+        """What was counted since :meth:`clear`. Reading it waits for a GPU.
 
         Raises:
             CountError: events were not numbers; names their source.

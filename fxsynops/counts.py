@@ -49,8 +49,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """
-    One connection's counts.
+    """One connection's counts.
 
     Attributes:
         connection: what was counted.
@@ -71,8 +70,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Counts:
-    """
-    SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
+    """SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
 
     Attributes:
         rows: one per connection.
@@ -95,8 +93,7 @@ class Counts:
 
     @classmethod
     def of(cls, analysis: Analysis, measured: list[Measured], span: Span) -> Counts:
-        """
-        Counts from raw sums.
+        """Counts from raw sums.
 
         Raises:
             CountError: events were not numbers.

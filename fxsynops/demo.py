@@ -49,8 +49,7 @@ def network(batch_size: int) -> nn.Sequential:
 
 
 def run(samples: int = 300, console: Console | None = None) -> SynOpsCounter:
-    """
-    Count the SynOps of the digits and print what there is to print.
+    """Count the SynOps of the digits and print what there is to print.
 
     Args:
         samples: how many images, a multiple of 20.

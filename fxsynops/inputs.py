@@ -27,8 +27,7 @@ class Inputs:
 
     @classmethod
     def bind(cls, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
-        """
-        Match arguments with the signature of ``model.forward``.
+        """Match arguments with the signature of ``model.forward``.
 
         Raises:
             InputError: too many, too few or unknown arguments.
@@ -92,8 +91,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Layout:
-    """
-    What the leading axes of the inputs mean.
+    """What the leading axes of the inputs mean.
 
     Attributes:
         axes: one of "N", "NT", "TN", "T", "", and "(NT)" or "(TN)" for one merged axis.
@@ -124,8 +122,7 @@ class Layout:
         return 1 if self.axes.startswith("(") else len(self.axes)
 
     def window(self, inputs: Inputs) -> Window:
-        """
-        Samples and time steps of a call.
+        """Samples and time steps of a call.
 
         Raises:
             InputError: the shape contradicts the layout, ``batch_size`` or ``timesteps``.
@@ -166,8 +163,7 @@ class Layout:
         return Window(samples, steps)
 
     def check_same_sample(self, inputs: Inputs, example: Inputs) -> None:
-        """
-        A counter takes other numbers of samples and steps, but not other sample shapes.
+        """A counter takes other numbers of samples and steps, but not other sample shapes.
 
         Raises:
             InputError: another number of tensors, or a tensor with another shape per sample.
@@ -192,8 +188,7 @@ class Layout:
 
 
 def check_devices(model: nn.Module, inputs: Inputs) -> None:
-    """
-    All tensors of the model and the example must be on one device.
+    """All tensors of the model and the example must be on one device.
 
     Raises:
         InputError: an input is on a device where the model has nothing.
@@ -211,8 +206,7 @@ def check_devices(model: nn.Module, inputs: Inputs) -> None:
 
 
 def check_events(name: str, tensor: Tensor) -> None:
-    """
-    An input that is said to carry events must hold whole numbers.
+    """An input that is said to carry events must hold whole numbers.
 
     Raises:
         InputError: the example has fractional values.

@@ -7,14 +7,13 @@ from collections import defaultdict
 from torch import fx, nn
 
 from fxsynops.operations.registry import operation_name
-from fxsynops.site import Site
 from fxsynops.signals import Role, Signals, _origin
+from fxsynops.site import Site
 from fxsynops.trace import Trace
 
 
 class Names:
-    """
-    Names of sources, gates and synapses.
+    """Names of sources, gates and synapses.
 
     A module kept whole goes by its path, and so does a ``torch.nn`` module, or any module with
     only one synapse in its forward. Other functions are ``<module path>:<function>``. One place in

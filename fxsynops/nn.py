@@ -1,5 +1,4 @@
-"""
-Layers with which both networks of the sinabs how-to can be written without sinabs.
+"""Layers with which both networks of the sinabs how-to can be written without sinabs.
 
 They compute what sinabs' layers of the same names compute.
 """
@@ -29,8 +28,7 @@ class _Floor(torch.autograd.Function):
 
 
 class NeuromorphicReLU(nn.Module):
-    """
-    A ReLU that puts out whole numbers: the spikes that an IAF neuron would emit.
+    """A ReLU that puts out whole numbers: the spikes that an IAF neuron would emit.
 
     Forward, ``floor(relu(x))``; backward, the ReLU's derivative.
 
@@ -60,8 +58,7 @@ class NeuromorphicReLU(nn.Module):
 
 
 class _Spikes(torch.autograd.Function):
-    """
-    Whole thresholds in a membrane potential, with an exponential surrogate gradient.
+    """Whole thresholds in a membrane potential, with an exponential surrogate gradient.
 
     The surrogate is sinabs' SingleExponential (Shrestha and Orchard 2018): with a width w = θ / 2,
     exp(−|v − θ| / w) / w.
@@ -83,8 +80,7 @@ class _Spikes(torch.autograd.Function):
 
 
 class IAF(nn.Module):
-    """
-    Integrate-and-fire neurons on (batch, time, …) input.
+    """Integrate-and-fire neurons on (batch, time, …) input.
 
     The membrane adds up its input, emits as many spikes as it holds thresholds, and loses a
     threshold for each. It is kept between calls until :meth:`reset_states`.
@@ -114,8 +110,7 @@ class IAF(nn.Module):
         self.register_buffer("v_mem", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """
-        Input current to spikes.
+        """Input current to spikes.
 
         Args:
             x: (batch, time, …).
@@ -149,8 +144,7 @@ class IAF(nn.Module):
 
 
 class IAFSqueeze(IAF):
-    """
-    :class:`IAF` on (batch · time, …) input, as convolutions leave it.
+    """:class:`IAF` on (batch · time, …) input, as convolutions leave it.
 
     Args:
         batch_size: samples in the input.
@@ -167,8 +161,7 @@ class IAFSqueeze(IAF):
 
 
 class SumPool2d(nn.Module):
-    """
-    Sum pooling: spikes of a window are added up, as chips do, not averaged.
+    """Sum pooling: spikes of a window are added up, as chips do, not averaged.
 
     Args:
         kernel_size, stride, ceil_mode: as of ``nn.AvgPool2d``.
@@ -204,8 +197,7 @@ class FlattenTime(nn.Flatten):
 
 
 class UnflattenTime(nn.Module):
-    """
-    (batch · time, …) to (batch, time, …).
+    """(batch · time, …) to (batch, time, …).
 
     Args:
         batch_size: samples in the input.

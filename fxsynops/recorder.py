@@ -1,11 +1,11 @@
 """The recorder behind :func:`fxsynops.trace.trace`: it watches one forward and writes a graph.
 
-    Recorder.run(inputs)
-      ├─ call(func, args)            a torch function or method, a custom autograd function
-      │    ├─ _branch                … that returned a plain value read out of a tensor
-      │    └─ bind                   … whose results (and written arguments) are from now on a node
-      ├─ call_module(path, args)     a module that is kept whole
-      └─ _write_back(change)         what the forward left behind in the model
+Recorder.run(inputs)
+  ├─ call(func, args)            a torch function or method, a custom autograd function
+  │    ├─ _branch                … that returned a plain value read out of a tensor
+  │    └─ bind                   … whose results (and written arguments) are from now on a node
+  ├─ call_module(path, args)     a module that is kept whole
+  └─ _write_back(change)         what the forward left behind in the model
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Recorder(TorchFunctionMode):
         whole: which modules become one node each.
 
     Attributes:
-        graph, reads, constants, branches, values, stateful, mode: see :class:`fxsynops.trace.Trace`.
+        graph, reads, constants, branches, values, stateful, mode: see ``fxsynops.trace.Trace``.
         quiet: whether what happens now is already part of a node.
     """
 

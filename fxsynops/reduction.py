@@ -1,5 +1,4 @@
-"""
-Counting events: Σ |e| over the axes along which fan-out is constant, exact, in one read.
+"""Counting events: Σ |e| over the axes along which fan-out is constant, exact, in one read.
 
 Whole numbers stay exact: at most 4096 elements are added up in float32 (in which 4096 × 4096 =
 2**24 is still exact), everything beyond in float64. Sums that leave this range are not waited for
@@ -60,8 +59,7 @@ def sum_events(
     signed: bool = True,
     graded: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """
-    Sum the events in a tensor over all of its axes but some.
+    """Sum the events in a tensor over all of its axes but some.
 
     Args:
         values: any dtype; an event of value v counts |v| (derivative +1 for v ≥ 0, else −1).

@@ -1,5 +1,4 @@
-"""
-Replaying a trace: what the model does, and the count beside it.
+"""Replaying a trace: what the model does, and the count beside it.
 
     Replay.count(args)
       └─ run(*args)                  torch.fx.Interpreter's loop over the nodes
@@ -26,14 +25,13 @@ from fxsynops.analysis import Analysis
 from fxsynops.connect import SynapseCalls, Tap, input_of, synapse_call, weight_of
 from fxsynops.operations.registry import Scale
 from fxsynops.operations.synapses import probe
-from fxsynops.site import Mode
 from fxsynops.reduction import sum_events
+from fxsynops.site import Mode
 
 
 @dataclass(frozen=True)
 class Tally:
-    """
-    What one pass counted: one entry per connection, float64 and differentiable.
+    """What one pass counted: one entry per connection, float64 and differentiable.
 
     Attributes:
         events: Σ |e| measured.
@@ -63,8 +61,7 @@ class _Stop:
 
 
 class Replay(fx.Interpreter):
-    """
-    Runs an analyzed model, for inputs of the analyzed shape, and counts.
+    """Runs an analyzed model, for inputs of the analyzed shape, and counts.
 
     Args:
         analysis: of the model.

@@ -1,5 +1,4 @@
-"""
-Functions that appear in a recorded graph beside torch's own.
+"""Functions that appear in a recorded graph beside torch's own.
 
 Each does for real, in the replay, what the recording saw a forward do other than call a function
 on tensors: write into one, call hooks, branch on a value, keep state in an attribute.
@@ -50,8 +49,7 @@ def forward_of(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def check_branch(read: Callable[..., Any], args: tuple[Any, ...], expected: Any, where: str) -> Any:
-    """
-    What Python read out of a tensor must be what the recording read.
+    """What Python read out of a tensor must be what the recording read.
 
     Raises:
         SpecializationError: it is not, so the recorded graph may not be what the model would do.
@@ -60,7 +58,7 @@ def check_branch(read: Callable[..., Any], args: tuple[Any, ...], expected: Any,
     if value != expected and not (value != value and expected != expected):
         raise SpecializationError(
             f"{where}: the model branches on data. It was analyzed for {_short(expected)}, now the "
-            f"value is {_short(value)}, and the recorded graph no longer tells what the model does. "
+            f"value is {_short(value)}, and the recorded graph no longer tells what it does. "
             "Make the branch a tensor operation (torch.where), or hide it in a module that is kept "
             "whole: pass its type as spiking=, or register it with fxsynops.register_spiking."
         )

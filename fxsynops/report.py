@@ -49,7 +49,7 @@ def _table(
     console: Console,
     options: ConsoleOptions,
 ) -> Table:
-    """A table of cells by column; ``optional`` columns are left out, in order, if it is too wide."""
+    """A table of cells by column; ``optional`` columns are left out if it is too wide."""
     columns = list(rows[0]) if rows else list(footer)
     for left_out in range(len(optional) + 1):
         shown = [c for c in columns if c not in optional[:left_out]]

@@ -1,5 +1,4 @@
-"""
-What flows where: each node of a trace is a constant, analog, or events, and plays a role.
+"""What flows where: each node of a trace is a constant, analog, or events, and plays a role.
 
 One pass over the graph, in order, asks the registries (:mod:`fxsynops.operations`,
 :mod:`fxsynops.neurons`) about every node::
@@ -35,8 +34,7 @@ from fxsynops.trace import Trace
 
 @dataclass(frozen=True)
 class Signal:
-    """
-    What a tensor holds.
+    """What a tensor holds.
 
     Attributes:
         kind: "const" (depends on no data), "analog" or "events".
@@ -60,8 +58,7 @@ EVENTS = Signal("events")
 
 @dataclass(frozen=True)
 class Role:
-    """
-    What a node does for the count.
+    """What a node does for the count.
 
     Attributes:
         kind: "source" and "gate" (events are measured here), "mask" (a random 0/1 choice, as of
@@ -113,8 +110,7 @@ class Signals:
 def classify(
     trace: Trace, event_inputs: dict[str, bool], spiking: tuple[Any, ...], graded: bool
 ) -> Signals:
-    """
-    Give every node of ``trace`` its role.
+    """Give every node of ``trace`` its role.
 
     Args:
         trace: a recorded forward.

@@ -1,5 +1,4 @@
-"""
-Model state: borrow it for a dry run, and find every tensor's place in it.
+"""Model state: borrow it for a dry run, and find every tensor's place in it.
 
 A :class:`Borrowed` model may be run without leaving a trace. While the context is open, every
 tensor that the model can reach (parameters, buffers, tensors in attributes, in lists, dicts,
@@ -49,8 +48,7 @@ INSIDE = _Inside()
 
 @dataclass(frozen=True)
 class Place:
-    """
-    Where a value lives: from a module's own ``__dict__`` down a path of keys.
+    """Where a value lives: from a module's own ``__dict__`` down a path of keys.
 
     The path is followed at each access, because a forward may put a new dict or tuple in place
     of an old one.
@@ -91,7 +89,7 @@ def _follow(value: Any, path: tuple[Any, ...]) -> Any:
 
 @dataclass(frozen=True)
 class Change:
-    """What a forward did to the model: how to do it (a method of ``Place``), where, and the value."""
+    """What a forward did to the model: how (a method of ``Place``), where, and the value."""
 
     action: str
     place: Place
@@ -160,8 +158,7 @@ class _RandomStates:
 
 @dataclass
 class Borrowed:
-    """
-    A context in which ``model`` can be run and is afterwards as it was.
+    """A context in which ``model`` can be run and is afterwards as it was.
 
     Attributes:
         modules: every module by its path, also those in plain lists and dicts.
@@ -317,8 +314,7 @@ def _same(new: Any, old: Any) -> bool:
 
 
 def fingerprint(value: Any, depth: int = 0) -> Any:
-    """
-    What a trace has specialized on when it read ``value`` from the model, comparable with ==.
+    """What a trace has specialized on when it read ``value`` from the model, comparable with ==.
 
     Plain Python values stand for themselves; of tensors, whose values the replay reads anew, only
     shape, dtype and device count; everything else is compared by identity.

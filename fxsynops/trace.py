@@ -1,5 +1,4 @@
-"""
-Recording: one forward of a model becomes a ``torch.fx`` graph that replays it.
+"""Recording: one forward of a model becomes a ``torch.fx`` graph that replays it.
 
 The model runs once, for real, on the example, with its state borrowed (:mod:`fxsynops.state`), and
 everything it does to tensors is written down as it happens::
@@ -36,8 +35,7 @@ from fxsynops.state import Borrowed, Place, fingerprint, has_hooks
 
 @dataclass(frozen=True)
 class Trace:
-    """
-    A recorded forward, and the conditions under which it may be replayed.
+    """A recorded forward, and the conditions under which it may be replayed.
 
     Attributes:
         graph: the nodes; ``node.meta`` holds ``spec`` (a TensorSpec, absent for other values),
@@ -81,8 +79,7 @@ class Trace:
 
 
 def trace(model: nn.Module, inputs: Inputs, whole: Callable[[nn.Module], bool]) -> Trace:
-    """
-    Record ``model``'s forward on ``inputs``.
+    """Record ``model``'s forward on ``inputs``.
 
     Args:
         model: any module; it is left as it was, also if an error is raised.

@@ -63,7 +63,12 @@ def both(counter, twin, x):
 def test_outputs_are_the_models_own_call_after_call(name):
     model, twin = pair(name)
     counter = fxsynops.SynOpsCounter(model, spikes(), layout="NT")
-    for x in (spikes(), spikes(), spikes(), spikes(batch=2) if name != "nested state" else spikes()):
+    for x in (
+        spikes(),
+        spikes(),
+        spikes(),
+        spikes(batch=2) if name != "nested state" else spikes(),
+    ):
         assert_same(*both(counter, twin, x))
         for (key, ours), theirs in zip(
             model.state_dict().items(), twin.state_dict().values(), strict=True
@@ -222,7 +227,7 @@ def test_the_input_is_not_written_to():
     assert torch.equal(x, before + 1)  # as the model would
 
 
-# -- hooks ------------------------------------------------------------------------------------------
+# -- hooks -----------------------------------------------------------------------------------------
 
 
 def test_hooks_fire_in_the_replay_as_in_the_model():
@@ -278,7 +283,7 @@ def test_hooks_that_come_after_the_analysis_fire_too():
     ids=["weight_norm", "spectral_norm", "prune"],
 )
 def test_reparametrized_weights_are_the_models_own(wrap):
-    import torch.nn.utils.prune  # noqa: F401
+    import torch.nn.utils.prune
 
     def make():
         torch.manual_seed(1)
@@ -297,7 +302,7 @@ def test_reparametrized_weights_are_the_models_own(wrap):
         assert torch.equal(ours.grad, theirs.grad)
 
 
-# -- traces and their keys --------------------------------------------------------------------------
+# -- traces and their keys -------------------------------------------------------------------------
 
 
 def test_a_changed_attribute_is_noticed():

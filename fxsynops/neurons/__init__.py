@@ -1,5 +1,4 @@
-"""
-Spiking neurons: the registry, and one file for each library that knows its own.
+"""Spiking neurons: the registry, and one file for each library that knows its own.
 
 No library is imported here; its file is, once the user has loaded the library itself.
 """

@@ -17,8 +17,7 @@ from fxsynops.errors import InputError
 
 @dataclass(frozen=True)
 class Neuron:
-    """
-    What a module that is kept whole puts out.
+    """What a module that is kept whole puts out.
 
     Attributes:
         output: which part of a returned tuple is the events; the rest is state.
@@ -53,11 +52,10 @@ def register_spiking(
     threshold: float | None = None,
     amplitude: float = 1.0,
 ) -> Any:
-    """
-    Tell fxsynops that a module type (or a custom autograd function) is a spiking neuron.
+    """Tell fxsynops that a module type (or a custom autograd function) is a spiking neuron.
 
-    It is then kept whole in every analysis, and what it returns is events. Returns ``type``, so that
-    it may decorate a class.
+    It is then kept whole in every analysis, and what it returns is events. Returns ``type``, so
+    that it may decorate a class.
 
     Args:
         type: the ``nn.Module`` or ``torch.autograd.Function`` class. Subclasses are included.
@@ -82,7 +80,7 @@ def register_spiking(
         raise InputError(f"register_spiking takes a class, not {type!r}.")
     if amplitude == 0 or (max_spikes is not None and max_spikes < 0):
         raise InputError(
-            f"amplitude must not be zero and max_spikes not negative (got {amplitude}, {max_spikes})."
+            f"amplitude must not be zero and max_spikes not negative: {amplitude}, {max_spikes}."
         )
     cap = math.inf if max_spikes is None else float(max_spikes)
     _registered[type] = Neuron(output, True, cap, amplitude, amplitude < 0, threshold)
@@ -95,8 +93,7 @@ def registered(cls: Any) -> Neuron | None:
 
 
 def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
-    """
-    What is known of ``module`` as a neuron; None if it is none.
+    """What is known of ``module`` as a neuron; None if it is none.
 
     Args:
         module: any module.

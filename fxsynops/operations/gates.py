@@ -61,16 +61,17 @@ operations.add(
 # -- analog: no events come out --------------------------------------------------------------------
 
 operations.add(
-    """sigmoid tanh softmax log_softmax softmin exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos
-    tan asin acos atan atan2 sinh cosh erf erfc erfinv gelu silu mish elu selu celu softplus softsign
-    tanhshrink logsigmoid hardsigmoid hardswish glu layer_norm group_norm instance_norm rms_norm
+    """sigmoid tanh softmax log_softmax softmin exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin
+    cos tan asin acos atan atan2 sinh cosh erf erfc erfinv gelu silu mish elu selu celu softplus
+    softsign tanhshrink logsigmoid hardsigmoid hardswish glu layer_norm group_norm instance_norm
+    rms_norm
     local_response_norm normalize norm vector_norm var std var_mean std_mean cosine_similarity
     reciprocal rdiv rtruediv remainder fmod lerp addcmul addcdiv logsumexp prod cumprod cdist
     pairwise_distance cross_entropy mse_loss nll_loss l1_loss smooth_l1_loss huber_loss
     binary_cross_entropy binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc
     frac hypot argmax argmin argsort searchsorted bucketize gumbel_softmax logcumsumexp rpow
-    multi_margin_loss multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss exponential
-    nonzero embedding embedding_bag""",
+    multi_margin_loss multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss
+    exponential nonzero embedding embedding_bag""",
     Operation(Kind.ANALOG),
 )
 operations.add(

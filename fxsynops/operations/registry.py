@@ -1,5 +1,4 @@
-"""
-What is known about operations: one :class:`Operation` each, looked up by name or by target.
+"""What is known about operations: one :class:`Operation` each, looked up by name or by target.
 
 Torch offers one operation under many targets (``torch.add``, ``Tensor.add_``, ``Tensor.__radd__``,
 ``aten.add.Tensor``); they share a name here, and an entry covers them all. What users register
@@ -33,8 +32,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Call:
-    """
-    One recorded call, as the rules see it.
+    """One recorded call, as the rules see it.
 
     Attributes:
         node: the node of the value that is meant; it may be one part of a returned tuple.
@@ -92,8 +90,7 @@ def shape(node: fx.Node) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Slot:
-    """
-    A part of a tensor's map: what an operation gives back to one of its operands.
+    """A part of a tensor's map: what an operation gives back to one of its operands.
 
     Attributes:
         node: the operand.
@@ -109,8 +106,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Scale:
-    """
-    A factor between events and the values that stand for them.
+    """A factor between events and the values that stand for them.
 
     Attributes:
         factor: the part that is a number.
@@ -146,8 +142,7 @@ def always(_: Call) -> bool:
 
 @dataclass(frozen=True)
 class Operation:
-    """
-    The entry of one operation.
+    """The entry of one operation.
 
     Attributes:
         kind: what it does to events.
@@ -181,8 +176,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Synapse:
-    """
-    How to count the synapses of one kind.
+    """How to count the synapses of one kind.
 
     Attributes:
         kind: name for tables.
@@ -276,12 +270,13 @@ def operation_name(target: Any) -> str:
     return _ALIASES.get(name, name)
 
 
-_INPLACE = frozenset(["add", "sub", "mul", "truediv", "div", "matmul", "and", "or", "xor", "floordiv", "mod", "pow"])
+_INPLACE = frozenset(
+    ["add", "sub", "mul", "truediv", "div", "matmul", "and", "or", "xor", "floordiv", "mod", "pow"]
+)
 
 
 def register_routing(target: Any, incidence: Callable[..., Tensor]) -> None:
-    """
-    Teach fxsynops an operation that carries events to other places.
+    """Teach fxsynops an operation that carries events to other places.
 
     Args:
         target: the function, module type or ``torch.autograd.Function`` class that is called.
@@ -309,8 +304,7 @@ def register_routing(target: Any, incidence: Callable[..., Tensor]) -> None:
 
 
 def register_synapse(target: Any, pairs: Callable[..., Tensor]) -> None:
-    """
-    Teach fxsynops an operation that has synaptic weights.
+    """Teach fxsynops an operation that has synaptic weights.
 
     Args:
         target: the function, module type or ``torch.autograd.Function`` class that is called.

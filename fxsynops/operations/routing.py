@@ -1,5 +1,4 @@
-"""
-Operations that carry events to other places: each with the transpose of its incidence.
+"""Operations that carry events to other places: each with the transpose of its incidence.
 
 Axis bookkeeping (permute, reshape, select, cat, sum, …) is done on the map itself; what works
 along a few axes (pools, padding, upsampling, …) is written in its 0/1 form and transposed by
@@ -45,8 +44,8 @@ def _pull_elementwise(call: Call, map: Tensor) -> Iterator[Slot]:
 
 
 operations.add(
-    """contiguous clone detach to type type_as float double half bfloat16 cpu cuda alias requires_grad
-    after lift_fresh detach_copy _to_copy pin_memory positive pos""",
+    """contiguous clone detach to type type_as float double half bfloat16 cpu cuda alias
+    requires_grad after lift_fresh detach_copy _to_copy pin_memory positive pos""",
     Operation(Kind.ROUTING, _pull_elementwise, data=(0,)),
 )
 operations.add("get_data", Operation(Kind.ROUTING, _pull_elementwise, data=(0,)))
@@ -99,7 +98,7 @@ def _pull_permute(call: Call, map: Tensor) -> Iterator[Slot]:
 
 
 operations.add(
-    "permute transpose t swapaxes swapdims movedim moveaxis adjoint permute_copy transpose_copy t_copy",
+    "permute transpose t swapaxes swapdims movedim moveaxis adjoint",
     Operation(Kind.ROUTING, _pull_permute),
 )
 operations.add("get_T", Operation(Kind.ROUTING, _pull_permute))
@@ -532,10 +531,10 @@ def _adaptive_avg_pool(n: int) -> Operation:
         return [_adaptive_matrix(size, out) for size, out in sizes]
 
     def scale(call: Call) -> Scale | None:
-        sizes = list(zip(shape(call.x)[-n:], shape(call.node)[-n:], strict=True))
-        if any(size % out for size, out in sizes):
+        windows = [matrix.sum(1).unique() for matrix in matrices(call, n)]
+        if any(len(sizes) > 1 for sizes in windows):
             return None
-        return Scale(math.prod(out / size for size, out in sizes))
+        return Scale(1 / math.prod(float(sizes) for sizes in windows))
 
     pull, gain = _by_matrices(matrices, n)
     return Operation(Kind.ROUTING, pull, scale=scale, gain=gain, data=(0,))

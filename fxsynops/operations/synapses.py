@@ -1,5 +1,4 @@
-"""
-Operations with synaptic weights, and their fan-out in closed form.
+"""Operations with synaptic weights, and their fan-out in closed form.
 
 Along each spatial axis, a convolution's fan-out is a count: for each input position, how many
 (output position, kernel tap) pairs touch it. The map is the outer product of these counts, times
@@ -28,8 +27,7 @@ def _per_axis(value: Any, n: int) -> tuple[int, ...]:
 def axis_pairs(
     size: int, out: int, kernel: int, stride: int, before: int, dilation: int, transposed: bool
 ) -> Tensor:
-    """
-    Per input position of one axis, how many (output position, tap) pairs touch it.
+    """Per input position of one axis, how many (output position, tap) pairs touch it.
 
     Args:
         size, out: input and output positions.

@@ -1,5 +1,4 @@
-"""
-Fan-out maps, and how they move backwards through an operation.
+"""Fan-out maps, and how they move backwards through an operation.
 
 A map says, for each element of a tensor, how many synapses an event there reaches. It is kept at
 the smallest shape that still broadcasts to the tensor: an axis along which it is constant (the
@@ -60,8 +59,7 @@ def pull_broadcast(node: fx.Node, map: Tensor, out: Sequence[int]) -> Slot:
 
 
 def reshape_map(map: Tensor, out: Sequence[int], into: Sequence[int]) -> Tensor:
-    """
-    The map of a tensor of shape ``out`` when it is reshaped to ``into``.
+    """The map of a tensor of shape ``out`` when it is reshaped to ``into``.
 
     Axes are matched in groups of equal size; a group along which the map is constant stays
     constant, so a batch axis never needs to be written out.
