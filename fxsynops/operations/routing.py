@@ -286,7 +286,7 @@ operations.add(
 
 
 def _set(x: Tensor, index: Any, value: Any) -> Tensor:
-    x = x.clone()
+    x = x.double().clone()
     x[index] = value.to(x.dtype) if isinstance(value, Tensor) else value
     return x
 
@@ -339,10 +339,12 @@ def _overlay(alias: Tensor, written: Tensor, geometry: Any) -> Tensor:
         o + sum((n - 1) * s for n, s in zip(z, t, strict=True))
         for z, t, o in ((size, stride, offset), (size_w, stride_w, offset_w))
     )
-    memory = torch.zeros(end, dtype=alias.dtype)
-    memory = torch.as_strided_scatter(memory, alias, size, stride, offset)
-    memory = torch.as_strided_scatter(memory, written, size_w, stride_w, offset_w)
-    return memory.as_strided(size, stride, offset)
+    cells = torch.arange(end)
+    ours = cells.as_strided(size, stride, offset)
+    theirs = cells.as_strided(size_w, stride_w, offset_w)
+    memory = torch.zeros(end, dtype=torch.float64)
+    memory = memory.index_put((ours,), alias.double())
+    return memory.index_put((theirs,), written.double())[ours]
 
 
 operations.add("setitem", Operation(Kind.ROUTING, _pull_setitem, data=(0, 2)))
