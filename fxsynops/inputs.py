@@ -193,7 +193,8 @@ def check_devices(model: nn.Module, inputs: Inputs) -> None:
     Raises:
         InputError: an input is on a device where the model has nothing.
     """
-    devices = {p.device for p in (*model.parameters(), *model.buffers()) if p.numel()}
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if not nn.parameter.is_lazy(t)]
+    devices = {t.device for t in tensors if t.numel()}
     if len(devices) != 1:
         return
     (device,) = devices

@@ -316,6 +316,12 @@ class Recorder(TorchFunctionMode):
 
     def _node_of(self, tensor: Tensor) -> fx.Node:
         if not self._known(tensor):
+            if isinstance(tensor, nn.Parameter):
+                raise TraceError(
+                    f"a parameter that is not the model's is used {self._site()}. Register it (or "
+                    "the module that owns it) before the analysis; if the forward makes it at its "
+                    "first call, run the model once."
+                )
             if _storage(tensor) in self._hidden:
                 raise TraceError(
                     f"a tensor that was made out of sight is used {self._site()}: inside of a "

@@ -1,0 +1,225 @@
+"""Bad input gets an error that names the module, the user's own line and the cure."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import fxsynops
+import fxsynops.nn as fnn
+from tests import models
+
+
+def simple() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, 4), fnn.NeuromorphicReLU(), nn.Linear(4, 2))
+
+
+class Forward(nn.Module):
+    """A model whose forward is a function of its two layers and the input."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(8, 4), nn.Linear(4, 2)
+        self.function = forward
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def test_a_model_that_cannot_be_traced():
+    with pytest.raises(fxsynops.TraceError, match=r"module '0' raised RuntimeError: mat1") as info:
+        fxsynops.analyze(simple(), torch.ones(2, 7))
+    assert isinstance(info.value.__cause__, RuntimeError)
+    with pytest.raises(fxsynops.TraceError, match=r"test_errors\.py:\d+"):
+        fxsynops.analyze(Forward(lambda self, x: self.missing), torch.ones(2, 8))
+
+
+def odd(x):
+    return torch.special.i0(x)
+
+
+def test_an_unknown_operation_between_source_and_synapse():
+    model = Forward(lambda self, x: self.fc2(odd(self.fc1(x).gt(0).float())))
+    with pytest.raises(fxsynops.UnsupportedOperationError) as info:
+        fxsynops.analyze(model, torch.ones(2, 8))
+    message = str(info.value)
+    for text in ("special_i0", "test_errors.py:", "'fc2'", "register_routing", "strict=False"):
+        assert text in message
+    analysis = fxsynops.analyze(model, torch.ones(2, 8), strict=False)
+    (row,) = analysis.unresolved
+    assert row.synapse == "fc2"
+    assert "special_i0" in row.operation
+    assert [c.synapse for c in analysis.connections] == ["fc1"]
+    assert "Unresolved" in str(analysis)
+    with pytest.raises(fxsynops.InputError, match="unresolved"):
+        analysis.upper_bound()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.LSTM(8, 4),
+        lambda: nn.GRU(8, 4),
+        lambda: nn.MultiheadAttention(8, 2),
+    ],
+    ids=["LSTM", "GRU", "MultiheadAttention"],
+)
+def test_layers_with_weights_that_are_not_understood_are_refused(layer):
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer()
+
+        def forward(self, x):
+            needs_three = isinstance(self.layer, nn.MultiheadAttention)
+            return self.layer(x, x, x) if needs_three else self.layer(x)
+
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="layer"):
+        fxsynops.analyze(Reads().eval(), torch.ones(3, 2, 8))
+
+
+def test_bilinear_is_refused():
+    model = nn.Bilinear(8, 8, 3)
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="bilinear"):
+        fxsynops.analyze(model, (torch.ones(2, 8), torch.ones(2, 8)))
+
+
+def test_weights_inside_of_neurons_are_refused():
+    import sinabs.layers as sl
+    import snntorch
+
+    recurrent = sl.LIFRecurrent(tau_mem=10.0, rec_connect=nn.Linear(4, 4))
+    model = nn.Sequential(nn.Linear(8, 4), recurrent)
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="recurrent weights"):
+        fxsynops.analyze(model, torch.ones(2, 3, 8), layout="NT")
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="input weights"):
+        fxsynops.analyze(snntorch.SLSTM(8, 4), torch.ones(2, 8))
+
+
+def test_another_spatial_size_asks_for_another_analysis():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), fnn.NeuromorphicReLU(), nn.Conv2d(2, 2, 3))
+    counter = fxsynops.SynOpsCounter(model, torch.ones(2, 1, 8, 8))
+    with pytest.raises(fxsynops.InputError, match=r"'input'.*\(2, 1, 9, 8\).*again"):
+        counter(torch.ones(2, 1, 9, 8))
+    assert counter.counts.total == 0
+
+
+@pytest.mark.parametrize("inputs", [(), (torch.ones(2, 8), torch.ones(2, 8))])
+def test_a_wrong_number_of_inputs(inputs):
+    counter = fxsynops.SynOpsCounter(simple(), torch.ones(2, 8))
+    with pytest.raises(fxsynops.InputError, match="does not take these inputs"):
+        counter(*inputs)
+    with pytest.raises(fxsynops.InputError, match="does not take these inputs"):
+        fxsynops.analyze(simple(), inputs)
+
+
+def test_other_optional_inputs_than_analyzed():
+    counter = fxsynops.SynOpsCounter(models.Outputs(), torch.ones(2, 3, 6), layout="NT")
+    with pytest.raises(fxsynops.InputError, match="1 input tensors"):
+        counter(torch.ones(2, 3, 6), torch.ones(2, 3, 6))
+
+
+def test_a_model_with_nothing_to_count():
+    model = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2))
+    with pytest.raises(fxsynops.InputError, match=r"no spiking node.*spiking="):
+        fxsynops.analyze(model, torch.rand(2, 8), input_events=False)
+
+
+def test_nan_events_are_an_error_when_the_count_is_read():
+    counter = fxsynops.SynOpsCounter(simple(), torch.ones(2, 8))
+    x = torch.ones(2, 8)
+    x[0, 3] = float("nan")
+    counter(x)
+    assert counter.per_synapse["0"].isnan()
+    with pytest.raises(fxsynops.CountError, match=r"'input'.*NaN"):
+        _ = counter.counts
+    counter.clear()
+    assert counter.counts.total == 0
+
+
+@pytest.mark.parametrize("options", [{"timesteps": 0}, {"timesteps": -1}, {"batch_size": 0}])
+def test_no_time_and_no_samples(options):
+    with pytest.raises(fxsynops.InputError, match="positive whole number"):
+        fxsynops.analyze(simple(), torch.ones(2, 8), **options)
+    if "timesteps" in options:
+        with pytest.raises(fxsynops.InputError, match="positive whole number"):
+            fxsynops.analyze(simple(), torch.ones(2, 8)).upper_bound(options["timesteps"])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"layout": "NT", "timesteps": 4}, "timesteps=4, but input 'input'"),
+        ({"batch_size": 3}, "batch_size=3, but input 'input'"),
+        ({"layout": "(NT)"}, "pass batch_size= or timesteps="),
+        ({"layout": "(NT)", "batch_size": 3}, "do not divide"),
+        ({"layout": "NCHW"}, "layout 'NCHW' is none of"),
+        ({"events": "spikes"}, "events='spikes' is none of"),
+        ({"weights": "some"}, "weights='some' is none of"),
+        ({"dt": 0}, "dt must be positive"),
+        ({"spiking": "ReLU"}, "spiking= takes module types"),
+        ({"input_events": (True, False)}, "2 entries for 1 tensor"),
+    ],
+)
+def test_options_that_contradict_the_input_or_themselves(options, match):
+    with pytest.raises(fxsynops.InputError, match=match):
+        fxsynops.analyze(simple(), torch.ones(2, 5, 8), **options)
+
+
+def test_an_input_on_another_device():
+    with pytest.raises(fxsynops.InputError, match=r"'input' is on meta.*is on cpu.*to\('cpu'\)"):
+        fxsynops.analyze(simple(), torch.ones(2, 8, device="meta"))
+
+
+def test_a_fractional_image_is_no_events():
+    with pytest.raises(fxsynops.InputError, match=r"'input' has fractional.*input_events=False"):
+        fxsynops.analyze(simple(), torch.rand(2, 8))
+
+
+def test_values_that_leave_torch():
+    model = Forward(lambda self, x: self.fc2(torch.from_numpy(self.fc1(x).detach().numpy() + 0)))
+    with pytest.raises(fxsynops.TraceError, match=r"numpy\(\).*test_errors\.py:\d+"):
+        fxsynops.analyze(model, torch.ones(2, 8))
+
+
+def test_pythons_random_numbers():
+    model = Forward(lambda self, x: self.fc2(self.fc1(x)) * random.random())
+    with pytest.raises(fxsynops.TraceError, match="random numbers"):
+        fxsynops.analyze(model, torch.ones(2, 8))
+
+
+def test_lazy_modules_and_modules_made_in_the_forward():
+    with pytest.raises(fxsynops.TraceError, match=r"weight.*not initialized"):
+        fxsynops.analyze(nn.LazyLinear(3), torch.ones(2, 8))
+
+    def grow(self, x):
+        self.fc3 = nn.Linear(8, 8)
+        return self.fc2(self.fc1(self.fc3(x)))
+
+    with pytest.raises(fxsynops.TraceError, match="run the model once"):
+        fxsynops.analyze(Forward(grow), torch.ones(2, 8))
+
+
+def test_counts_that_do_not_exist_yet():
+    counter = fxsynops.SynOpsCounter(simple(), torch.ones(2, 8))
+    for attribute in ("synops", "per_synapse", "per_source"):
+        with pytest.raises(fxsynops.CountError, match="call the counter"):
+            getattr(counter, attribute)
+
+
+def test_bounds_of_what_does_not_exist():
+    analysis = fxsynops.analyze(simple(), torch.ones(2, 8))
+    with pytest.raises(fxsynops.InputError, match=r"\['9'\].*\['1', 'input'\]"):
+        analysis.upper_bound(max_spikes={"9": 1})
+    with pytest.raises(fxsynops.InputError, match="negative"):
+        analysis.upper_bound(max_spikes=-1)
+
+
+def test_registering_what_is_no_class():
+    with pytest.raises(fxsynops.InputError, match="takes a class"):
+        fxsynops.register_spiking(nn.ReLU())
+    with pytest.raises(fxsynops.InputError, match="amplitude"):
+        fxsynops.register_spiking(nn.ReLU, amplitude=0)
