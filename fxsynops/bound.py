@@ -17,7 +17,7 @@ from torch import fx
 from fxsynops import report
 from fxsynops.errors import InputError
 from fxsynops.operations.registry import Kind
-from fxsynops.signals import Role
+from fxsynops.signals import PRODUCTS, Role
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -179,7 +179,7 @@ class _Caps:
         if role.operation.kind is Kind.THRESHOLD:
             return role.neuron.max_spikes if role.neuron else math.inf
         gain = role.operation.gain(role.call)
-        if role.kind == "gate" and role.operation.kind is Kind.ROUTING:  # a product
+        if role.kind == "gate" and role.call.name in PRODUCTS:
             return math.prod(below)
         if role.kind == "routing" and role.operation.merges:
             return math.fsum(below) * gain

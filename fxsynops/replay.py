@@ -88,6 +88,10 @@ class Replay(fx.Interpreter):
         }
         self._sums: list[tuple[_Stop, Tensor]] = []
         self._largest: list[Tensor] = []
+        scales = [tap.scale for stop in self._stops.values() for tap in stop.taps]
+        kept = {node for scale in scales for node in (*scale.times, *scale.over)}
+        for node, dead in self.user_to_last_uses.items():  # looked at behind a later gate
+            self.user_to_last_uses[node] = [n for n in dead if n not in kept]
 
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""

@@ -51,6 +51,9 @@ class Signal:
     mask: Tensor | None = None
 
 
+PRODUCTS = ("mul", "multiply", "rmul")
+_QUOTIENTS = ("div", "divide", "true_divide")
+
 CONST = Signal("const")
 ANALOG = Signal("analog")
 EVENTS = Signal("events")
@@ -256,6 +259,8 @@ class _Classifier:
         if operation is None:
             return self._unknown(call, data, "")
         carriers = [n for n in data if self.roles[n].signal.kind == "events"]
+        if carriers and operation.analog_only:
+            return self._unknown(call, data, "")
         if operation.kind is Kind.SYNAPSE:
             return self._synapse(call, operation, data)
         if operation.kind is Kind.THRESHOLD:
@@ -265,9 +270,10 @@ class _Classifier:
             return Role(kind, EVENTS, call, operation, tuple(carriers), neuron)  # type: ignore[arg-type]
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
-        if operation.kind is Kind.GATE:
+        led = operation.indexed and any(self.roles[n].signal.kind != "const" for n in steering)
+        if operation.kind is Kind.GATE or led:
             return self._gate(call, operation, data, carriers)
-        if call.name in ("mul", "multiply", "rmul", "div", "divide", "true_divide"):
+        if call.name in PRODUCTS + _QUOTIENTS:
             return self._product(call, operation, data, carriers)
         return self._routing(call, operation, operands, self._joined(call, operation, operands))
 
@@ -293,9 +299,9 @@ class _Classifier:
         if len(carriers) < len(data) or not all(s.whole for s in signals):
             return _other(ANALOG)
         scale = signals[0].scale
-        if operation.binary or (call.name == "where" and self._chosen_numbers(call)):
-            scale = Scale()
-        elif any(s.scale != scale for s in signals):
+        if call.name == "where" and self._chosen_numbers(call):
+            scale = self._number_chosen(call)
+        elif (operation.powers and scale != Scale()) or any(s.scale != scale for s in signals):
             scale = None
         step = operation.scale(call)
         scale = None if scale is None or step is None else scale * step
@@ -304,6 +310,13 @@ class _Classifier:
     def _chosen_numbers(self, call: Call) -> bool:
         """``where(spikes, 1.0, 0.0)``: the events are the condition's."""
         return all(self.roles[n].signal.kind == "const" for n in call.data((1, 2)))
+
+    def _number_chosen(self, call: Call) -> Scale | None:
+        """What an event is worth in ``where(spikes, 0.5, 0.0)``."""
+        values = [self.constant(a) if isinstance(a, fx.Node) else a for a in call.args[1:3]]
+        found = torch.cat([torch.as_tensor(v).double().reshape(-1).abs() for v in values]).unique()
+        worth = found[found != 0].tolist()
+        return Scale(worth[0]) if len(worth) == 1 else None
 
     def _measured(
         self, call: Call, operation: Operation, carriers: list[fx.Node], scale: Scale | None
@@ -322,7 +335,7 @@ class _Classifier:
         self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
     ) -> Role:
         """Events times a constant are routed; times events, they gate each other."""
-        divides = call.name not in ("mul", "multiply", "rmul")
+        divides = call.name not in PRODUCTS
         if len(carriers) < len(data):
             if self.graded and not (divides and data[0] not in carriers):
                 return self._measured(call, operation, carriers, Scale())
@@ -368,7 +381,8 @@ class _Classifier:
 
     def _added(self, call: Call, operation: Operation, operands: list[fx.Node]) -> list[Any]:
         """Constants that are added to events, or joined to them."""
-        nodes = [n for n in operands if self.roles[n].signal.kind == "const"]
+        joins = operation.merges or call.name in ("cat", "concat", "concatenate", "stack")
+        nodes = [n for n in operands if joins and self.roles[n].signal.kind == "const"]
         numbers = [a for a in call.args[:2] if isinstance(a, (int, float)) and a != 0]
         return [*nodes, *(numbers if operation.merges else [])]
 

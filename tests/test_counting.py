@@ -160,6 +160,12 @@ ROUTED = {
     "pixel shuffle": (lambda x: F.pixel_shuffle(x.reshape(-1, 4, 1, 2), 2).flatten(1), 8, 1.0),
     "upsampled": (lambda x: F.interpolate(x[:, None], scale_factor=2)[:, 0], 16, 2.0),
     "strided": (lambda x: x.as_strided((x.shape[0], 4), (8, 2)), 4, 0.5),
+    "masked by a buffer": (lambda x: x[:, torch.arange(8) % 2 == 0], 4, 0.5),
+    "masked by data": (lambda x: x[x > 0].reshape(x.shape[0], 8), 8, 1.0),
+    "chosen number": (lambda x: torch.where(x > 0.5, 0.25, 0.0), 8, 1.0),
+    "squared": (lambda x: (x + x) ** 2, 8, 4.0),
+    "one minus": (lambda x: (1 - x[:, :4]) * x[:, 4:] + x[:, :4], 4, 0.5),
+    "membrane": (lambda x: (torch.lerp(x.tanh(), x.exp(), 0.5) > 0).float(), 8, 1.0),
     "gathered": (lambda x: x[:, torch.tensor([0, 0, 7])], 3, None),
 }
 
@@ -245,6 +251,22 @@ def test_gates_measure_events_at_their_output_in_whole_events():
     counter = count(model, x)
     assert int(counter.synops.detach()) == int(pooled.sum()) * 5
     assert counter.counts.rows[0].events == int(pooled.sum())
+
+
+def test_a_learned_scale_is_divided_out_behind_a_gate():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.fc = nn.Parameter(torch.tensor(0.3)), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.fc(F.relu(x * self.scale))
+
+    counter = count(Scaled(), torch.ones(2, 8))
+    assert int(counter.synops.detach()) == 2 * 8 * 3
+    counter.model.scale.data.fill_(7.0)
+    counter(torch.full((2, 8), 2.0))
+    assert int(counter.synops.detach()) == 2 * 2 * 8 * 3
 
 
 def test_after_a_shift_a_gates_output_is_analog():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from fxsynops.operations.registry import Call, Factor, Kind, Operation, Scale, operations, unequal
@@ -10,18 +11,56 @@ from fxsynops.operations.routing import identity
 # -- gates: events pass or not, and are measured behind them ---------------------------------------
 
 operations.add(
-    """relu relu6 clamp clamp_min clamp_max clip hardtanh abs absolute threshold leaky_relu rrelu
-    prelu hardshrink softshrink max_pool1d max_pool2d max_pool3d adaptive_max_pool1d
-    adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d amax amin
-    maximum minimum fmax fmin masked_select cummax cummin square nan_to_num pow
-    max_pool2d_with_indices max_pool3d_with_indices""",
+    """relu relu6 clamp_max abs absolute leaky_relu rrelu prelu hardshrink softshrink
+    max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d
+    fractional_max_pool3d amax amin maximum minimum fmax fmin masked_select cummax cummin""",
     Operation(Kind.GATE, outputs=(0,)),
 )
 operations.add(
     "max min topk sort msort kthvalue median nanmedian mode", Operation(Kind.GATE, outputs=(0,))
 )
-operations.add("gather index_fill masked_fill", Operation(Kind.GATE, data=(0,)))
-operations.add("masked_scatter scatter scatter_add index_add index_copy", Operation(Kind.GATE))
+operations.add("gather", Operation(Kind.GATE, data=(0,)))
+
+
+def _unbounded(_: Call) -> float:
+    return math.inf
+
+
+def _filled(call: Call) -> float:
+    """A number other than zero may stand where no event was."""
+    numbers = [a for a in (*call.args[1:], *call.kwargs.values()) if isinstance(a, int | float)]
+    return math.inf if any(number > 0 for number in numbers) else 1.0
+
+
+def _limited(call: Call) -> float:
+    """So may a lower limit."""
+    limit = call.arg(1, "min", call.kwargs.get("min_val"))
+    return math.inf if isinstance(limit, int | float) and limit > 0 else 1.0
+
+
+operations.add("clamp clip clamp_min hardtanh", Operation(Kind.GATE, data=(0,), gain=_limited))
+operations.add(
+    "threshold index_fill masked_fill nan_to_num",
+    Operation(Kind.GATE, data=(0,), gain=_filled),
+)
+operations.add(
+    "masked_scatter scatter scatter_add index_add index_copy",
+    Operation(Kind.GATE, gain=_unbounded),
+)
+_power = Operation(Kind.GATE, data=(0,), gain=_unbounded, powers=True)
+operations.add("square prod cumprod", _power)
+operations.add(
+    "pow",
+    replace(
+        _power,
+        resolve=lambda call: (
+            _power
+            if isinstance(e := call.arg(1, "exponent"), int | float) and e > 0 and e == int(e)
+            else Operation(Kind.ANALOG)
+        ),
+    ),
+)
 operations.add("where", Operation(Kind.GATE, data=(1, 2)))
 
 # Their output depends on no value of their input.
@@ -66,7 +105,7 @@ operations.add(
     softsign tanhshrink logsigmoid hardsigmoid hardswish glu layer_norm group_norm instance_norm
     rms_norm
     local_response_norm normalize norm vector_norm var std var_mean std_mean cosine_similarity
-    reciprocal rdiv rtruediv remainder fmod lerp addcmul addcdiv logsumexp prod cumprod cdist
+    reciprocal rdiv rtruediv logsumexp cdist
     pairwise_distance cross_entropy mse_loss nll_loss l1_loss smooth_l1_loss huber_loss
     binary_cross_entropy binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc
     frac hypot argmax argmin argsort searchsorted bucketize gumbel_softmax logcumsumexp rpow
@@ -80,3 +119,7 @@ operations.add(
     Operation(Kind.RANDOM),
 )
 operations.add("bernoulli poisson", Operation(Kind.RANDOM, binary=True))
+# Analog if everything is; of events, it depends.
+operations.add(
+    "addcmul addcdiv lerp remainder fmod mod rmod", Operation(Kind.ANALOG, analog_only=True)
+)

@@ -152,8 +152,12 @@ class Operation:
         gain: how many times the largest count of an operand a count of the output can be.
         merges: whether operands are added up, so that one analog operand makes the output analog.
         shifts: whether it adds a constant (batch norm).
+        indexed: whether the other operands say where events go, so that it is a gate if they
+            depend on the data.
+        powers: whether a gate raises values to a power, so that an event must be worth one.
         random: whether a gate's choice is random (dropout), so that it makes a mask of constants.
         binary: whether a gate's or threshold's output is whole, whatever its input's scale.
+        analog_only: whether the entry says nothing about events.
         outputs: which parts of a returned tuple carry events (the others are analog); None: all.
         data: positions of the operands that may carry events (the others only steer); None: all.
         synapse: for synapses, how to count.
@@ -166,8 +170,11 @@ class Operation:
     gain: Callable[[Call], float] = lambda _: 1.0
     merges: bool = False
     shifts: Callable[[Call], bool] = lambda _: False
+    indexed: bool = False
+    powers: bool = False
     random: bool = False
     binary: bool = False
+    analog_only: bool = False
     outputs: tuple[int, ...] | None = None
     data: tuple[int, ...] | None = None
     synapse: Synapse | None = None

@@ -264,7 +264,7 @@ def _is_basic(item: Any) -> bool:
     return isinstance(item, int) and not isinstance(item, bool)
 
 
-operations.add("getitem", Operation(Kind.ROUTING, _pull_getitem, data=(0,)))
+operations.add("getitem", Operation(Kind.ROUTING, _pull_getitem, data=(0,), indexed=True))
 
 
 def _pull_native(call: Call, map: Tensor) -> list[Slot]:
@@ -275,9 +275,10 @@ def _pull_native(call: Call, map: Tensor) -> list[Slot]:
 operations.add(
     """index_select take take_along_dim index diagonal diag tril triu as_strided rot90 unfold
     repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
-    broadcast_tensors unsafe_index diag_embed""",
-    Operation(Kind.ROUTING, _pull_native),
+    unsafe_index diag_embed""",
+    Operation(Kind.ROUTING, _pull_native, data=(0,), indexed=True),
 )
+operations.add("broadcast_tensors", Operation(Kind.ROUTING, _pull_native))
 operations.add(
     "fold col2im", Operation(Kind.ROUTING, _pull_native, gain=lambda call: _gain_dense(call))
 )
@@ -347,7 +348,7 @@ def _overlay(alias: Tensor, written: Tensor, geometry: Any) -> Tensor:
     return memory.index_put((theirs,), written.double())[ours]
 
 
-operations.add("setitem", Operation(Kind.ROUTING, _pull_setitem, data=(0, 2)))
+operations.add("setitem", Operation(Kind.ROUTING, _pull_setitem, data=(0, 2), indexed=True))
 operations.add("copy", Operation(Kind.ROUTING, _pull_copy, data=(1,)))
 operations.add(
     "alias_after",
