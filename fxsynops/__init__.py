@@ -1,7 +1,7 @@
 """Count and bound the synaptic operations of spiking neural networks in PyTorch."""
 
 from fxsynops import nn
-from fxsynops.analysis import Analysis, Connection, DenseSynapse, FanOut, analyze
+from fxsynops.analysis import Analysis, analyze
 from fxsynops.bound import Bound
 from fxsynops.counter import SynOpsCounter
 from fxsynops.counts import Counts
@@ -13,6 +13,7 @@ from fxsynops.errors import (
     TraceError,
     UnsupportedOperationError,
 )
+from fxsynops.findings import Connection, DenseSynapse, FanOut
 from fxsynops.neurons import register_spiking
 from fxsynops.operations import register_routing, register_synapse
 

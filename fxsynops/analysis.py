@@ -9,146 +9,42 @@ analyze(model, example)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import torch
-from torch import Tensor, nn
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from torch import nn
 
-from fxsynops import neurons, report
-from fxsynops.connect import Connector, Edge, SynapseCalls, Tap, Unresolved, Wiring, connect
+from fxsynops import neurons
+from fxsynops.bound import Bound, MaxSpikes, upper_bound
+from fxsynops.connect import Edge, Unresolved, Wiring, connect
 from fxsynops.errors import InputError, UnsupportedOperationError
+from fxsynops.findings import Connection, DenseSynapse, Events, FanOut, Findings, Options, Weights
 from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
 from fxsynops.operations.registry import operations, shape
+from fxsynops.report import notes, number, render, table, to_json, whole
 from fxsynops.signals import classify
-from fxsynops.trace import Trace, trace
+from fxsynops.trace import trace
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-    from fxsynops.bound import Bound
     from fxsynops.counter import SynOpsCounter
 
-Events = Literal["value", "nonzero"]
-Weights = Literal["all", "nonzero"]
-
 
 @dataclass(frozen=True)
-class FanOut:
-    """Fan-out of the neurons of one connection: synapses that one event reaches.
-
-    Attributes:
-        map: int64, as small as it still broadcasts to the source's output: an axis along which
-            the fan-out is constant has size 1.
-        mean: over the neurons of one sample.
-        total: sum over one sample's neurons in one time step, the number of synapses.
-        nominal: the figure of chip guides, which ignores borders and routing
-            (``out_channels / groups * prod(kernel) / prod(stride)``), or None.
-    """
-
-    map: Tensor = field(repr=False)
-    mean: float
-    total: float
-    nominal: float | None
-
-    @property
-    def min(self) -> int:
-        """The smallest fan-out of a neuron."""
-        return int(self.map.min())
-
-    @property
-    def max(self) -> int:
-        """The largest fan-out of a neuron."""
-        return int(self.map.max())
-
-
-@dataclass(frozen=True)
-class Connection:
-    """One source's events arriving at one synapse.
-
-    Attributes:
-        source: name of the spiking node; behind a gate with several, of the gate.
-        sources: every spiking node whose events arrive.
-        synapse: name of the synapse; further calls of it with another map are ``name#2``.
-        kind: the synapse's operation ("conv2d", "linear", …).
-        measured_at: where events are counted: the source, or the gate behind it.
-        neurons: elements that may emit an event, per sample and step.
-        shape: their shape, per sample and step.
-        fanout: how many synapses their events reach.
-        folded: whether a constant is added to the events on their way (batch norm), which chips
-            fold into the next weights.
-    """
-
-    source: str
-    sources: tuple[str, ...]
-    synapse: str
-    kind: str
-    measured_at: str
-    neurons: int
-    shape: tuple[int, ...]
-    fanout: FanOut
-    folded: bool
-    taps: tuple[Tap, ...] = field(repr=False, compare=False)
-    calls: SynapseCalls = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class DenseSynapse:
-    """A synapse whose input is analog: it costs multiply-accumulates, not SynOps.
-
-    Attributes:
-        synapse: its name.
-        kind: its operation.
-        macs: per sample and step, padding and bias not counted.
-    """
-
-    synapse: str
-    kind: str
-    macs: float
-
-
-@dataclass(frozen=True)
-class Options:
-    """How an analysis was asked for; see :func:`analyze`."""
-
-    layout: Layout
-    dt: float
-    input_events: bool | tuple[bool, ...]
-    spiking: tuple[type, ...]
-    events: Events
-    weights: Weights
-    strict: bool
-
-
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(Findings):
     """What :func:`analyze` found. Prints as a table.
 
     Attributes:
         connections: one per source and synapse, in the order of the graph.
         dense: the synapses with analog input.
         unresolved: what no rule covers (with ``strict=False``; otherwise it is an error).
-        specialized: where the model branches on data; the analysis holds for the example's branch.
+        specialized: where the model branches on data; it holds for the example's branches.
         window: samples and time steps of the example.
     """
-
-    model: nn.Module = field(repr=False)
-    options: Options
-    example: Inputs = field(repr=False)
-    trace: Trace = field(repr=False)
-    connector: Connector = field(repr=False)
-    window: Window
-    connections: tuple[Connection, ...]
-    dense: tuple[DenseSynapse, ...]
-    unresolved: tuple[Unresolved, ...]
-
-    @property
-    def specialized(self) -> tuple[str, ...]:
-        """Where the forward branched on data."""
-        return self.trace.branches
 
     @cached_property
     def graph(self) -> nx.MultiDiGraph:
@@ -191,29 +87,27 @@ class Analysis:
         self,
         timesteps: int | None = None,
         *,
-        max_spikes: float | dict[str, float] | None = None,
+        max_spikes: MaxSpikes = None,
         input_max_events: float | None = None,
     ) -> Bound:
         """How many SynOps an input can cause at most; see :func:`fxsynops.bound.upper_bound`."""
-        from fxsynops.bound import upper_bound
-
         return upper_bound(
             self, timesteps, max_spikes=max_spikes, input_max_events=input_max_events
         )
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per connection, for ``pandas.DataFrame``."""
-        return report.analysis_rows(self)
+        return _rows(self)
 
     def to_json(self) -> str:
         """The rows, the dense synapses and the options as JSON."""
-        return report.analysis_json(self)
+        return _json(self)
 
     def __str__(self) -> str:
-        return report.render(self)
+        return render(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from report.analysis_table(self, console, options)
+        yield from _table(self, console, options)
 
 
 def analyze(
@@ -332,12 +226,12 @@ def _connection(edge: Edge, window: Window) -> Connection:
         synapse=edge.name,
         kind=edge.synapse.kind,
         measured_at=edge.measured_at,
-        neurons=_whole(elements / per_step),
+        neurons=whole(elements / per_step),
         shape=_sample_shape(shape(edge.taps[0].node), len(edge.taps), window),
         fanout=FanOut(
             map.round().to(torch.int64),
             mean=synapses / elements,
-            total=_whole(total),
+            total=whole(total),
             nominal=edge.synapse.nominal,
         ),
         folded=edge.folded,
@@ -361,12 +255,8 @@ def _sample_shape(size: tuple[int, ...], calls: int, window: Window) -> tuple[in
 
 def _dense(wiring: Wiring, window: Window) -> Iterable[DenseSynapse]:
     for edge in wiring.analog:
-        macs = _whole(edge.macs / (window.samples * window.timesteps))
+        macs = whole(edge.macs / (window.samples * window.timesteps))
         yield DenseSynapse(edge.synapse.name, edge.synapse.kind, macs)
-
-
-def _whole(value: float) -> Any:
-    return int(value) if float(value).is_integer() else value
 
 
 def _event_inputs(options: Options, inputs: Inputs) -> dict[str, bool]:
@@ -414,3 +304,100 @@ def _explain(unresolved: Sequence[Unresolved]) -> str:
         "fxsynops.register_spiking(type) if events come out of it. With strict=False these are "
         "listed in analysis.unresolved, and not counted."
     )
+
+
+# -- as text --------------------------------------------------------------------------------------
+
+
+def _table(
+    analysis: Analysis, console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
+    """The fan-out table, and one of the analog synapses if there are any."""
+    rows = [
+        {
+            "Source": _source_label(c),
+            "Synapse": c.synapse,
+            "Kind": c.kind + (" *" if c.folded else ""),
+            "Neurons": number(c.neurons),
+            "min": number(c.fanout.min),
+            "mean": number(c.fanout.mean, 1),
+            "max": number(c.fanout.max),
+            "Nominal": number(c.fanout.nominal, 1),
+            "Synapses": number(c.fanout.total),
+        }
+        for c in analysis.connections
+    ]
+    total = {
+        "Source": "Total",
+        "Synapses": number(sum(c.fanout.total for c in analysis.connections)),
+    }
+    title = f"Fan-out of {type(analysis.model).__name__}"
+    yield table(title, rows, total, ("Kind", "Nominal", "min"), console, options)
+    if analysis.dense:
+        dense = [
+            {"Synapse": row.synapse, "Kind": row.kind, "MACs": number(row.macs)}
+            for row in analysis.dense
+        ]
+        yield table(
+            "Analog inputs: multiply-accumulates, not SynOps", dense, {}, (), console, options
+        )
+    yield from notes(_analysis_notes(analysis))
+
+
+def _source_label(connection: Any) -> str:
+    if connection.measured_at == connection.source:
+        return connection.source
+    return f"{connection.source} at {connection.measured_at}"
+
+
+def _analysis_notes(analysis: Analysis) -> list[str]:
+    options = analysis.options
+    notes = [
+        "Neurons, synapses and MACs per sample and time step; fan-out per event "
+        f'(events="{options.events}", weights="{options.weights}").'
+    ]
+    if any(c.folded for c in analysis.connections):
+        notes.append("* a constant is added on the way, which chips fold into the next weights")
+    notes += [f"Unresolved, not counted: {row}" for row in analysis.unresolved]
+    notes += [f"Specialized on data: {branch}" for branch in analysis.specialized]
+    return notes
+
+
+def _rows(analysis: Analysis) -> list[dict[str, Any]]:
+    """See :meth:`fxsynops.Analysis.to_rows`."""
+    return [
+        {
+            "Source": c.source,
+            "Synapse": c.synapse,
+            "Kind": c.kind,
+            "Measured at": c.measured_at,
+            "Neurons": c.neurons,
+            "Fan-out min": c.fanout.min,
+            "Fan-out mean": c.fanout.mean,
+            "Fan-out max": c.fanout.max,
+            "Nominal": c.fanout.nominal,
+            "Synapses": c.fanout.total,
+            "Folded": c.folded,
+        }
+        for c in analysis.connections
+    ]
+
+
+def _json(analysis: Analysis) -> str:
+    """See :meth:`fxsynops.Analysis.to_json`."""
+    content = {
+        "kind": "analysis",
+        "model": type(analysis.model).__name__,
+        "events": analysis.options.events,
+        "weights": analysis.options.weights,
+        "samples": analysis.window.samples,
+        "timesteps": analysis.window.timesteps,
+        "dt": analysis.options.dt,
+        "connections": _rows(analysis),
+        "dense": [
+            {"Synapse": row.synapse, "Kind": row.kind, "MACs": row.macs} for row in analysis.dense
+        ],
+        "unresolved": [str(row) for row in analysis.unresolved],
+        "specialized": list(analysis.specialized),
+    }
+    return to_json(content)

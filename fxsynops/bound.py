@@ -9,20 +9,18 @@ maximum keeps the largest.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from torch import fx
 
-from fxsynops import report
 from fxsynops.errors import InputError
+from fxsynops.findings import Connection, Findings
 from fxsynops.operations.registry import Kind
+from fxsynops.report import notes, number, render, table, to_json
 from fxsynops.signals import PRODUCTS, Role
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-    from fxsynops.analysis import Analysis, Connection
 
 MaxSpikes = float | dict[str, float] | None
 
@@ -66,21 +64,21 @@ class Bound:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per connection, for ``pandas.DataFrame``."""
-        return report.bound_rows(self)
+        return _rows(self)
 
     def to_json(self) -> str:
         """The rows and totals as JSON."""
-        return report.bound_json(self)
+        return _json(self)
 
     def __str__(self) -> str:
-        return report.render(self)
+        return render(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from report.bound_table(self, console, options)
+        yield from _table(self, console, options)
 
 
 def upper_bound(
-    analysis: Analysis,
+    findings: Findings,
     timesteps: int | None = None,
     *,
     max_spikes: MaxSpikes = None,
@@ -89,7 +87,7 @@ def upper_bound(
     """Bound the SynOps of one sample, whatever the input.
 
     Args:
-        analysis: of the model, with nothing unresolved.
+        findings: an analysis of the model, with nothing unresolved.
         timesteps: T; the example's if None.
         max_spikes: events per neuron and step, for all spiking nodes or by name; where it says
             nothing, a neuron's own cap holds.
@@ -99,19 +97,19 @@ def upper_bound(
         InputError: a number makes no sense, a source does not exist, or the analysis left
             something unresolved.
     """
-    if analysis.unresolved:
+    if findings.unresolved:
         raise InputError(
-            f"there is no bound for an analysis with {len(analysis.unresolved)} unresolved "
-            f"operations, the first of which is {analysis.unresolved[0]}."
+            f"there is no bound for an analysis with {len(findings.unresolved)} unresolved "
+            f"operations, the first of which is {findings.unresolved[0]}."
         )
-    steps = analysis.window.timesteps if timesteps is None else timesteps
+    steps = findings.window.timesteps if timesteps is None else timesteps
     if isinstance(steps, bool) or steps != int(steps) or steps < 1:
         raise InputError(f"timesteps must be a positive whole number, not {timesteps!r}.")
-    caps = _Caps(analysis, max_spikes, input_max_events, int(steps))
+    caps = _Caps(findings, max_spikes, input_max_events, int(steps))
     rows = []
-    for connection in analysis.connections:
+    for connection in findings.connections:
         most = max(caps.peaks[tap.node] for tap in connection.taps)
-        if analysis.options.events == "nonzero":
+        if findings.options.events == "nonzero":
             most = min(most, 1.0)
         total = connection.fanout.total
         rows.append(BoundRow(connection, most, most * steps * total if total else 0.0))
@@ -123,8 +121,8 @@ def upper_bound(
         math.inf,
         structural,
         caps.assumptions(),
-        analysis.options.dt,
-        type(analysis.model).__name__,
+        findings.options.dt,
+        findings.name,
     )
 
 
@@ -133,12 +131,12 @@ class _Caps:
 
     def __init__(
         self,
-        analysis: Analysis,
+        findings: Findings,
         max_spikes: MaxSpikes,
         input_max_events: float | None,
         steps: int,
     ) -> None:
-        self._names = analysis.connector.names
+        self._names = findings.connector.names
         self._given = max_spikes if isinstance(max_spikes, dict) else {}
         self._cap = None if isinstance(max_spikes, dict) else max_spikes
         self._input = 1.0 if input_max_events is None else input_max_events / steps
@@ -146,14 +144,14 @@ class _Caps:
         values = [*self._given.values(), self._cap or 0, self._input]
         if any(not value >= 0 for value in values):
             raise InputError(f"max_spikes and input_max_events must not be negative, not {values}.")
-        known = {s for c in analysis.connections for s in c.sources}
+        known = {s for c in findings.connections for s in c.sources}
         if missing := set(self._given) - known:
             raise InputError(
                 f"max_spikes names {sorted(missing)}, which are no sources of this model. "
                 f"Its sources are {sorted(known)}."
             )
         self.peaks: dict[fx.Node, float] = {}
-        for node, role in analysis.connector.signals.roles.items():
+        for node, role in findings.connector.signals.roles.items():
             if role.signal.kind == "events":
                 self.peaks[node] = self._peak(node, role)
 
@@ -193,3 +191,71 @@ class _Caps:
         if name in self._given:
             return self._given[name]
         return own if self._cap is None else min(own, self._cap)
+
+
+# -- as text --------------------------------------------------------------------------------------
+
+
+def _table(bound: Bound, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    """The upper-bound table."""
+    rows = [
+        {
+            "Source": row["Source"],
+            "Synapse": row["Synapse"],
+            "Neurons": number(row["Neurons"]),
+            "Synapses": number(row["Synapses"]),
+            "Events/step": number(row["Events per step"]),
+            "SynOps": number(row["SynOps"]),
+            "SynOps/s": number(row["SynOps/s"], 0),
+            "Share": "–" if row["Share"] is None else f"{row['Share']:.1%}",
+        }
+        for row in _rows(bound)
+    ]
+    per_second = bound.structural / (bound.timesteps * bound.dt / 1000)
+    total = {
+        "Source": "Total",
+        "SynOps": number(bound.total),
+        "SynOps/s": number(per_second, 0),
+    }
+    title = f"Upper bound of {bound.model}"
+    yield table(title, rows, total, ("Share", "Neurons", "Events/step"), console, options)
+    yield from notes(
+        [
+            f"Structural bound per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
+            f"with {', '.join(bound.assumptions)}."
+        ]
+    )
+
+
+def _rows(bound: Bound) -> list[dict[str, Any]]:
+    """See :meth:`fxsynops.Bound.to_rows`."""
+    seconds = bound.timesteps * bound.dt / 1000
+    finite = 0 < bound.structural < math.inf
+    return [
+        {
+            "Source": row.connection.source,
+            "Synapse": row.connection.synapse,
+            "Neurons": row.connection.neurons,
+            "Synapses": row.connection.fanout.total,
+            "Events per step": row.max_events,
+            "SynOps": row.structural,
+            "SynOps/s": row.structural / seconds,
+            "Share": row.structural / bound.structural if finite else None,
+        }
+        for row in bound.rows
+    ]
+
+
+def _json(bound: Bound) -> str:
+    """See :meth:`fxsynops.Bound.to_json`; what is unbounded is null."""
+    content = {
+        "kind": "bound",
+        "model": bound.model,
+        "timesteps": bound.timesteps,
+        "dt": bound.dt,
+        "structural": bound.structural,
+        "total": bound.total,
+        "assumptions": list(bound.assumptions),
+        "rows": _rows(bound),
+    }
+    return to_json(content)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxsynops.analysis import Analysis, Connection, analyze, analyze_inputs
+from fxsynops.analysis import Analysis, analyze, analyze_inputs
 from fxsynops.counts import Counts, Measured, Span
 from fxsynops.errors import CountError
+from fxsynops.findings import Connection, Findings
 from fxsynops.inputs import Inputs, Window
 from fxsynops.replay import Replay, Tally
 from fxsynops.site import Mode
@@ -78,7 +79,7 @@ class SynOpsCounter(nn.Module):
         self.analysis = analysis
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
         self._replays[self._key(analysis.example)] = [Replay(analysis)]
-        self._last: tuple[Analysis, Tally] | None = None
+        self._last: tuple[Findings, Tally] | None = None
         self._span = Span()
         self.clear()
         self._register_state_dict_hook(_without_prefix)
@@ -103,7 +104,7 @@ class SynOpsCounter(nn.Module):
             self._commit(replay.analysis, tally, window)
         return output
 
-    def _commit(self, analysis: Analysis, tally: Tally, window: Window) -> None:
+    def _commit(self, analysis: Findings, tally: Tally, window: Window) -> None:
         self._last = (analysis, tally)
         key = tuple(map(_row_key, analysis.connections))
         if key not in self._totals:
@@ -171,7 +172,7 @@ class SynOpsCounter(nn.Module):
         self._totals: dict[Any, _Total] = {}
         self._span = Span()
 
-    def _last_tally(self) -> tuple[Analysis, Tally]:
+    def _last_tally(self) -> tuple[Findings, Tally]:
         if self._last is None:
             raise CountError("nothing has been counted yet: call the counter on an input first.")
         return self._last

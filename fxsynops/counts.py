@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fxsynops import report
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
 from fxsynops.errors import CountError
+from fxsynops.findings import Connection, Findings
 from fxsynops.inputs import Window
 from fxsynops.reduction import EXACT_BELOW
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-    from fxsynops.analysis import Analysis, Connection
+from fxsynops.report import notes, number, render, table, to_json, whole
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Counts:
     weights: str = "all"
 
     @classmethod
-    def of(cls, analysis: Analysis, measured: list[Measured], span: Span) -> Counts:
+    def of(cls, findings: Findings, measured: list[Measured], span: Span) -> Counts:
         """Counts from raw sums.
 
         Raises:
@@ -105,33 +104,33 @@ class Counts:
                     f"'{row.connection.synapse}'), so its SynOps are not a number. Look for the "
                     "NaN in its input (torch.autograd.set_detect_anomaly), then counter.clear()."
                 )
-        seconds = span.sample_steps * analysis.options.dt / 1000
+        seconds = span.sample_steps * findings.options.dt / 1000
         rows = tuple(_row(row, span, seconds) for row in measured)
         return cls(
             rows,
-            _whole(math.fsum(row.synops for row in measured)),
+            whole(math.fsum(row.synops for row in measured)),
             span.samples,
             span.timesteps,
-            analysis.options.dt,
+            findings.options.dt,
             all(row.largest < EXACT_BELOW for row in measured),
-            type(analysis.model).__name__,
-            analysis.options.events,
-            analysis.options.weights,
+            findings.name,
+            findings.options.events,
+            findings.options.weights,
         )
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per connection, for ``pandas.DataFrame``, with the how-to's columns."""
-        return report.counts_rows(self)
+        return _rows(self)
 
     def to_json(self) -> str:
         """The rows and totals as JSON."""
-        return report.counts_json(self)
+        return _json(self)
 
     def __str__(self) -> str:
-        return report.render(self)
+        return render(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from report.counts_table(self, console, options)
+        yield from _table(self, console, options)
 
 
 def _row(row: Measured, span: Span, seconds: float) -> Row:
@@ -139,13 +138,85 @@ def _row(row: Measured, span: Span, seconds: float) -> Row:
     places = row.connection.neurons * span.sample_steps
     return Row(
         row.connection,
-        _whole(row.events),
-        _whole(row.synops),
-        None if nominal is None else _whole(row.events * nominal),
+        whole(row.events),
+        whole(row.synops),
+        None if nominal is None else whole(row.events * nominal),
         row.events / places if places else 0.0,
         row.synops / seconds if seconds else 0.0,
     )
 
 
-def _whole(value: float) -> Any:
-    return int(value) if float(value).is_integer() else value
+# -- as text --------------------------------------------------------------------------------------
+
+
+def _table(counts: Counts, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    """The SynOps table, with the columns of the sinabs how-to."""
+    rows = [
+        {
+            "Layer": row["Layer"],
+            "Source": row["Source"],
+            "In": number(row["In"]),
+            "Fanout_Prev": number(row["Fanout_Prev"], 1),
+            "SynOps": number(row["SynOps"]),
+            "N. timesteps": number(row["N. timesteps"]),
+            "Time window (ms)": number(row["Time window (ms)"]),
+            "SynOps/s": number(row["SynOps/s"], 0),
+            "SynOps (nominal)": number(row["SynOps (nominal)"]),
+            "Rate": f"{row['Rate']:.4f}",
+        }
+        for row in _rows(counts)
+    ]
+    per_second = sum(row.per_second for row in counts.rows)
+    total = {
+        "Layer": "Total",
+        "SynOps": number(counts.total),
+        "SynOps/s": number(per_second, 0),
+    }
+    optional = ("Time window (ms)", "N. timesteps", "SynOps (nominal)", "Fanout_Prev", "SynOps/s")
+    yield table(f"SynOps of {counts.model}", rows, total, optional, console, options)
+    per_sample = counts.total / counts.samples if counts.samples else 0
+    lines = [
+        f"{counts.samples:,} samples of {number(counts.timesteps)} steps of {counts.dt:g} ms, "
+        f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
+        f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
+        f'weights="{counts.weights}").'
+    ]
+    if not counts.exact:
+        lines.append("Inexact: a block of events added up to 2**24 or more.")
+    yield from notes(lines)
+
+
+def _rows(counts: Counts) -> list[dict[str, Any]]:
+    """See :meth:`fxsynops.Counts.to_rows`."""
+    return [
+        {
+            "Layer": row.connection.synapse,
+            "Source": row.connection.source,
+            "In": row.events,
+            "Fanout_Prev": row.connection.fanout.nominal,
+            "SynOps": row.synops,
+            "N. timesteps": counts.timesteps,
+            "Time window (ms)": counts.timesteps * counts.dt,
+            "SynOps/s": row.per_second,
+            "SynOps (nominal)": row.nominal,
+            "Rate": row.rate,
+        }
+        for row in counts.rows
+    ]
+
+
+def _json(counts: Counts) -> str:
+    """See :meth:`fxsynops.Counts.to_json`."""
+    content = {
+        "kind": "counts",
+        "model": counts.model,
+        "events": counts.events,
+        "weights": counts.weights,
+        "samples": counts.samples,
+        "timesteps": counts.timesteps,
+        "dt": counts.dt,
+        "exact": counts.exact,
+        "total": counts.total,
+        "rows": _rows(counts),
+    }
+    return to_json(content)

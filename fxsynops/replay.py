@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from fxsynops.analysis import Analysis
 from fxsynops.connect import SynapseCalls, Tap, input_of, synapse_call, weight_of
+from fxsynops.findings import Findings
 from fxsynops.operations.registry import Scale
 from fxsynops.operations.synapses import probe
 from fxsynops.reduction import sum_events
@@ -67,7 +67,7 @@ class Replay(fx.Interpreter):
         analysis: of the model.
     """
 
-    def __init__(self, analysis: Analysis) -> None:
+    def __init__(self, analysis: Findings) -> None:
         super().__init__(analysis.model, graph=analysis.trace.graph)
         self.analysis = analysis
         self.submodules = analysis.trace.modules
@@ -195,7 +195,7 @@ class Replay(fx.Interpreter):
 class _Sparse:
     """One synapse of which only nonzero weights count: its maps follow its weights."""
 
-    analysis: Analysis
+    analysis: Findings
     synapse: SynapseCalls
     weights: dict[fx.Node, fx.Node]  # of each call
     rows: set[int]
@@ -223,7 +223,7 @@ class _Sparse:
                     stop.maps[k] = maps.get(node, zero).to(stop.maps[k].device) / tap.repeats
 
 
-def _sparse(analysis: Analysis, stops: dict[fx.Node, _Stop]) -> list[_Sparse]:
+def _sparse(analysis: Findings, stops: dict[fx.Node, _Stop]) -> list[_Sparse]:
     """The synapses with weights that may be zero; widens ``stops`` to all maps they may have."""
     connector = analysis.connector
     found = []

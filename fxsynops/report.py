@@ -1,4 +1,4 @@
-"""Tables: what is found and counted, as rich tables, rows of plain values, and JSON."""
+"""Tables of results: rich in a terminal, plain text elsewhere, JSON for files."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from fxsynops.analysis import Analysis
-    from fxsynops.bound import Bound
-    from fxsynops.counts import Counts
 
 _PLAIN_WIDTH = 200
 
@@ -41,7 +36,7 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _table(
+def table(
     title: str,
     rows: Sequence[dict[str, str]],
     footer: dict[str, str],
@@ -82,253 +77,19 @@ def _table(
 _TEXT_COLUMNS = ("Source", "Synapse", "Layer", "Kind")
 
 
-def _notes(lines: Iterable[str]) -> Iterator[RenderableType]:
+def notes(lines: Iterable[str]) -> Iterator[RenderableType]:
+    """Lines below a table."""
     for line in lines:
         yield Text(line, style="dim")
 
 
-# -- the analysis --------------------------------------------------------------------------------
+def whole(value: float) -> Any:
+    """A whole number as an ``int``, any other as it is."""
+    return int(value) if float(value).is_integer() else value
 
 
-def analysis_table(
-    analysis: Analysis, console: Console, options: ConsoleOptions
-) -> Iterator[RenderableType]:
-    """The fan-out table, and one of the analog synapses if there are any."""
-    rows = [
-        {
-            "Source": _source_label(c),
-            "Synapse": c.synapse,
-            "Kind": c.kind + (" *" if c.folded else ""),
-            "Neurons": number(c.neurons),
-            "min": number(c.fanout.min),
-            "mean": number(c.fanout.mean, 1),
-            "max": number(c.fanout.max),
-            "Nominal": number(c.fanout.nominal, 1),
-            "Synapses": number(c.fanout.total),
-        }
-        for c in analysis.connections
-    ]
-    total = {
-        "Source": "Total",
-        "Synapses": number(sum(c.fanout.total for c in analysis.connections)),
-    }
-    title = f"Fan-out of {type(analysis.model).__name__}"
-    yield _table(title, rows, total, ("Kind", "Nominal", "min"), console, options)
-    if analysis.dense:
-        dense = [
-            {"Synapse": row.synapse, "Kind": row.kind, "MACs": number(row.macs)}
-            for row in analysis.dense
-        ]
-        yield _table(
-            "Analog inputs: multiply-accumulates, not SynOps", dense, {}, (), console, options
-        )
-    yield from _notes(_analysis_notes(analysis))
-
-
-def _source_label(connection: Any) -> str:
-    if connection.measured_at == connection.source:
-        return connection.source
-    return f"{connection.source} at {connection.measured_at}"
-
-
-def _analysis_notes(analysis: Analysis) -> list[str]:
-    options = analysis.options
-    notes = [
-        "Neurons, synapses and MACs per sample and time step; fan-out per event "
-        f'(events="{options.events}", weights="{options.weights}").'
-    ]
-    if any(c.folded for c in analysis.connections):
-        notes.append("* a constant is added on the way, which chips fold into the next weights")
-    notes += [f"Unresolved, not counted: {row}" for row in analysis.unresolved]
-    notes += [f"Specialized on data: {branch}" for branch in analysis.specialized]
-    return notes
-
-
-def analysis_rows(analysis: Analysis) -> list[dict[str, Any]]:
-    """See :meth:`fxsynops.Analysis.to_rows`."""
-    return [
-        {
-            "Source": c.source,
-            "Synapse": c.synapse,
-            "Kind": c.kind,
-            "Measured at": c.measured_at,
-            "Neurons": c.neurons,
-            "Fan-out min": c.fanout.min,
-            "Fan-out mean": c.fanout.mean,
-            "Fan-out max": c.fanout.max,
-            "Nominal": c.fanout.nominal,
-            "Synapses": c.fanout.total,
-            "Folded": c.folded,
-        }
-        for c in analysis.connections
-    ]
-
-
-def analysis_json(analysis: Analysis) -> str:
-    """See :meth:`fxsynops.Analysis.to_json`."""
-    content = {
-        "kind": "analysis",
-        "model": type(analysis.model).__name__,
-        "events": analysis.options.events,
-        "weights": analysis.options.weights,
-        "samples": analysis.window.samples,
-        "timesteps": analysis.window.timesteps,
-        "dt": analysis.options.dt,
-        "connections": analysis_rows(analysis),
-        "dense": [
-            {"Synapse": row.synapse, "Kind": row.kind, "MACs": row.macs} for row in analysis.dense
-        ],
-        "unresolved": [str(row) for row in analysis.unresolved],
-        "specialized": list(analysis.specialized),
-    }
-    return json.dumps(content, indent=2)
-
-
-# -- counts --------------------------------------------------------------------------------------
-
-
-def counts_table(
-    counts: Counts, console: Console, options: ConsoleOptions
-) -> Iterator[RenderableType]:
-    """The SynOps table, with the columns of the sinabs how-to."""
-    rows = [
-        {
-            "Layer": row["Layer"],
-            "Source": row["Source"],
-            "In": number(row["In"]),
-            "Fanout_Prev": number(row["Fanout_Prev"], 1),
-            "SynOps": number(row["SynOps"]),
-            "N. timesteps": number(row["N. timesteps"]),
-            "Time window (ms)": number(row["Time window (ms)"]),
-            "SynOps/s": number(row["SynOps/s"], 0),
-            "SynOps (nominal)": number(row["SynOps (nominal)"]),
-            "Rate": f"{row['Rate']:.4f}",
-        }
-        for row in counts_rows(counts)
-    ]
-    per_second = sum(row.per_second for row in counts.rows)
-    total = {
-        "Layer": "Total",
-        "SynOps": number(counts.total),
-        "SynOps/s": number(per_second, 0),
-    }
-    optional = ("Time window (ms)", "N. timesteps", "SynOps (nominal)", "Fanout_Prev", "SynOps/s")
-    yield _table(f"SynOps of {counts.model}", rows, total, optional, console, options)
-    per_sample = counts.total / counts.samples if counts.samples else 0
-    notes = [
-        f"{counts.samples:,} samples of {number(counts.timesteps)} steps of {counts.dt:g} ms, "
-        f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
-        f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
-        f'weights="{counts.weights}").'
-    ]
-    if not counts.exact:
-        notes.append("Inexact: a block of events added up to 2**24 or more.")
-    yield from _notes(notes)
-
-
-def counts_rows(counts: Counts) -> list[dict[str, Any]]:
-    """See :meth:`fxsynops.Counts.to_rows`."""
-    return [
-        {
-            "Layer": row.connection.synapse,
-            "Source": row.connection.source,
-            "In": row.events,
-            "Fanout_Prev": row.connection.fanout.nominal,
-            "SynOps": row.synops,
-            "N. timesteps": counts.timesteps,
-            "Time window (ms)": counts.timesteps * counts.dt,
-            "SynOps/s": row.per_second,
-            "SynOps (nominal)": row.nominal,
-            "Rate": row.rate,
-        }
-        for row in counts.rows
-    ]
-
-
-def counts_json(counts: Counts) -> str:
-    """See :meth:`fxsynops.Counts.to_json`."""
-    content = {
-        "kind": "counts",
-        "model": counts.model,
-        "events": counts.events,
-        "weights": counts.weights,
-        "samples": counts.samples,
-        "timesteps": counts.timesteps,
-        "dt": counts.dt,
-        "exact": counts.exact,
-        "total": counts.total,
-        "rows": counts_rows(counts),
-    }
-    return json.dumps(content, indent=2)
-
-
-# -- bounds --------------------------------------------------------------------------------------
-
-
-def bound_table(
-    bound: Bound, console: Console, options: ConsoleOptions
-) -> Iterator[RenderableType]:
-    """The upper-bound table."""
-    rows = [
-        {
-            "Source": row["Source"],
-            "Synapse": row["Synapse"],
-            "Neurons": number(row["Neurons"]),
-            "Synapses": number(row["Synapses"]),
-            "Events/step": number(row["Events per step"]),
-            "SynOps": number(row["SynOps"]),
-            "SynOps/s": number(row["SynOps/s"], 0),
-            "Share": "–" if row["Share"] is None else f"{row['Share']:.1%}",
-        }
-        for row in bound_rows(bound)
-    ]
-    per_second = bound.structural / (bound.timesteps * bound.dt / 1000)
-    total = {
-        "Source": "Total",
-        "SynOps": number(bound.total),
-        "SynOps/s": number(per_second, 0),
-    }
-    title = f"Upper bound of {bound.model}"
-    yield _table(title, rows, total, ("Share", "Neurons", "Events/step"), console, options)
-    yield from _notes(
-        [
-            f"Structural bound per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
-            f"with {', '.join(bound.assumptions)}."
-        ]
-    )
-
-
-def bound_rows(bound: Bound) -> list[dict[str, Any]]:
-    """See :meth:`fxsynops.Bound.to_rows`."""
-    seconds = bound.timesteps * bound.dt / 1000
-    finite = 0 < bound.structural < math.inf
-    return [
-        {
-            "Source": row.connection.source,
-            "Synapse": row.connection.synapse,
-            "Neurons": row.connection.neurons,
-            "Synapses": row.connection.fanout.total,
-            "Events per step": row.max_events,
-            "SynOps": row.structural,
-            "SynOps/s": row.structural / seconds,
-            "Share": row.structural / bound.structural if finite else None,
-        }
-        for row in bound.rows
-    ]
-
-
-def bound_json(bound: Bound) -> str:
-    """See :meth:`fxsynops.Bound.to_json`; what is unbounded is null."""
-    content = {
-        "kind": "bound",
-        "model": bound.model,
-        "timesteps": bound.timesteps,
-        "dt": bound.dt,
-        "structural": bound.structural,
-        "total": bound.total,
-        "assumptions": list(bound.assumptions),
-        "rows": bound_rows(bound),
-    }
+def to_json(content: dict[str, Any]) -> str:
+    """JSON, in which what is infinite is null."""
     return json.dumps(_finite(content), indent=2)
 
 

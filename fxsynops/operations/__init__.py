@@ -1,14 +1,13 @@
 """The registry of operations, filled: one file per kind of entry."""
 
 from fxsynops.operations import gates, routing, synapses
+from fxsynops.operations.register import register_routing, register_synapse
 from fxsynops.operations.registry import (
     Call,
     Kind,
     Operation,
     Synapse,
     operations,
-    register_routing,
-    register_synapse,
 )
 
 __all__ = [
