@@ -157,6 +157,10 @@ def analyze(
         >>> [(c.source, c.synapse, c.fanout.total) for c in analysis.connections]
         [('input', '0', 1296), ('1', '3', 1440)]
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"analyze takes an nn.Module, not {model!r}.")
+    if not isinstance(input_events, bool | list | tuple):
+        raise InputError(f"input_events is a bool, or one per tensor, not {input_events!r}.")
     options = Options(
         Layout(layout, batch_size, timesteps),
         _positive("dt", dt),
@@ -289,7 +293,7 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
 
 
 def _positive(name: str, value: float) -> float:
-    if not value > 0:
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InputError(f"{name} must be positive, not {value!r}.")
     return float(value)
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from fxsynops.analysis import Analysis, analyze, analyze_inputs
 from fxsynops.counts import Counts, Measured, Span
 from fxsynops.errors import CountError
-from fxsynops.findings import Connection, Findings
-from fxsynops.inputs import Inputs, Window
+from fxsynops.findings import Connection, Findings, Options
+from fxsynops.inputs import Inputs, Window, check_devices
 from fxsynops.replay import Replay, Tally
-from fxsynops.site import Mode
+from fxsynops.site import Mode, main_device
 
 _MAX_TRACES = 16
 
@@ -49,7 +49,6 @@ class SynOpsCounter(nn.Module):
 
     Attributes:
         model: the model.
-        analysis: the analysis of the example.
 
     Example:
         >>> import torch, fxsynops
@@ -60,6 +59,8 @@ class SynOpsCounter(nn.Module):
         >>> int(counter.per_synapse["0"])  # 2 samples x 5 steps x 4 events x fan-out 3
         120
     """
+
+    _analysis: Analysis | None
 
     def __init__(self, model: nn.Module, example: Any, **options: Any) -> None:
         super().__init__()
@@ -74,11 +75,16 @@ class SynOpsCounter(nn.Module):
         return counter
 
     def _start(self, analysis: Analysis) -> None:
-        self.model = analysis.model
-        self.training = analysis.model.training
-        self.analysis = analysis
-        self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
+        self._begin(analysis.model, analysis.example, analysis.options)
+        self._analysis = analysis
         self._replays[self._key(analysis.example)] = [Replay(analysis)]
+
+    def _begin(self, model: nn.Module, example: Inputs, options: Options) -> None:
+        self.model = model
+        self.training = model.training
+        self._example, self._options = example, options
+        self._analysis = None
+        self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
         self._last: tuple[Findings, Tally] | None = None
         self._span = Span()
         self.clear()
@@ -94,10 +100,9 @@ class SynOpsCounter(nn.Module):
             InputError: another number or size of inputs than analyzed. Other numbers of samples
                 and time steps are fine, and so are other modes, dtypes and devices.
         """
-        options, example = self.analysis.options, self.analysis.example
         inputs = Inputs.bind(self.model, args, kwargs)
-        options.layout.check_same_sample(inputs, example)
-        window = options.layout.window(inputs)
+        self._options.layout.check_same_sample(inputs, self._example)
+        window = self._options.layout.window(inputs)
         replay = self._replay_for(inputs)
         output, tally = replay.count(inputs.values)
         if torch._C._current_graph_task_id() == -1:  # else a checkpoint's recomputation
@@ -120,7 +125,10 @@ class SynOpsCounter(nn.Module):
         for replay in candidates:
             if replay.analysis.trace.holds():
                 return replay
-        replay = Replay(analyze_inputs(self.model, inputs, self.analysis.options))
+        check_devices(self.model, inputs)
+        analysis = analyze_inputs(self.model, inputs, self._options)
+        self._analysis = self._analysis or analysis
+        replay = Replay(analysis)
         candidates.insert(0, replay)
         del candidates[_MAX_TRACES:]
         while len(self._replays) > _MAX_TRACES:
@@ -129,11 +137,17 @@ class SynOpsCounter(nn.Module):
 
     def _key(self, inputs: Inputs) -> Any:
         """What a trace is valid for, beside its own conditions."""
-        trace = self.analysis.trace
-        training = tuple(module.training for module in trace.modules.values())
-        return inputs.key(), training, Mode.now(trace.mode.device).autocast
+        training = tuple(module.training for module in self.model.modules())
+        return inputs.key(), training, Mode.now(main_device(self.model))
 
     # -- counts ----------------------------------------------------------------------------------
+
+    @property
+    def analysis(self) -> Analysis:
+        """The analysis of the example (of a copied counter: of its first input)."""
+        if self._analysis is None:
+            self._analysis = analyze_inputs(self.model, self._example, self._options)
+        return self._analysis
 
     @property
     def synops(self) -> Tensor:
@@ -187,9 +201,8 @@ class SynOpsCounter(nn.Module):
     # -- copies ----------------------------------------------------------------------------------
 
     def __reduce__(self) -> Any:
-        """Copies and pickles hold the model; its graph is recorded again."""
-        state = (self.model, self.analysis.example, self.analysis.options)
-        return _rebuild, (type(self), *state)
+        """Copies and pickles hold the model, and start to count anew."""
+        return _rebuild, (type(self), self.model, self._example, self._options)
 
     def extra_repr(self) -> str:
         """How many connections are counted."""
@@ -202,7 +215,10 @@ def _row_key(connection: Connection) -> tuple[str, str, str]:
 
 
 def _rebuild(cls: type[SynOpsCounter], model: nn.Module, example: Inputs, options: Any) -> Any:
-    return cls.of(analyze_inputs(model, example, options))
+    counter = cls.__new__(cls)
+    nn.Module.__init__(counter)
+    counter._begin(model, example, options)
+    return counter
 
 
 def _without_prefix(
@@ -217,11 +233,12 @@ def _without_prefix(
 
 def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """… and loads them."""
-    own = {name for name, _ in module.named_parameters()} | {n for n, _ in module.named_buffers()}
-    for key in [k for k in state if k.startswith(prefix) and k[len(prefix) :] not in own]:
-        state[f"{prefix}model.{key[len(prefix) :]}"] = state.pop(key)
+    _rename(state, prefix, prefix + "model.")
 
 
 def _rename(mapping: dict[str, Any], old: str, new: str) -> None:
-    for key in [k for k in mapping if k.startswith(old)]:
-        mapping[new + key[len(old) :]] = mapping.pop(key)
+    """Give all keys that begin with ``old`` another beginning, in their order."""
+    items = list(mapping.items())
+    mapping.clear()
+    for key, value in items:
+        mapping[new + key[len(old) :] if key.startswith(old) else key] = value

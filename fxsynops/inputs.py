@@ -78,7 +78,8 @@ class Inputs:
     def key(self) -> Any:
         """What a trace specializes on: shapes, dtypes, devices, and plain Python values."""
         leaves, structure = pytree.tree_flatten((self.args, self.kwargs))
-        return structure, tuple(fingerprint(leaf) for leaf in leaves)
+        strides = tuple(leaf.stride() for leaf in leaves if isinstance(leaf, Tensor))
+        return structure, strides, tuple(fingerprint(leaf) for leaf in leaves)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Layout:
             raise InputError(f"layout {self.axes!r} is none of {', '.join(map(repr, LAYOUTS))}.")
         for name in ("batch_size", "timesteps"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
+            if value is not None and (not isinstance(value, int) or value is True or value < 1):
                 raise InputError(f"{name} must be a positive whole number, not {value!r}.")
         if self.axes in ("(NT)", "(TN)") and not (self.batch_size or self.timesteps):
             raise InputError(
@@ -132,6 +133,8 @@ class Layout:
             ("", None),
         )
         if shape is None:
+            if next(inputs.tensors(), None) is None:
+                raise InputError("the example holds no tensor; pass tensors (torch.as_tensor).")
             if self.leading:
                 raise InputError(
                     f"no input has the {self.leading} leading axes of layout {self.axes!r}. "

@@ -28,7 +28,7 @@ from fxsynops import replayed, watch
 from fxsynops.errors import FxSynopsError, TraceError
 from fxsynops.inputs import Inputs
 from fxsynops.replayed import getitem
-from fxsynops.site import Mode, Site, TensorSpec, site_below, site_of
+from fxsynops.site import Mode, Site, TensorSpec, main_device, site_below, site_of
 from fxsynops.state import Borrowed, Change, Place, python_random_state
 
 # Calls that return plain values and read no data. Any other plain value is a branch on data.
@@ -37,7 +37,11 @@ _METADATA = frozenset(
     is_complex is_signed element_size get_device type is_same_size data_ptr untyped_storage storage
     is_pinned is_shared is_inference is_set_to result_type can_cast is_tensor __len__ __hash__
     __repr__ __format__ __str__ __dir__ has_names _is_view dim_order is_coalesced is_conj is_neg
-    __get__ __reduce_ex__ _typed_storage __deepcopy__ broadcast_shapes is_storage""".split()
+    __get__ _typed_storage broadcast_shapes is_storage register_hook""".split()
+)
+# Calls whose result's size depends on data.
+_SIZED_BY_DATA = frozenset(
+    "nonzero argwhere unique unique_consecutive masked_select repeat_interleave bincount".split()
 )
 
 
@@ -69,21 +73,19 @@ class Recorder(TorchFunctionMode):
         self._borrowed = borrowed
         self._whole = whole
         self._paths = {module: name for name, module in borrowed.modules.items()}
+        self._own = {id(p) for p in model.parameters()}  # those of scripted modules stay in place
         self._inner = {part for m in self._paths if whole(m) for part in m.modules()}
         self._nodes: Any = WeakIdKeyDictionary()
         self._by_storage: dict[int, list[ReferenceType[Tensor]]] = defaultdict(list)
         self._compiled: list[Any] = []  # results of compiled code, kept for their memory's sake
         self._hidden: set[int] = set()  # memory that was first used inside of something whole
-        self._attributes: dict[tuple[int, str], Place] = {}
+        self._attributes: dict[tuple[int, Any], Place] = {}
         self._versions: dict[str, tuple[Tensor, int]] = {}
         self._stack: list[str] = [""]
         self._last_call: dict[nn.Module, fx.Node] = {}
         self._specs: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
-        self._device = next(
-            (p.device.type for p in model.parameters() if p.device.type != "meta"), "cpu"
-        )
-        with torch.inference_mode(False), torch.enable_grad():
-            self.mode = Mode.now(self._device)
+        self._device = main_device(model)
+        self.mode = Mode.now(self._device)
         self._random = python_random_state()
 
     # -- the run ---------------------------------------------------------------------------------
@@ -97,14 +99,14 @@ class Recorder(TorchFunctionMode):
         for name, value in zip(inputs.names, inputs.values, strict=True):
             self.bind(value, self._node("placeholder", name, (), {}, name))
         with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            # No backward follows, so nothing needs to be kept for one.
-            hooks = torch.autograd.graph.saved_tensors_hooks(lambda _: None, _no_backward)
-            stack.enter_context(hooks)
+            if not any(isinstance(m, torch.jit.ScriptModule) for m in self._paths):
+                # No backward follows, so nothing needs to be kept for one.
+                hooks = torch.autograd.graph.saved_tensors_hooks(lambda _: None, _no_backward)
+                stack.enter_context(hooks)
             stack.enter_context(watch.module_calls(self._paths, self._wrapper))
             stack.enter_context(watch.attributes(self))
             stack.enter_context(watch.autograd_functions(self))
+            stack.enter_context(watch.seeding(self))
             stack.enter_context(watch.compiled_code(self))
             stack.enter_context(self)
             self.quiet = False
@@ -117,9 +119,7 @@ class Recorder(TorchFunctionMode):
             finally:
                 self.quiet = True
         self._check_random()
-        for change in self._borrowed.changes(self._whole):
-            self._write_back(change)
-            self.stateful.add(change.place.name)
+        self._write_back()
         self.stateful |= {k for k, (t, version) in self._versions.items() if t._version != version}
         self._node("output", "output", (self._output(output),), {})
 
@@ -182,12 +182,14 @@ class Recorder(TorchFunctionMode):
                 func = torch.clone
             if func is Tensor.__setitem__:
                 func = replayed.setitem
-            args, kwargs = self._args(args), self._args(kwargs)
-            node = self._node("call_function", func, args, kwargs, name, mode)
+            nodes = self._args(args), self._args(kwargs)
+            node = self._node("call_function", func, *nodes, name, mode)
             if function:
                 node.meta["function"] = function
                 node.meta["whole_numbers"] = all(map(_is_whole, produced))
             self.bind(tensors[0] if func is replayed.setitem else result, node)
+            if name in _SIZED_BY_DATA or any(t.dtype == torch.bool for t in _indices(func, args)):
+                self._check_sizes(produced)
             if isinstance(func, torch._ops.OpOverload):
                 self._compiled.append(result)
             self._note_writes(written, produced, node)
@@ -203,9 +205,11 @@ class Recorder(TorchFunctionMode):
             tensors = list(_tensors((args, kwargs)))
             versions = [t._version for t in tensors]
             nodes = self._args(args), self._args(kwargs)
-            result = forward(*args, **kwargs)
-            self._random = python_random_state()
             module = self._borrowed.modules[path]
+            self._write_back(module)
+            result = forward(*args, **kwargs)
+            self._borrowed.settle(module)
+            self._random = python_random_state()
             if direct:
                 target, nodes = replayed.forward_of, ((module, *nodes[0]), nodes[1])
                 node = self._node("call_function", target, *nodes, path or "forward", mode)
@@ -227,19 +231,36 @@ class Recorder(TorchFunctionMode):
         """Python has read ``module.name``: the trace holds only while it stays what it is."""
         if module not in self._paths:
             return
-        if module not in self._inner:
-            if name in module.__dict__:
-                place = Place(module.__dict__, (name,), f"{self._paths[module]}.{name}".strip("."))
-                self._attributes.setdefault((id(module), name), place)
-            return
-        with self._quietly():  # the state of a module kept whole: as it is now
-            if isinstance(value, Tensor) and not self._known(value):
-                inside = name if name in module.__dict__ else ("_buffers", name)
-                path = inside if isinstance(inside, tuple) else (inside,)
+        with self._quietly():
+            if not isinstance(value, Tensor):
+                self._note_plain(module, name, value)
+            elif module not in self._inner:
+                if name in module.__dict__:
+                    self._condition(module, name)
+                self._known(value)
+            elif not self._known(value):  # the state of a module kept whole: as it is now
+                path = (name,) if name in module.__dict__ else ("_buffers", name)
                 place = Place(module.__dict__, path, f"{self._paths[module]}.{name}")
                 after = tuple(n for m, n in self._last_call.items() if module in set(m.modules()))
                 node = self._node("call_function", replayed.read_state, (place, *after), {}, name)
                 self.bind(value, node)
+
+    def _note_plain(self, module: nn.Module, name: str, value: Any) -> None:
+        called = any(module in set(m.modules()) for m in self._last_call)
+        if called and self._borrowed.differs(module, name, value):
+            raise TraceError(
+                f"'{self._paths[module]}.{name}' is read after a call that changes it "
+                f"{self._site()}; the recorded graph would repeat {value!r} forever. Read it "
+                "before the call, or keep the module that reads it whole (spiking=[ItsType])."
+            )
+        if name in module.__dict__ or value is watch.MISSING:
+            self._condition(module, name)
+        if value is None or value is watch.MISSING:
+            self._condition(module, "_buffers", name)
+
+    def _condition(self, module: nn.Module, *path: str) -> None:
+        name = ".".join(part for part in (self._paths[module], path[-1]) if part)
+        self._attributes.setdefault((id(module), path), Place(module.__dict__, path, name))
 
     def note_hidden(self, result: Any, args: Any) -> None:
         """Remember memory that first appears inside of something whole."""
@@ -269,6 +290,16 @@ class Recorder(TorchFunctionMode):
         where = site.where or str(site)
         self.branches.append(f"{where}: {name.strip('_')}() was {result!r}"[:200])
         self._node("call_function", replayed.check_branch, (func, self._args(args), result, where))
+
+    def _check_sizes(self, results: list[Tensor]) -> None:
+        """The size of these tensors depends on data: each replay checks it."""
+        site = self._site()
+        where = site.where or str(site)
+        for tensor in results:
+            size = tuple(tensor.shape)
+            self.branches.append(f"{where}: a size was {size}")
+            call = (replayed.size_of, (self._nodes[tensor],), size, where)
+            self._node("call_function", replayed.check_branch, call)
 
     # -- nodes and values ------------------------------------------------------------------------
 
@@ -316,7 +347,7 @@ class Recorder(TorchFunctionMode):
 
     def _node_of(self, tensor: Tensor) -> fx.Node:
         if not self._known(tensor):
-            if isinstance(tensor, nn.Parameter):
+            if isinstance(tensor, nn.Parameter) and id(tensor) not in self._own:
                 raise TraceError(
                     f"a parameter that is not the model's is used {self._site()}. Register it (or "
                     "the module that owns it) before the analysis; if the forward makes it at its "
@@ -395,7 +426,23 @@ class Recorder(TorchFunctionMode):
 
     def _built(self, value: Any) -> Any:
         """An object that holds tensors, built by a node; any other value as it is."""
-        if not is_dataclass(value) or next(_tensors(value), None) is None:
+        if isinstance(value, torch.Generator) and value not in self._borrowed.generators:
+            raise TraceError(
+                f"a random generator that is not the model's is used {self._site()}, and the "
+                "recorded graph would draw other numbers from it. Keep it in an attribute."
+            )
+        if not is_dataclass(value) or isinstance(value, type):
+            held = getattr(value, "__dict__", None)
+            held = held.values() if isinstance(held, dict) else ()
+            known = isinstance(value, nn.Module | type)
+            if not known and any(isinstance(part, Tensor) for part in held):
+                raise TraceError(
+                    f"a {type(value).__name__} that holds tensors is passed or returned "
+                    f"{self._site()}; what is in it cannot be followed. Pass and return "
+                    "tensors, tuples, lists, dicts or dataclasses of them."
+                )
+            return value
+        if next(_tensors(value), None) is None:
             return value
         content = {f.name: self._args(getattr(value, f.name)) for f in fields(value)}
         return self._node("call_function", replayed.build, (type(value), content))
@@ -409,9 +456,18 @@ class Recorder(TorchFunctionMode):
             return {k: self._output(v) for k, v in value.items()}
         if type(value) in (tuple, list):
             return type(value)(self._output(v) for v in value)
+        if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+            parts = [self._output(v) for v in value]
+            return self._node("call_function", replayed.build, (type(value), parts))
         return self._args(value)
 
-    def _write_back(self, change: Change) -> None:
+    def _write_back(self, module: nn.Module | None = None) -> None:
+        """Do again what the forward did to the model (``None``), or to a module kept whole."""
+        for change in list(self._borrowed.changes(module)):
+            self._write(change)
+            self.stateful.add(change.place.name)
+
+    def _write(self, change: Change) -> None:
         place, value = change.place, change.value
         owner, _, key = place.name.rpartition(".")
         if place.path and place.path[0] in ("_parameters", "_modules"):
@@ -453,9 +509,17 @@ class Recorder(TorchFunctionMode):
         self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
         """The hooks are nodes; what they hand on is taken to be what they got."""
+        if module in self._borrowed.legacy:
+            raise TraceError(
+                f"module '{self._stack[-1]}' has a hook of register_backward_hook, which cannot be "
+                "replayed. Use register_full_backward_hook."
+            )
         call = (module, self._args(args), self._args(kwargs))
         before = self._node("call_function", replayed.before_call, call)
         self.bind((args, kwargs), before)
+        for name, (tensor, _) in self._versions.items():  # a hook may have computed it anew
+            if self.reads[name].root is module.__dict__:
+                self._nodes.pop(tensor, None)
         handed_on = self._args((args, kwargs))
         output = forward(*args, **kwargs)
         backward = self._node("call_function", getitem, (before, 2))
@@ -492,6 +556,11 @@ def _function_class(func: Any) -> Any:
     owner = getattr(func, "__self__", None)
     is_function = isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
     return owner if is_function else None
+
+
+def _indices(func: Any, args: tuple[Any, ...]) -> Iterator[Tensor]:
+    """The tensors in the index of ``x[index]``."""
+    return _tensors(args[1:]) if func is Tensor.__getitem__ else iter(())
 
 
 def _no_backward(_: Any) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.fx.node import map_arg
 
 from fxsynops.connect import SynapseCalls, Tap, input_of, synapse_call, weight_of
@@ -255,20 +256,17 @@ def _has_containers(node: fx.Node) -> bool:
 
 def _plain(value: Any) -> Any:
     """Python's own lists and dicts in place of fx's immutable ones."""
-    if isinstance(value, list):
+    if isinstance(value, immutable_list):
         return [_plain(v) for v in value]
-    if isinstance(value, dict):
+    if isinstance(value, immutable_dict):
         return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, tuple):
-        parts = [_plain(v) for v in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
+    return tuple(_plain(v) for v in value) if type(value) is tuple else value
 
 
 @contextmanager
 def _under(mode: Mode, ambient: Mode) -> Iterator[None]:
     """The gradient and autocast mode of a node, where it differs from the whole forward's."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and mode.grad):
+    with torch.set_grad_enabled(mode.grad):
         if mode.autocast == ambient.autocast:
             yield
             return

@@ -6,6 +6,7 @@ on tensors: write into one, call hooks, branch on a value, keep state in an attr
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,11 @@ from fxsynops.state import Change, Place
 def getitem(value: Any, key: Any) -> Any:
     """Return ``value[key]`` of a tuple, list or dict that a call returned."""
     return value[key]
+
+
+def size_of(tensor: Tensor) -> tuple[int, ...]:
+    """Shape, as a plain tuple."""
+    return tuple(tensor.shape)
 
 
 def read_state(place: Place, *after: Any) -> Any:
@@ -116,8 +122,13 @@ def change_state(change: Change, value: Any) -> None:
         change.place.set(value)
 
 
-def build(kind: type, content: Any) -> Any:
+def build(kind: Any, content: Any) -> Any:
     """An object of a forward's output that is no tuple, list or dict of tensors itself."""
-    if isinstance(content, dict) and not issubclass(kind, dict):
-        return kind(**content)
+    if hasattr(kind, "__dataclass_fields__") and not issubclass(kind, dict):
+        value: Any = kind.__new__(kind)
+        for name, part in content.items():
+            object.__setattr__(value, name, part)
+        return value
+    if issubclass(kind, defaultdict):
+        return defaultdict(None, content)
     return kind(content)

@@ -55,6 +55,12 @@ class Mode:
         return cls(torch.is_grad_enabled(), autocast, device)
 
 
+def main_device(model: torch.nn.Module) -> str:
+    """The type of device that a model runs on, for its autocast mode."""
+    devices = (p.device.type for p in model.parameters())
+    return next((device for device in devices if device != "meta"), "cpu")
+
+
 def site_below(bottom: CodeType, module: str) -> Site:
     """Where the code that runs now was called from, down to the frame that runs ``bottom``."""
     code = None

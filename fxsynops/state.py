@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -99,7 +100,7 @@ class Change:
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling ``module`` runs any user hook, its own or a global one."""
     state = module.__dict__
-    return any(state[name] for name in _HOOKS) or any(
+    return any(state.get(name) for name in _HOOKS) or any(
         getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS
     )
 
@@ -164,6 +165,8 @@ class Borrowed:
         modules: every module by its path, also those in plain lists and dicts.
         places: for each tensor that stands in for one of the model's, by ``id``, its place.
         hooked: the modules on which users have put hooks.
+        generators: torch's random generators in the model's attributes.
+        legacy: the modules with backward hooks of the old kind.
     """
 
     model: nn.Module
@@ -174,7 +177,8 @@ class Borrowed:
     _lent: list[Any] = field(default_factory=list)
     _clones: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _seen: set[int] = field(default_factory=set)
-    _generators: list[torch.Generator] = field(default_factory=list)
+    generators: list[torch.Generator] = field(default_factory=list)
+    legacy: set[nn.Module] = field(default_factory=set)
     _global_hooks: dict[str, dict[Any, Any]] = field(default_factory=dict)
     _random: _RandomStates | None = None
 
@@ -183,7 +187,7 @@ class Borrowed:
             self.modules.update(self.model.named_modules())
             for name, module in list(self.modules.items()):
                 self._visit_module(module, name)
-            self._random = _RandomStates.save(self._generators)
+            self._random = _RandomStates.save(self.generators)
             for name in _GLOBAL_HOOKS:
                 hooks = getattr(nn.modules.module, name)
                 self._global_hooks[name] = dict(hooks)
@@ -202,13 +206,37 @@ class Borrowed:
     ) -> None:
         self._put_back()
 
-    def changes(self, whole: Callable[[nn.Module], bool]) -> Iterator[Change]:
-        """What the forward changed, except inside of modules that are kept ``whole``."""
-        inside = {
-            id(part.__dict__) for m in self.modules.values() if whole(m) for part in m.modules()
-        }
+    def differs(self, module: nn.Module, name: str, value: Any) -> bool:
+        """Whether an attribute that is now ``value`` was something else at the start."""
+        for container, before, place in self._saved:
+            if container is module.__dict__ and not place.path:
+                return not isinstance(value, dict | list) and not _same(value, before.get(name))
+        return False
+
+    def settle(self, module: nn.Module) -> None:
+        """What ``module`` and its parts hold now is their own doing: no change to be repeated."""
+        roots = {id(part.__dict__) for part in module.modules()}
+        for i, (container, _, place) in enumerate(self._saved):
+            if id(place.root) in roots:
+                self._lent[i] = _copy(container)
+
+    def changes(self, module: nn.Module | None = None) -> Iterator[Change]:
+        """What was changed since the start, or since it was settled (in ``module``, or anywhere).
+
+        Raises:
+            TraceError: something changed that cannot be changed again, like a set.
+        """
+        roots = None if module is None else {id(part.__dict__) for part in module.modules()}
         for (container, _, place), before in zip(self._saved, self._lent, strict=True):
-            if id(place.root) in inside:
+            if roots is not None and id(place.root) not in roots:
+                continue
+            if not isinstance(container, list | dict):
+                if _copy(container) != before:
+                    raise TraceError(
+                        f"the forward changes '{place.name}', a {type(container).__name__}, which "
+                        "a replay cannot keep up to date. Keep tensors, numbers, lists or dicts in "
+                        "attributes, and draw random numbers with torch."
+                    )
                 continue
             if isinstance(container, list):
                 if len(container) != len(before) or any(
@@ -225,11 +253,7 @@ class Borrowed:
 
     def _put_back(self) -> None:
         for container, content, _ in self._saved:
-            if isinstance(container, list):
-                container[:] = content
-            else:
-                container.clear()
-                container.update(content)
+            _restore(container, content)
         for name, hooks in self._global_hooks.items():
             getattr(nn.modules.module, name).update(hooks)
         if self._random is not None:
@@ -240,8 +264,12 @@ class Borrowed:
             return
         self._seen.add(id(module))
         self.modules.setdefault(name, module)
+        if isinstance(module, torch.jit.ScriptModule):
+            return  # its state is out of Python's reach
         if has_hooks(module):
             self.hooked.add(module)
+        if module._backward_hooks and not module._is_full_backward_hook:
+            self.legacy.add(module)
         self._visit(module.__dict__, Place(module.__dict__, (), name), 0)
         for hooks in _HOOKS:
             module.__dict__[hooks] = type(module.__dict__[hooks])()
@@ -252,6 +280,8 @@ class Borrowed:
             return
         self._seen.add(id(container))
         self._saved.append((container, _copy(container), place))
+        if not isinstance(container, list | dict):
+            return
         items = enumerate(container) if isinstance(container, list) else container.items()
         for key, value in list(items):
             if key == "_modules":
@@ -272,14 +302,14 @@ class Borrowed:
             for name, module in value.named_modules():
                 if module not in registered:  # in a plain list, say
                     self._visit_module(module, _join(place.name, name) if name else place.name)
-        elif isinstance(value, (dict, list)):
+        elif isinstance(value, (dict, list)) or _is_opaque(value):
             self._visit(value, place, depth)
         elif isinstance(value, tuple):
             parts = [self._replace(part, place.below(i), depth) for i, part in enumerate(value)]
             if any(new is not old for new, old in zip(parts, value, strict=True)):
                 return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
         elif isinstance(value, torch.Generator):
-            self._generators.append(value)
+            self.generators.append(value)
         elif depth < _MAX_OBJECT_DEPTH and _is_plain_object(value):
             self._visit(value.__dict__, place.below(INSIDE), depth + 1)
         return value
@@ -294,15 +324,65 @@ class Borrowed:
             copy = tensor.detach().clone()
             if isinstance(tensor, nn.Parameter):
                 copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
-            else:
+            elif tensor.is_leaf:
                 copy.requires_grad_(tensor.requires_grad)
+            else:
+                with torch.enable_grad():
+                    copy = copy.requires_grad_(tensor.requires_grad).clone()
             self._clones[id(tensor)] = (tensor, copy)
             self.places[id(copy)] = place
         return self._clones[id(tensor)][1]
 
 
+def _is_opaque(value: Any) -> bool:
+    """A container or generator whose contents can be saved, but not followed one by one."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray | numpy.random.Generator):
+        return True
+    return isinstance(value, set | deque | random.Random)
+
+
+class _Identical(list[Any]):
+    """Values, equal if they are the same objects."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, list) and [*map(id, self)] == [*map(id, other)]
+
+    __hash__ = None
+
+
 def _copy(container: Any) -> Any:
-    return list(container) if isinstance(container, list) else dict(container)
+    if isinstance(container, list):
+        return list(container)
+    if isinstance(container, dict):
+        return dict(container)
+    if isinstance(container, set):
+        return set(container)
+    if isinstance(container, deque):
+        return _Identical(container)
+    if isinstance(container, random.Random):
+        return container.getstate()
+    if hasattr(container, "bit_generator"):
+        return container.bit_generator.state
+    return container.tobytes()  # a NumPy array
+
+
+def _restore(container: Any, content: Any) -> None:
+    if isinstance(container, list):
+        container[:] = content
+    elif isinstance(container, dict | set):
+        container.clear()
+        container.update(content)
+    elif isinstance(container, deque):
+        container.clear()
+        container.extend(content)
+    elif isinstance(container, random.Random):
+        container.setstate(content)
+    elif hasattr(container, "bit_generator"):
+        container.bit_generator.state = content
+    else:
+        numpy = sys.modules["numpy"]
+        container[...] = numpy.frombuffer(content, container.dtype).reshape(container.shape)
 
 
 def _join(name: str, key: Any) -> str:
@@ -322,7 +402,7 @@ def fingerprint(value: Any, depth: int = 0) -> Any:
     if isinstance(value, _ATOMS):
         return (type(value), value)
     if isinstance(value, Tensor):
-        return (value.shape, value.dtype, value.device)
+        return (value.shape, value.dtype, value.device, value.requires_grad)
     if isinstance(value, (tuple, list)):
         return (type(value), *(fingerprint(v, depth) for v in value))
     if isinstance(value, dict):

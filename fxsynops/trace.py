@@ -25,12 +25,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, fx, nn
 
 from fxsynops.inputs import Inputs
 from fxsynops.recorder import Recorder
 from fxsynops.site import Mode
 from fxsynops.state import Borrowed, Place, fingerprint, has_hooks
+from fxsynops.watch import MISSING
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,7 @@ class Trace:
         if any(has_hooks(module) for module in self.unhooked):
             return False
         for place, expected in self.conditions:
-            try:
-                value = place.get()
-            except LookupError:
-                return False
-            if fingerprint(value) != expected:
+            if _present(place) != expected:
                 return False
         return all(read(place.get()) == value for read, place, value in self.values)
 
@@ -89,16 +87,12 @@ def trace(model: nn.Module, inputs: Inputs, whole: Callable[[nn.Module], bool]) 
     Raises:
         TraceError: the forward fails, or does what no replay can repeat faithfully.
     """
-    with Borrowed(model) as borrowed:
+    gradient = torch.set_grad_enabled(torch.is_grad_enabled())  # inference_mode(False) enables it
+    with torch.inference_mode(False), gradient, Borrowed(model) as borrowed:
         recorder = Recorder(model, borrowed, whole)
         recorder.run(inputs.clone())
     # Only now do the places hold the model's own values again.
-    conditions = []
-    for place in recorder.conditions():
-        try:
-            conditions.append((place, fingerprint(place.get())))
-        except LookupError:  # set by the forward itself
-            continue
+    conditions = [(place, _present(place)) for place in recorder.conditions()]
     return Trace(
         recorder.graph,
         recorder.reads,
@@ -112,3 +106,11 @@ def trace(model: nn.Module, inputs: Inputs, whole: Callable[[nn.Module], bool]) 
         recorder.mode,
         inputs.names,
     )
+
+
+def _present(place: Place) -> object:
+    """What is in a place now, or that nothing is."""
+    try:
+        return fingerprint(place.get())
+    except LookupError:
+        return MISSING

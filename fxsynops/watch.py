@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from torch.autograd.function import _SingleLevelFunction
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fxsynops.errors import TraceError
+
 _UNREAD = frozenset(
     """_parameters _buffers _modules _forward_hooks _forward_pre_hooks _backward_hooks
     _backward_pre_hooks _forward_hooks_with_kwargs _forward_pre_hooks_with_kwargs forward
     _non_persistent_buffers_set _is_full_backward_hook _forward_hooks_always_called
     _compiled_call_impl _call_impl""".split()
 )
+
+
+MISSING = object()  # the value of an attribute that is not there
 
 
 class Listener(Protocol):
@@ -64,7 +69,7 @@ class compiled_code(TorchDispatchMode):  # noqa: N801
 @contextmanager
 def attributes(listener: Listener) -> Iterator[None]:
     """What Python reads from modules."""
-    behind = nn.Module.__getattr__
+    behind, above = nn.Module.__getattr__, nn.Module.__dict__.get("__getattribute__")
 
     def read(module: nn.Module, name: str) -> Any:
         value = object.__getattribute__(module, name)
@@ -73,8 +78,13 @@ def attributes(listener: Listener) -> Iterator[None]:
         return value
 
     def read_registered(module: nn.Module, name: str) -> Any:
-        value = behind(module, name)
-        if not listener.quiet and isinstance(value, Tensor):
+        try:
+            value = behind(module, name)
+        except AttributeError:
+            if not listener.quiet and name[:2] != "__":
+                listener.note_attribute(module, name, MISSING)
+            raise
+        if not listener.quiet and (value is None or isinstance(value, Tensor)):
             listener.note_attribute(module, name, value)
         return value
 
@@ -84,6 +94,8 @@ def attributes(listener: Listener) -> Iterator[None]:
         yield
     finally:
         del nn.Module.__getattribute__
+        if above is not None:
+            nn.Module.__getattribute__ = above  # type: ignore[method-assign]
         nn.Module.__getattr__ = behind  # type: ignore[method-assign]
 
 
@@ -129,6 +141,33 @@ def module_calls(
             module.__dict__.pop("forward", None)
             if forward is not None:
                 module.__dict__["forward"] = forward
+
+
+@contextmanager
+def seeding(listener: Listener) -> Iterator[None]:
+    """Refuse to set torch's random state, which a graph would not do again."""
+
+    def refuse(function: Callable[..., Any]) -> Callable[..., Any]:
+        def refused(*args: Any, **kwargs: Any) -> Any:
+            if listener.quiet:
+                return function(*args, **kwargs)
+            raise TraceError(
+                "the forward sets the state of torch's random numbers (manual_seed, fork_rng), "
+                "which cannot be recorded. Seed outside of the forward, or keep the module that "
+                "does so whole (spiking=[ItsType])."
+            )
+
+        return refused
+
+    names = ("manual_seed", "seed", "set_rng_state")
+    before = [(o, name, getattr(o, name)) for o in (torch, torch.random) for name in names]
+    for owner, name, function in before:
+        setattr(owner, name, refuse(function))
+    try:
+        yield
+    finally:
+        for owner, name, function in before:
+            setattr(owner, name, function)
 
 
 def is_called() -> bool:

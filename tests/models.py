@@ -194,3 +194,57 @@ class Branches(nn.Module):
         if x.sum() > 10:  # the branch
             h = h * 2
         return self.fc2(Heaviside.apply(h))
+
+
+class ResetsInForward(nn.Module):
+    """Resets the neurons it holds inside of its own forward."""
+
+    def __init__(self, neuron, reset):
+        super().__init__()
+        self.fc1, self.neuron, self.fc2 = nn.Linear(6, 5), neuron, nn.Linear(5, 3)
+        self.reset_neuron = reset
+
+    def forward(self, x):
+        self.reset_neuron(self.neuron)
+        return self.fc2(self.neuron(self.fc1(x[:, 0]) * 3))
+
+
+class NoneBuffer(nn.Module):
+    """A buffer that is None at first, and one that is not there at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.register_buffer("mem", None)
+
+    def forward(self, x):
+        current = self.fc1(x[:, 0])
+        if self.mem is None:
+            self.mem = torch.zeros_like(current)
+        if not hasattr(self, "late"):
+            self.register_buffer("late", torch.zeros_like(current))
+        if getattr(self, "later", None) is None:
+            self.later = torch.ones_like(current)
+        self.mem = self.mem + current
+        self.late = self.late + 1
+        self.later = self.later * 2
+        return self.fc2((self.mem > 0.5).float()) + self.late.sum() + self.later.sum()
+
+
+class AsksForModes(nn.Module):
+    """Branches on gradient mode, requires_grad, strides and whether a size is what it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = self.fc1(x[:, 0])
+        if torch.is_grad_enabled():
+            h = h * 2
+        if x.requires_grad:
+            h = h * 3
+        if self.fc1.weight.requires_grad:
+            h = h + 1
+        flat = x.view(-1) if x.is_contiguous() else x.reshape(-1)
+        return self.fc2(Heaviside.apply(h)) + flat.sum() + h.mean()

@@ -223,3 +223,65 @@ def test_registering_what_is_no_class():
         fxsynops.register_spiking(nn.ReLU())
     with pytest.raises(fxsynops.InputError, match="amplitude"):
         fxsynops.register_spiking(nn.ReLU, amplitude=0)
+
+
+class Box:
+    def __init__(self, y):
+        self.y = y
+
+
+def _seeds(self, x):
+    torch.manual_seed(3)
+    return self.fc2(self.fc1(x))
+
+
+def _generator(self, x):
+    y = self.fc2(self.fc1(x))
+    return y + torch.rand(y.shape, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    ("forward", "match"),
+    [
+        (_seeds, "manual_seed"),
+        (_generator, "random generator"),
+        (lambda self, x: Box(self.fc2(self.fc1(x))), "Box that holds tensors"),
+        (lambda self, x: self.seen.add(len(self.seen)) or self.fc2(self.fc1(x)), "'seen', a set"),
+        (lambda self, x: self.fc2(self.fc1(x)) * self.rng.random(), "'rng', a Random"),
+    ],
+)
+def test_what_a_replay_cannot_repeat_is_refused(forward, match):
+    model = Forward(forward)
+    model.seen, model.rng = {7}, random.Random(0)
+    with pytest.raises(fxsynops.TraceError, match=match):
+        fxsynops.analyze(model, torch.ones(2, 8))
+    assert model.seen == {7}
+    assert model.rng.getstate() == random.Random(0).getstate()
+
+
+def test_old_backward_hooks_are_refused():
+    model = simple()
+    model[0].register_backward_hook(lambda *_: None)
+    with pytest.raises(fxsynops.TraceError, match="register_full_backward_hook"):
+        fxsynops.analyze(model, torch.ones(2, 8))
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: fxsynops.analyze("model", torch.ones(2, 8)), r"takes an nn\.Module"),
+        (lambda: fxsynops.analyze(simple(), "x"), "holds no tensor"),
+        (lambda: fxsynops.analyze(simple(), torch.ones(2, 8), timesteps="a"), "positive whole"),
+        (lambda: fxsynops.analyze(simple(), torch.ones(2, 8), dt="a"), "dt must be positive"),
+        (lambda: fxsynops.analyze(simple(), torch.ones(2, 8), input_events=None), "is a bool"),
+    ],
+)
+def test_options_of_the_wrong_type(call, match):
+    with pytest.raises(fxsynops.InputError, match=match):
+        call()
+
+
+def test_a_counters_input_on_another_device():
+    counter = fxsynops.SynOpsCounter(simple(), torch.ones(2, 8))
+    with pytest.raises(fxsynops.InputError, match="is on meta"):
+        counter(torch.ones(2, 8, device="meta"))

@@ -427,3 +427,138 @@ def test_scripted_functions_and_vmap_are_recorded_through():
     x = torch.rand(4, 6)
     assert torch.allclose(counter(x), model(x))
     assert counter.per_synapse["fc2"] > 0
+
+
+# -- state of modules kept whole, changed by their user --------------------------------------------
+
+
+def _resets():
+    import snntorch
+    from spikingjelly.activation_based import functional, neuron
+
+    lif = lambda: neuron.LIFNode(v_threshold=0.7)  # noqa: E731
+    leaky = lambda: snntorch.Leaky(beta=0.9, init_hidden=True)  # noqa: E731
+    return {
+        "reset_net": (lif, functional.reset_net),
+        "v = 0.1": (lif, lambda node: setattr(node, "v", 0.1)),
+        "reset_mem": (leaky, lambda node: node.reset_mem()),
+    }
+
+
+@pytest.mark.parametrize("name", _resets())
+def test_neurons_that_the_forward_resets_are_reset_in_the_replay(name):
+    make, reset = _resets()[name]
+
+    def model():
+        torch.manual_seed(1)
+        return models.ResetsInForward(make(), reset)
+
+    ours, twin = model(), model()
+    counter = fxsynops.SynOpsCounter(ours, spikes(), layout="NT")
+    for _ in range(3):
+        x = spikes()
+        assert_same(counter(x), twin(x))
+
+
+def test_buffers_that_are_none_or_come_later_are_noticed():
+    model, twin = models.NoneBuffer(), models.NoneBuffer()
+    twin.load_state_dict(model.state_dict())
+    counter = fxsynops.SynOpsCounter(model, spikes(), layout="NT")
+    assert list(model._buffers) == ["mem"]
+    assert not model._non_persistent_buffers_set
+    for _ in range(3):
+        x = spikes()
+        assert_same(counter(x), twin(x))
+
+
+def test_gradient_modes_and_strides_are_part_of_a_traces_key():
+    model = models.AsksForModes()
+    counter = fxsynops.SynOpsCounter(model, spikes(), layout="NT")
+    x = spikes()
+    for y in (x, x.clone().requires_grad_(), x.transpose(0, 1).contiguous().transpose(0, 1)):
+        assert_same(counter(y), model(y))
+        with torch.no_grad():
+            assert_same(counter(y), model(y))
+        with torch.inference_mode():
+            assert_same(counter(y), model(y))
+            assert_same(counter(y[:2].clone()), model(y[:2].clone()))
+    model.fc1.requires_grad_(False)
+    assert_same(counter(x), model(x))
+
+
+def test_sizes_that_depend_on_data_are_checked():
+    class Sized(models.Branches):
+        def forward(self, x):
+            h = self.fc1(x[:, 0])
+            return self.fc2(Heaviside.apply(h)) / (1 + x[x > 0].numel())
+
+    from tests.networks import Heaviside
+
+    model, x = Sized(), torch.ones(4, 6, 6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    assert "a size was" in counter.analysis.specialized[0]
+    assert_same(counter(x), model(x))
+    with pytest.raises(fxsynops.SpecializationError, match="branches on data"):
+        counter(torch.zeros(4, 6, 6))
+
+
+def test_outputs_keep_their_type():
+    import collections
+
+    class Typed(models.Branches):
+        def forward(self, x):
+            h = Heaviside.apply(self.fc1(x[:, 0]))
+            y = self.fc2(h)
+            named = collections.defaultdict(list, {"y": y})
+            return y.max(1), named, [y, (h,)], collections.OrderedDict(y=y)
+
+    from tests.networks import Heaviside
+
+    model, x = Typed(), spikes()
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    ours, theirs = counter(x), model(x)
+    assert [type(part) for part in ours] == [type(part) for part in theirs]
+    assert torch.equal(ours[0].values, theirs[0].values)
+
+
+class Doubles(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x * 2], 1)
+
+
+def test_scripted_submodules_are_recorded_through():
+    model = nn.Sequential(nn.Linear(6, 5), fxsynops.nn.NeuromorphicReLU())
+    model.extend([torch.jit.script(Doubles()), nn.Linear(10, 3)])
+    counter = fxsynops.SynOpsCounter(model, torch.ones(4, 6))
+    x = torch.rand(4, 6) * 9
+    assert torch.allclose(counter(x), model(x))
+    spikes = model[:2](x).sum()
+    assert float(counter.per_synapse["3"].detach()) == float(spikes) * 2 * 3
+
+
+def test_a_copied_counter_follows_the_copys_state():
+    model = models.Stateful()
+    counter = fxsynops.SynOpsCounter(model, spikes(), layout="NT")
+    with torch.no_grad():
+        counter(spikes(batch=7))
+    twin = copy.deepcopy(counter)
+    with torch.no_grad():
+        x = spikes(batch=7)
+        assert torch.equal(twin(x), counter(x))
+    assert twin.analysis.connections
+
+
+def test_a_model_with_a_part_called_model_keeps_its_keys():
+    class Clash(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.weight = nn.Linear(6, 6), nn.Parameter(torch.ones(6))
+
+        def forward(self, x):
+            return self.model(x) * self.weight
+
+    model = Clash()
+    counter = fxsynops.SynOpsCounter(model, torch.ones(4, 6))
+    assert list(counter.state_dict()) == list(model.state_dict())
+    counter.load_state_dict(model.state_dict())
+    counter.load_state_dict(counter.state_dict())
