@@ -18,6 +18,7 @@ import networkx as nx
 import torch
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops import neurons
 from fxsynops.bound import Bound, MaxSpikes, upper_bound
@@ -28,7 +29,7 @@ from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
 from fxsynops.operations.registry import operations, shape
 from fxsynops.report import notes, number, render, table, to_json, whole
 from fxsynops.signals import classify
-from fxsynops.trace import trace
+from fxsynops.trace import Trace, trace
 
 if TYPE_CHECKING:
     from fxsynops.counter import SynOpsCounter
@@ -189,6 +190,13 @@ def analyze_inputs(model: nn.Module, inputs: Inputs, options: Options) -> Analys
         )
 
     recorded = trace(model, inputs, whole)
+    with unset_fake_temporarily():  # maps are real, also of models without values
+        return _understand(model, inputs, options, window, recorded)
+
+
+def _understand(
+    model: nn.Module, inputs: Inputs, options: Options, window: Window, recorded: Trace
+) -> Analysis:
     graded = options.events == "nonzero"
     signals = classify(recorded, _event_inputs(options, inputs), options.spiking, graded)
     if not any(role.signal.kind == "events" for role in signals.roles.values()):

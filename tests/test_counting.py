@@ -464,6 +464,23 @@ def test_a_gate_behind_merges_is_bounded_by_all_that_meets_in_it():
     assert counter.analysis.upper_bound().total == 4 * 4 * 3
 
 
+@pytest.mark.parametrize("kind", ["meta", "fake"])
+def test_models_without_values_are_analyzed_too(kind):
+    from contextlib import nullcontext
+
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    def total(x, device=None):
+        layers = [nn.Conv2d(3, 8, 3), fnn.NeuromorphicReLU(), nn.AvgPool2d(2), nn.Conv2d(8, 8, 3)]
+        model = nn.Sequential(*layers).to(device)
+        return fxsynops.analyze(model, x).upper_bound(max_spikes=1).total
+
+    with FakeTensorMode() if kind == "fake" else nullcontext():
+        device = "meta" if kind == "meta" else None
+        found = total(torch.ones(2, 3, 32, 32, device=device), device)
+    assert found == total(torch.ones(2, 3, 32, 32))
+
+
 # -- results as text -------------------------------------------------------------------------------
 
 
