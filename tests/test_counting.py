@@ -472,7 +472,8 @@ def test_models_without_values_are_analyzed_too(kind):
 
     def total(x, device=None):
         layers = [nn.Conv2d(3, 8, 3), fnn.NeuromorphicReLU(), nn.AvgPool2d(2), nn.Conv2d(8, 8, 3)]
-        model = nn.Sequential(*layers).to(device)
+        model = nn.Sequential(*layers)
+        model = model if device is None else model.to(device)
         return fxsynops.analyze(model, x).upper_bound(max_spikes=1).total
 
     with FakeTensorMode() if kind == "fake" else nullcontext():
