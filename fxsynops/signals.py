@@ -52,6 +52,10 @@ class Signal:
 
 
 PRODUCTS = ("mul", "multiply", "rmul")
+_MATRIX_PRODUCTS = frozenset(
+    """matmul mm bmm mv dot vdot inner einsum tensordot addmm addmv addbmm baddbmm chain_matmul
+    multi_dot scaled_dot_product_attention cdist kron""".split()
+)
 _QUOTIENTS = ("div", "divide", "true_divide")
 
 CONST = Signal("const")
@@ -441,8 +445,9 @@ class _Classifier:
 
     def _unknown(self, call: Call, data: Iterable[fx.Node], reason: str) -> Role:
         carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
-        weighted = bool(carriers) and any(
-            self.roles[n].signal == CONST and len(shape(n)) > 1 for n in call.operands()
+        weighted = bool(carriers) and (
+            call.name in _MATRIX_PRODUCTS
+            or any(self.roles[n].signal == CONST and len(shape(n)) > 1 for n in call.operands())
         )
         return Role("unknown", EVENTS, call, None, carriers, reason=reason, weighted=weighted)
 

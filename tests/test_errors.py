@@ -81,6 +81,28 @@ def test_layers_with_weights_that_are_not_understood_are_refused(layer):
         fxsynops.analyze(Reads().eval(), torch.ones(3, 2, 8))
 
 
+def spiking_product(product):
+    def forward(self, x):
+        spikes = (self.fc1(x) > 0).float()
+        return product(spikes)
+
+    return Forward(forward)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda s: s @ s.T,
+        lambda s: torch.einsum("bi,ci->bc", s, s),
+        lambda s: nn.functional.scaled_dot_product_attention(s, s, s),
+    ],
+    ids=["matmul", "einsum", "attention"],
+)
+def test_products_of_spikes_are_refused_also_at_the_end_of_a_model(product):
+    with pytest.raises(fxsynops.UnsupportedOperationError, match=r"test_errors\.py:\d+"):
+        fxsynops.analyze(spiking_product(product), torch.ones(2, 8))
+
+
 def test_bilinear_is_refused():
     model = nn.Bilinear(8, 8, 3)
     with pytest.raises(fxsynops.UnsupportedOperationError, match="bilinear"):

@@ -105,7 +105,7 @@ operations.add(
     softsign tanhshrink logsigmoid hardsigmoid hardswish glu layer_norm group_norm instance_norm
     rms_norm
     local_response_norm normalize norm vector_norm var std var_mean std_mean cosine_similarity
-    reciprocal rdiv rtruediv logsumexp cdist
+    reciprocal rdiv rtruediv logsumexp
     pairwise_distance cross_entropy mse_loss nll_loss l1_loss smooth_l1_loss huber_loss
     binary_cross_entropy binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc
     frac hypot argmax argmin argsort searchsorted bucketize gumbel_softmax logcumsumexp rpow
