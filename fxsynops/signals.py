@@ -287,10 +287,13 @@ class _Classifier:
         assert operation.synapse is not None
         x = call.arg(*operation.synapse.input)
         weight = call.arg(*operation.synapse.weight) if operation.synapse.weight else None
-        if x not in data:
-            return self._unknown(call, data, "its weights depend on the data, its input does not")
-        if weight in data and self.roles[x].signal.kind == "events":
-            return self._unknown(call, data, "its weights depend on the data")
+        depends = weight in data and self._comes_from_inputs(weight)
+        if x not in data and depends:
+            reason = "its weights depend on the data, its input does not"
+            return replace(self._unknown(call, data, reason), weighted=True)
+        if depends and self.roles[x].signal.kind == "events":
+            reason = "its weights depend on the data"
+            return replace(self._unknown(call, data, reason), weighted=True)
         carriers = (x,) if self.roles[x].signal.kind == "events" else ()
         return Role("synapse", ANALOG, call, operation, carriers)
 
@@ -445,11 +448,35 @@ class _Classifier:
 
     def _unknown(self, call: Call, data: Iterable[fx.Node], reason: str) -> Role:
         carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
-        weighted = bool(carriers) and (
+        weighted = any(map(self._has_source, carriers)) and (
             call.name in _MATRIX_PRODUCTS
             or any(self.roles[n].signal == CONST and len(shape(n)) > 1 for n in call.operands())
         )
         return Role("unknown", EVENTS, call, None, carriers, reason=reason, weighted=weighted)
+
+    def _comes_from_inputs(self, node: fx.Node) -> bool:
+        """Whether a value depends on this pass's inputs, and not on the model's own state alone."""
+        seen, stack = {node}, [node]
+        while stack:
+            at = stack.pop()
+            if at.op in ("placeholder", "call_module"):
+                return True
+            new = [n for n in at.all_input_nodes if n not in seen]
+            seen.update(new)
+            stack += new
+        return False
+
+    def _has_source(self, node: fx.Node) -> bool:
+        """Whether events of a known source come to ``node``."""
+        seen, stack = {node}, [node]
+        while stack:
+            role = self.roles[stack.pop()]
+            if role.kind == "source":
+                return True
+            new = [n for n in role.carriers if n not in seen]
+            seen.update(new)
+            stack += new
+        return False
 
     # -- constants -------------------------------------------------------------------------------
 

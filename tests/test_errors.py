@@ -307,3 +307,13 @@ def test_a_counters_input_on_another_device():
     counter = fxsynops.SynOpsCounter(simple(), torch.ones(2, 8))
     with pytest.raises(fxsynops.InputError, match="is on meta"):
         counter(torch.ones(2, 8, device="meta"))
+
+
+def test_weights_that_depend_on_the_input_are_refused():
+    def forward(self, x):
+        spikes = (self.fc1(x) > 0).float()
+        weight = self.fc2(self.fc1(x).tanh())  # (2, 2): another one for each input
+        return nn.functional.linear(spikes[:, :2], weight)
+
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="weights depend on the data"):
+        fxsynops.analyze(Forward(forward), torch.ones(2, 8))

@@ -293,9 +293,10 @@ def test_reparametrized_weights_are_the_models_own(wrap):
     model, twin = make(), make()
     counter = fxsynops.SynOpsCounter(model, torch.ones(4, 6))
     for _ in range(3):
-        x = torch.rand(4, 6)
+        x = torch.randint(0, 4, (4, 6)).float()
         y, z = counter(x), twin(x)
         assert torch.equal(y, z)
+        assert float(counter.per_synapse["0"].detach()) == float(x.sum()) * 5
         y.sum().backward()
         z.sum().backward()
     for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
