@@ -18,7 +18,7 @@ from torch import fx
 
 from fxsynops.errors import InputError
 from fxsynops.findings import Connection, Findings
-from fxsynops.operations.registry import Kind
+from fxsynops.operations.registry import Call, Kind, Scale
 from fxsynops.report import notes, number, render, table, to_json
 from fxsynops.signals import PRODUCTS, Role
 
@@ -137,6 +137,7 @@ class _Caps:
         steps: int,
     ) -> None:
         self._names = findings.connector.names
+        self._constant = findings.connector.signals.constant
         self._given = max_spikes if isinstance(max_spikes, dict) else {}
         self._cap = None if isinstance(max_spikes, dict) else max_spikes
         self._input = 1.0 if input_max_events is None else input_max_events / steps
@@ -150,10 +151,12 @@ class _Caps:
                 f"max_spikes names {sorted(missing)}, which are no sources of this model. "
                 f"Its sources are {sorted(known)}."
             )
-        self.peaks: dict[fx.Node, float] = {}
+        self._ranges: dict[fx.Node, tuple[float, float]] = {}
         for node, role in findings.connector.signals.roles.items():
             if role.signal.kind == "events":
-                self.peaks[node] = self._peak(node, role)
+                low, high = self._range(node, role)
+                self._ranges[node] = (min(low, 0.0), max(high, 0.0))
+        self.peaks = {node: max(-low, high) for node, (low, high) in self._ranges.items()}
 
     def assumptions(self) -> tuple[str, ...]:
         """In words, for the report."""
@@ -168,20 +171,59 @@ class _Caps:
         said += [f"at most {cap:g} from '{name}'" for name, cap in self._given.items()]
         return tuple(said)
 
-    def _peak(self, node: fx.Node, role: Role) -> float:
-        if role.kind == "source":
-            return self._source(node, role)
-        below = [self.peaks[carrier] for carrier in role.carriers]
-        if role.operation is None or role.call is None:
-            return math.inf  # a custom function behind a gate
-        if role.operation.kind is Kind.THRESHOLD:
-            return role.neuron.max_spikes if role.neuron else math.inf
-        gain = role.operation.gain(role.call)
-        if role.kind == "gate" and role.call.name in PRODUCTS:
-            return math.prod(below)
-        if role.kind == "routing" and role.operation.merges:
-            return math.fsum(below) * gain
-        return max(below) * gain
+    def _range(self, node: fx.Node, role: Role) -> tuple[float, float]:
+        """The least and the most that an element can be, in events (interval arithmetic)."""
+        if role.kind in ("source", "mask"):
+            most = self._source(node, role)
+            return (-most if role.neuron is None or role.neuron.signed else 0.0), most
+        call, operation = role.call, role.operation
+        if operation is None or call is None:
+            return -math.inf, math.inf  # a custom function behind a gate
+        if operation.kind is Kind.THRESHOLD:
+            most = role.neuron.max_spikes if role.neuron else math.inf
+            return (-most if most != 1 else 0.0), most
+        if call.name in PRODUCTS and role.kind == "gate":
+            return _product([self._ranges[carrier] for carrier in role.carriers])
+        if operation.merges and role.kind == "routing":
+            return self._merged(role, call)
+        gain = operation.gain(call)
+        low = min(self._ranges[carrier][0] for carrier in role.carriers)
+        high = max(self._ranges[carrier][1] for carrier in role.carriers)
+        most = max(-low, high)
+        if call.name in ("abs", "absolute"):
+            low, high = 0.0, most
+        elif call.name in ("relu", "relu6"):
+            low = 0.0
+        elif call.name in PRODUCTS or operation.scale(call) != Scale():
+            low, high = -most, most  # a scale may be negative
+        return low * gain if low else 0.0, high * gain if high else 0.0
+
+    def _merged(self, role: Role, call: Call) -> tuple[float, float]:
+        """A sum or difference of events and constants."""
+        signs = {"sub": [1, -1], "subtract": [1, -1], "rsub": [-1, 1]}.get(call.name, [1, 1])
+        low = high = 0.0
+        for operand, sign in zip(call.args, signs, strict=False):
+            a, b = self._operand(operand)
+            low += a if sign > 0 else -b
+            high += b if sign > 0 else -a
+        if call.name not in ("add", "sub", "subtract", "rsub") or call.kwargs:
+            parts = [self._ranges[carrier] for carrier in role.carriers]
+            gain = (role.operation.gain(call) if role.operation else 1.0) or 1.0
+            most = math.fsum(max(-a, b) for a, b in parts) * gain
+            return -most, most
+        return low, high
+
+    def _operand(self, operand: object) -> tuple[float, float]:
+        if isinstance(operand, fx.Node):
+            known = self._ranges.get(operand)
+            if known is not None:
+                return known
+            value = self._constant(operand)
+            if value is None or value.is_meta or not value.numel():
+                return -math.inf, math.inf
+            return float(value.min()), float(value.max())
+        number = float(operand) if isinstance(operand, int | float) else 0.0
+        return number, number
 
     def _source(self, node: fx.Node, role: Role) -> float:
         name = self._names[node]
@@ -191,6 +233,15 @@ class _Caps:
         if name in self._given:
             return self._given[name]
         return own if self._cap is None else min(own, self._cap)
+
+
+def _product(parts: list[tuple[float, float]]) -> tuple[float, float]:
+    """The interval of a product."""
+    low, high = parts[0]
+    for a, b in parts[1:]:
+        corners = [x * y if x and y else 0.0 for x in (low, high) for y in (a, b)]
+        low, high = min(corners), max(corners)
+    return low, high
 
 
 # -- as text --------------------------------------------------------------------------------------

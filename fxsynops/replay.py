@@ -202,17 +202,12 @@ class _Sparse:
     rows: set[int]
     stops: dict[fx.Node, _Stop]
     masks: list[Tensor] = field(default_factory=list)
-    seen: list[tuple[int, int]] = field(default_factory=list)
 
     def update(self, values: dict[fx.Node, Tensor | None]) -> None:
         """Derive the maps anew if another set of weights is zero."""
         weights = {call: values[node] for call, node in self.weights.items()}
         present = [w for w in weights.values() if w is not None]
-        seen = [(w.data_ptr(), w._version) for w in present]
-        if seen == self.seen:
-            return
-        masks = [w != 0 for w in present]
-        self.seen = seen
+        masks = [w != 0 for w in present]  # a version does not tell of writes through .data
         if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
             return
         self.masks = masks

@@ -256,6 +256,9 @@ class _Classifier:
         steering = [n for n in call.operands() if n not in operands]
         if not data and operation is not None and call.name == "where":
             data = [n for n in steering if self.roles[n].signal.kind != "const"]
+        choosing = [n for n in steering if self.roles[n].signal.kind == "events"]
+        if not data and choosing and operation is not None and operation.indexed:
+            return self._unknown(call, choosing, "events choose among constants")
         if not data:
             if operation is not None and operation.random and self._const(operands).fixed:
                 return Role("mask", replace(EVENTS, scale=operation.scale(call)), call, operation)

@@ -482,6 +482,60 @@ def test_models_without_values_are_analyzed_too(kind):
     assert found == total(torch.ones(2, 3, 32, 32))
 
 
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [
+        (lambda x: F.relu(1 - x), -1.0),
+        (lambda x: (1 - x).abs(), -1.0),
+        (lambda x: (x - 1) * (2 - x), -1.0),
+        (lambda x: F.relu(-x), -1.0),
+        (lambda x: F.relu((x + x).flip(1) - x), 1.0),
+    ],
+)
+def test_signed_events_stay_below_the_bound(function, x):
+    counter = count(Net(function, 8), torch.full((1, 8), x))
+    assert 0 < counter.counts.total <= counter.analysis.upper_bound().total < math.inf
+
+
+def test_a_gate_of_two_single_spike_neurons_is_bounded_by_one():
+    """SEW-ResNet's IAND."""
+
+    class Iand(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.fc = nn.Linear(8, 4), nn.Linear(8, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            s, t = (self.a(x) > 0).float(), (self.b(x) > 0).float()
+            return self.fc(s * (1.0 - t))
+
+    analysis = fxsynops.analyze(Iand(), torch.rand(2, 8), input_events=False)
+    assert analysis.upper_bound().total == 4 * 3
+
+
+def test_weights_zeroed_through_data_are_noticed():
+    model = nn.Linear(8, 4)
+    counter = fxsynops.SynOpsCounter(model, torch.ones(2, 8), weights="nonzero")
+    counter(torch.ones(2, 8))
+    model.weight.data[0] = 0
+    counter(torch.ones(2, 8))
+    assert int(counter.synops.detach()) == 2 * 8 * 3
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("size", [(2, 3), (7, 9)])
+def test_upsampling_reads_where_its_weights_are_not_zero(mode, antialias, size):
+    if antialias and mode == "nearest":
+        return
+    options = {"size": size, "mode": mode, **({"antialias": True} if antialias else {})}
+    model = Net(lambda x: F.interpolate(x, **options).flatten(1), size[0] * size[1])
+    eye = torch.eye(20).reshape(20, 1, 4, 5)
+    reads = (F.interpolate(eye.double(), **options) != 0).flatten(1).sum(1).reshape(4, 5)
+    (connection,) = fxsynops.analyze(model, torch.ones(1, 1, 4, 5)).connections
+    assert torch.equal(connection.fanout.map.expand(1, 1, 4, 5)[0, 0], reads * 3)
+
+
 # -- results as text -------------------------------------------------------------------------------
 
 

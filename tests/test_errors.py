@@ -317,3 +317,15 @@ def test_weights_that_depend_on_the_input_are_refused():
 
     with pytest.raises(fxsynops.UnsupportedOperationError, match="weights depend on the data"):
         fxsynops.analyze(Forward(forward), torch.ones(2, 8))
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        lambda self, x: nn.functional.embedding(x.long(), self.fc1.weight),
+        lambda self, x: self.fc1.weight[x.long()],
+    ],
+)
+def test_events_that_look_up_weights_are_refused(lookup):
+    with pytest.raises(fxsynops.UnsupportedOperationError):
+        fxsynops.analyze(Forward(lookup), torch.ones(2, 8))

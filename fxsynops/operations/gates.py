@@ -110,7 +110,7 @@ operations.add(
     binary_cross_entropy binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc
     frac hypot argmax argmin argsort searchsorted bucketize gumbel_softmax logcumsumexp rpow
     multi_margin_loss multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss
-    exponential nonzero embedding embedding_bag""",
+    exponential nonzero""",
     Operation(Kind.ANALOG),
 )
 operations.add(
@@ -121,5 +121,6 @@ operations.add(
 operations.add("bernoulli poisson", Operation(Kind.RANDOM, binary=True))
 # Analog if everything is; of events, it depends.
 operations.add(
-    "addcmul addcdiv lerp remainder fmod mod rmod", Operation(Kind.ANALOG, analog_only=True)
+    "addcmul addcdiv lerp remainder fmod mod rmod embedding embedding_bag",
+    Operation(Kind.ANALOG, analog_only=True),
 )

@@ -564,13 +564,13 @@ def _interpolation_matrices(call: Call, n: int) -> list[Tensor]:
         "recompute_scale_factor": call.arg(5, "recompute_scale_factor"),
         "antialias": call.arg(6, "antialias", False),
     }
-    # One axis at a time; modes of two axes are tried on a second axis of size 1.
+    # One axis at a time; modes of two axes are tried on a constant second axis of the same size.
     mode = {"trilinear": "bilinear", "linear": "bilinear"}.get(mode, mode)
     found = []
     for size, out, factor in zip(shape(call.x)[-n:], shape(call.node)[-n:], factors, strict=True):
-        x = torch.eye(size, dtype=torch.float64)[:, None, :, None]
+        x = torch.eye(size, dtype=torch.float64)[:, None, :, None].expand(-1, 1, -1, size)
         if factor is None:
-            y = F.interpolate(x, size=(out, 1), mode=mode, **options)
+            y = F.interpolate(x, size=(out, size), mode=mode, **options)
         else:
             y = F.interpolate(x, scale_factor=(factor, 1.0), mode=mode, **options)
         found.append((y[:, 0, :, 0].T != 0).double())
