@@ -173,7 +173,9 @@ class _Caps:
 
     def _range(self, node: fx.Node, role: Role) -> tuple[float, float]:
         """The least and the most that an element can be, in events (interval arithmetic)."""
-        if role.kind in ("source", "mask"):
+        if role.kind == "mask":
+            return 0.0, 1.0
+        if role.kind == "source":
             most = self._source(node, role)
             return (-most if role.neuron is None or role.neuron.signed else 0.0), most
         call, operation = role.call, role.operation

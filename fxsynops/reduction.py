@@ -37,7 +37,8 @@ class _SumEvents(torch.autograd.Function):
         else:
             events = values.abs() if signed else values
             if not (isinstance(unit, float) and unit == 1.0):
-                events = (events / unit).round()
+                wide = torch.promote_types(events.dtype, torch.float32)  # half would round counts
+                events = (events.to(wide) / unit).round()
         sums, largest = _sum_all_but(events, kept)
         ctx.mark_non_differentiable(largest)
         return sums, largest

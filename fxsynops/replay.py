@@ -164,11 +164,9 @@ class Replay(fx.Interpreter):
     def _unit(self, node: fx.Node, scale: Scale) -> Tensor | float:
         """What one event is worth here."""
         unit: Tensor | float = abs(scale.factor)
-        neuron = self.analysis.connector.signals.roles[node].neuron
-        if neuron is not None and isinstance(neuron.amplitude, str):
-            origin = node if node.op == "call_module" else node.args[0]
-            module = self.submodules[str(origin.target)]  # type: ignore[union-attr]
-            unit = getattr(module, neuron.amplitude).detach().abs() * unit
+        role = self.analysis.connector.signals.roles[node]
+        if role.neuron is not None and isinstance(role.neuron.amplitude, str):
+            unit = getattr(role.module, role.neuron.amplitude).detach().abs() * unit
         for factor in scale.times:
             unit = unit * self.env[factor].detach().abs()
         for factor in scale.over:

@@ -76,6 +76,7 @@ class Role:
         neuron: what is known of a source.
         reason: what is wrong with an unknown.
         folded: whether a constant is added here.
+        module: of a source, the module kept whole.
         weighted: whether an unknown multiplies events with weights of its own.
     """
 
@@ -88,6 +89,7 @@ class Role:
     reason: str = ""
     folded: bool = False
     weighted: bool = False
+    module: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class _Classifier:
         if module is not None:
             neuron = neurons.describe(module, self.spiking)
             if neuron is not None:
-                return self._neuron(call, neuron, path)
+                return self._neuron(call, neuron, path, module)
         operation = operations.find(origin.target, function, module)
         if function is not None and operation is None:
             return self._function(call, function)
@@ -212,15 +214,23 @@ class _Classifier:
         call = Call(node, replayed.after, "after", (operand,), {}, None, self.constant)
         return self._routing(call, operations.by_name["after"], [operand], signal)
 
-    def _neuron(self, call: Call, neuron: Neuron, path: list[Any]) -> Role:
+    def _neuron(
+        self, call: Call, neuron: Neuron, path: list[Any], module: nn.Module | None = None
+    ) -> Role:
         is_events = neuron.spikes and (not path or path == [neuron.output])
         if neuron.weights:
             reason = f"its {neuron.weights} weights are not counted"
             return Role("unknown", EVENTS, call, reason=reason, weighted=True)
         if not is_events:
             return _other(ANALOG)
-        scale = Scale(neuron.amplitude) if isinstance(neuron.amplitude, float) else Scale()
-        return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron)
+        scale: Scale | None = None  # behind a gate, an amplitude that may change is not known
+        if isinstance(neuron.amplitude, int | float):
+            scale = Scale(neuron.amplitude)
+        else:
+            amplitude = getattr(module, neuron.amplitude)
+            if not isinstance(amplitude, nn.Parameter) and bool((amplitude == 1).all()):
+                scale = Scale()
+        return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron, module=module)
 
     def _function(self, call: Call, function: Any) -> Role:
         """A custom autograd function is a spiking function if it looks like one."""

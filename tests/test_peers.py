@@ -235,3 +235,32 @@ def test_sinabs_own_hooks_agree_where_they_are_right(data):
         if "synops_per_timestep" in getattr(module, "hook_data", {})
     }
     assert counted == theirs
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_fixed_amplitude_is_divided_out(direct):
+    class Graded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(8, 6), nn.Linear(6, 4)
+            self.lif = snntorch.Leaky(0.9, 0.2, init_hidden=True, graded_spikes_factor=0.3)
+
+        def forward(self, x):
+            current = self.fc1(x)
+            return self.fc2(self.lif.forward(current) if direct else self.lif(current))
+
+    model, x = Graded(), torch.ones(N, 8)
+    counter = fxsynops.SynOpsCounter(model, x)
+    model.lif.reset_mem()
+    spikes = int((model.lif(model.fc1(x)) != 0).sum())
+    model.lif.reset_mem()
+    counter(x)
+    assert spikes > 0
+    assert int(counter.per_synapse["fc2"].detach()) == spikes * 4
+
+
+def test_an_amplitude_other_than_one_is_refused_behind_a_gate():
+    lif = snntorch.Leaky(0.9, init_hidden=True, graded_spikes_factor=0.3)
+    model = nn.Sequential(nn.Linear(8, 6), lif, nn.ReLU(), nn.Linear(6, 4))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="worth differs"):
+        fxsynops.analyze(model, torch.ones(N, 8))
