@@ -26,6 +26,7 @@ from fxsynops.connect import Edge, Unresolved, Wiring, connect
 from fxsynops.errors import InputError, UnsupportedOperationError
 from fxsynops.findings import Connection, DenseSynapse, Events, FanOut, Findings, Options, Weights
 from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
+from fxsynops.neurons.registry import Inside
 from fxsynops.operations.registry import operations, shape
 from fxsynops.report import notes, number, render, table, to_json, whole
 from fxsynops.signals import classify
@@ -189,7 +190,14 @@ def analyze_inputs(model: nn.Module, inputs: Inputs, options: Options) -> Analys
             base in operations.by_target for base in type(module).__mro__
         )
 
-    recorded = trace(model, inputs, whole)
+    def inside(target: Any) -> Inside | None:
+        if isinstance(target, nn.Module):
+            neuron = neurons.describe(target, options.spiking)
+            return neuron.inside if neuron else None
+        operation = operations.find(target, None, None)
+        return operation.inside if operation else None
+
+    recorded = trace(model, inputs, whole, inside)
     with unset_fake_temporarily():  # maps are real, also of models without values
         return _understand(model, inputs, options, window, recorded)
 

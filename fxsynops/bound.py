@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from torch import fx
 
+from fxsynops.connect import Tap
 from fxsynops.errors import InputError
 from fxsynops.findings import Connection, Findings
 from fxsynops.operations.registry import Call, Kind, Scale
@@ -108,9 +109,7 @@ def upper_bound(
     caps = _Caps(findings, max_spikes, input_max_events, int(steps))
     rows = []
     for connection in findings.connections:
-        most = max(caps.peaks[tap.node] for tap in connection.taps)
-        if findings.options.events == "nonzero":
-            most = min(most, 1.0)
+        most = max(caps.at(tap) for tap in connection.taps)
         total = connection.fanout.total
         rows.append(BoundRow(connection, most, most * steps * total if total else 0.0))
     structural = math.fsum(row.structural for row in rows)
@@ -156,7 +155,17 @@ class _Caps:
             if role.signal.kind == "events":
                 low, high = self._range(node, role)
                 self._ranges[node] = (min(low, 0.0), max(high, 0.0))
-        self.peaks = {node: max(-low, high) for node, (low, high) in self._ranges.items()}
+        self._most = 1.0 if findings.options.events == "nonzero" else math.inf
+
+    def at(self, tap: Tap) -> float:
+        """The most events per element and step that a tap can measure."""
+        if tap.product is None:
+            return self._peak(tap.node)
+        return tap.product.contracted * math.prod(map(self._peak, tap.product.operands))
+
+    def _peak(self, node: fx.Node) -> float:
+        low, high = self._ranges[node]
+        return min(max(-low, high), self._most)
 
     def assumptions(self) -> tuple[str, ...]:
         """In words, for the report."""
@@ -184,6 +193,9 @@ class _Caps:
         if operation.kind is Kind.THRESHOLD:
             most = role.neuron.max_spikes if role.neuron else math.inf
             return (-most if most != 1 else 0.0), most
+        if role.product is not None:
+            low, high = _product([self._ranges[operand] for operand in role.carriers])
+            return low * role.product.contracted, high * role.product.contracted
         if call.name in PRODUCTS and role.kind == "gate":
             return _product([self._ranges[carrier] for carrier in role.carriers])
         if operation.merges and role.kind == "routing":

@@ -2,7 +2,7 @@
 
     connect(trace, signals, ...) -> Wiring
       for each synapse (all its calls with one map together):
-        seed                 the map at the synapse's input, in closed form
+        SynapseCall.fanout   the map at the synapse's input, in closed form
         pull_back            through routing, in reverse order of the graph, to sources and gates
 
 A map is only as large as it varies (see :mod:`fxsynops.operations.transpose`), and calls that read
@@ -15,15 +15,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
 
 from fxsynops.inputs import Layout, Window
 from fxsynops.names import Names
-from fxsynops.operations.registry import Call, Scale, Slot, Synapse, shape
-from fxsynops.operations.synapses import seed
+from fxsynops.operations.products import Product
+from fxsynops.operations.registry import Scale, Slot, shape
 from fxsynops.operations.transpose import compress
 from fxsynops.signals import Role, Signals, _origin
 from fxsynops.site import Site
@@ -39,12 +39,14 @@ class Tap:
         map: fan-out of each of its elements, float64, as small as it broadcasts.
         scale: what one event is worth there.
         repeats: how many times the value counts (a static input, read at every step).
+        product: of a product of events, its normal form: its factors are measured, not its value.
     """
 
     node: fx.Node
     map: Tensor
     scale: Scale
     repeats: int = 1
+    product: Product | None = None
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,11 @@ class Connector:
         """
         seeds = []
         for node in synapse.calls:
-            x = input_of(self.signals, node)
-            if self.signals.roles[x].signal.kind != "events":
+            role = self.signals.roles[node]
+            if role.synapse is None or not role.carriers:
                 continue
-            map = seed(*synapse_call(self.signals, node), weights.get(node)).cpu()
+            x = role.synapse.input
+            map = compress(role.synapse.fanout(weights.get(node)).cpu())
             mask = self.signals.roles[x].signal.mask
             seeds.append((x, map if mask is None else compress(map * ~mask)))
         return self.measured(seeds, synapse.name)
@@ -226,7 +229,10 @@ class Connector:
             map = compress(total.map)
             if not bool(map.any()):
                 continue
-            if role.kind in ("source", "gate", "mask"):
+            if _runs_apart(node, role):
+                reason = "inside of a module that is kept whole, what it lets pass is not known"
+                self.report(node, replace(role, reason=reason), synapse)
+            elif role.kind in ("source", "gate", "mask", "product"):
                 yield node, map, total.folded
             elif role.kind == "unknown":
                 self.report(node, role, synapse)
@@ -254,6 +260,13 @@ class Connector:
         self.unresolved[Unresolved(synapse, self.names[node], str(site), role.reason)] = None
 
 
+def _runs_apart(node: fx.Node, role: Role) -> bool:
+    """Whether a virtual node's events are not those of the module that it stands for."""
+    random = role.operation is not None and role.operation.random
+    measured = role.kind in ("source", "mask") or (role.kind == "gate" and random)
+    return measured and "virtual" in _origin(node)[0].meta
+
+
 def connect(
     trace: Trace, signals: Signals, layout: Layout, window: Window, graded: bool, sparse: bool
 ) -> tuple[Wiring, Connector]:
@@ -269,14 +282,15 @@ def connect(
     edges: list[Edge] = []
     analog: list[AnalogEdge] = []
     for synapse, map in _synapses(signals, connector.names):
-        macs = sum(_macs(signals, input_of(signals, node), map) for node in synapse.calls)
+        macs = sum(_macs(signals, signals.roles[node], map) for node in synapse.calls)
         if macs:
             analog.append(AnalogEdge(synapse, macs))
         found = connector.taps(synapse, {})
         if sparse:
-            nodes = {n: weight_of(signals, n) for n in synapse.calls}
+            nodes = {n: call.weight for n in synapse.calls if (call := signals.roles[n].synapse)}
             weights = {n: signals.constant(w) for n, w in nodes.items() if w is not None}
             found = connector.with_weights(synapse, found, weights)
+        found += [(n, map, False) for n in synapse.calls if signals.roles[n].kind == "product"]
         edges += _edges(connector, synapse, found, layout, window, sparse)
     for node, role in signals.roles.items():
         if role.weighted:
@@ -284,60 +298,46 @@ def connect(
     return Wiring(tuple(edges), tuple(analog), tuple(connector.unresolved)), connector
 
 
-def _macs(signals: Signals, x: fx.Node, map: Tensor) -> float:
+def _macs(signals: Signals, role: Role, map: Tensor) -> float:
     """Multiply-accumulates of one call: the pairs of its analog inputs."""
-    mask = _analog_mask(signals, x)
-    if mask is None:
+    if role.synapse is None:
         return 0.0
-    pairs = map * mask
-    return float(pairs.sum()) * math.prod(shape(x)) / pairs.numel()
-
-
-def input_of(signals: Signals, node: fx.Node) -> fx.Node:
-    """The input of a synapse's call."""
-    return synapse_call(signals, node)[0].arg(*synapse_call(signals, node)[1].input)
-
-
-def weight_of(signals: Signals, node: fx.Node) -> fx.Node | None:
-    """The weight of a synapse's call, if it has one to look at."""
-    call, rule = synapse_call(signals, node)
-    return call.arg(*rule.weight) if rule.weight else None
-
-
-def synapse_call(signals: Signals, node: fx.Node) -> tuple[Call, Synapse]:
-    """A synapse's call and the rule for it."""
-    role = signals.roles[node]
-    assert role.call is not None
-    assert role.operation is not None
-    assert role.operation.synapse is not None
-    return role.call, role.operation.synapse
-
-
-def _analog_mask(signals: Signals, x: fx.Node) -> Tensor | None:
-    signal = signals.roles[x].signal
-    if signal.kind == "analog":
-        return torch.ones((1,) * len(shape(x)), dtype=torch.bool)
-    return signal.mask
+    x = role.synapse.input
+    if role.carriers:
+        mask = signals.roles[x].signal.mask
+        if mask is None:
+            return 0.0
+        map = map * mask
+    return float(map.sum()) * math.prod(shape(x)) / map.numel()
 
 
 def _synapses(signals: Signals, names: Names) -> Iterator[tuple[SynapseCalls, Tensor]]:
     """The synapses in order, each with all calls that have one structural map, and that map."""
     groups: dict[str, list[tuple[Tensor, list[fx.Node]]]] = {}
     for node, role in signals.roles.items():
-        if role.kind != "synapse":
+        if not role.counted:
             continue
-        map = seed(*synapse_call(signals, node), None)
+        ones = torch.ones((1,) * len(shape(node)), dtype=torch.float64)
+        map = compress(role.synapse.fanout()) if role.synapse else ones
         known = groups.setdefault(names[node], [])
         for first, nodes in known:
-            if _equal(first, map):
+            if _equal(first, map) and signals.roles[nodes[0]].kind == role.kind:
                 nodes.append(node)
                 break
         else:
             known.append((map, [node]))
     for name, known in groups.items():
         for i, (map, nodes) in enumerate(known):
-            call, rule = synapse_call(signals, nodes[0])
-            yield SynapseCalls(_nth(name, i), rule.kind, rule.nominal(call), tuple(nodes)), map
+            kind, nominal = _kind(signals.roles[nodes[0]])
+            yield SynapseCalls(_nth(name, i), kind, nominal, tuple(nodes)), map
+
+
+def _kind(role: Role) -> tuple[str, float | None]:
+    """A synapse's kind and its nominal fan-out."""
+    if role.synapse is not None:
+        return role.synapse.rule.kind, role.synapse.rule.nominal(role.synapse.call)
+    assert role.call is not None
+    return role.call.name, None
 
 
 def _edges(
@@ -354,8 +354,10 @@ def _edges(
         sources = connector.sources(node, synapse.name)
         if not sources:
             continue
-        scale = connector.signals.roles[node].signal.scale
-        tap = Tap(node, map, Scale() if connector.graded or scale is None else scale)
+        role = connector.signals.roles[node]
+        scale = Scale() if connector.graded else role.signal.scale or Scale()
+        coincides = node in synapse.calls
+        tap = Tap(node, map, scale, product=role.product if coincides else None)
         row = rows.setdefault((sources, connector.names[node]), [])
         for k, (first, taps, was_folded) in enumerate(row):
             if sparse or _equal(first, map):
@@ -366,7 +368,7 @@ def _edges(
             row.append((map, [tap], folded))
     for (sources, measured_at), row in rows.items():
         for i, (_, taps, folded) in enumerate(row):
-            if len(taps) == 1 and len(row) == 1:
+            if len(taps) == 1 and len(row) == 1 and taps[0].product is None:
                 taps = [_per_step(taps[0], len(synapse.calls), layout, window)]
             name = _nth(synapse.name, i)
             yield Edge(synapse, name, sources, measured_at, tuple(taps), folded)

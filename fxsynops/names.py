@@ -28,7 +28,7 @@ class Names:
         self._names = {
             node: self._name(node, role)
             for node, role in signals.roles.items()
-            if role.kind in ("source", "gate", "mask", "synapse", "unknown")
+            if role.kind not in ("routing", "other")
         }
 
     def __getitem__(self, node: fx.Node) -> str:
@@ -37,7 +37,7 @@ class Names:
     def _modules_with_one_synapse(self, signals: Signals) -> set[str]:
         places: dict[str, set[object]] = defaultdict(set)
         for node, role in signals.roles.items():
-            if role.kind == "synapse":
+            if role.counted:
                 site: Site = _origin(node)[0].meta["site"]
                 places[site.module].add(site.code)
         return {module for module, codes in places.items() if len(codes) == 1}
@@ -52,7 +52,7 @@ class Names:
             return origin.meta["module"]
         site: Site = origin.meta["site"]
         module = self._modules.get(site.module)
-        is_synapse = role is not None and role.kind == "synapse"
+        is_synapse = role is not None and role.counted
         if site.module and (
             _is_torch_layer(module) or (is_synapse and site.module in self._single)
         ):

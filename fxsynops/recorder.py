@@ -10,6 +10,7 @@ Recorder.run(inputs)
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from fxsynops import replayed, watch
 from fxsynops.errors import FxSynopsError, TraceError
 from fxsynops.inputs import Inputs
+from fxsynops.neurons.registry import Inside
 from fxsynops.replayed import getitem
 from fxsynops.site import Mode, Site, TensorSpec, main_device, site_below, site_of
 from fxsynops.state import Borrowed, Change, Place, python_random_state
@@ -52,6 +54,7 @@ class Recorder(TorchFunctionMode):
         model: the model.
         borrowed: its state, borrowed for the run.
         whole: which modules become one node each.
+        inside: the synapses inside of such a module, or of a function, if any.
 
     Attributes:
         graph, reads, constants, branches, values, stateful, mode: see ``fxsynops.trace.Trace``.
@@ -59,7 +62,11 @@ class Recorder(TorchFunctionMode):
     """
 
     def __init__(
-        self, model: nn.Module, borrowed: Borrowed, whole: Callable[[nn.Module], bool]
+        self,
+        model: nn.Module,
+        borrowed: Borrowed,
+        whole: Callable[[nn.Module], bool],
+        inside: Callable[[Any], Inside | None],
     ) -> None:
         super().__init__()
         self.model = model
@@ -72,6 +79,8 @@ class Recorder(TorchFunctionMode):
         self.quiet = True
         self._borrowed = borrowed
         self._whole = whole
+        self._inside_of = inside
+        self._virtual = False  # whether nodes are for the analysis alone
         self._paths = {module: name for name, module in borrowed.modules.items()}
         self._own = {id(p) for p in model.parameters()}  # those of scripted modules stay in place
         self._inner = {part for m in self._paths if whole(m) for part in m.modules()}
@@ -193,6 +202,9 @@ class Recorder(TorchFunctionMode):
             if isinstance(func, torch._ops.OpOverload):
                 self._compiled.append(result)
             self._note_writes(written, produced, node)
+        if (inside := self._inside_of(func)) is not None:
+            given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
+            self._run_inside(self._stack[-1], lambda: inside(func, given, result))
         return result
 
     def call_module(
@@ -219,7 +231,19 @@ class Recorder(TorchFunctionMode):
             self._last_call[module] = node
             written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
             self._note_writes(_distinct(written), list(_tensors(result)), node)
+            inside = self._inside_of(module)
+        if inside is not None:
+            given = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+            self._run_inside(path, lambda: inside(module, given, result))
         return result
+
+    def _run_inside(self, path: str, inside: Callable[[], dict[str, Callable[[], Any]]]) -> None:
+        """Record the synapses inside of a call that is one node."""
+        self._virtual, before = True, self._virtual
+        for name, run in inside().items():
+            with self._inside(f"{path}.{name}" if path else name):
+                run()
+        self._virtual = before
 
     def call_function_class(self, cls: Any, args: tuple[Any, ...]) -> Any:
         """Run ``cls.apply(*args)``, a custom autograd function, as one node."""
@@ -331,6 +355,9 @@ class Recorder(TorchFunctionMode):
         node = self.graph.create_node(op, target, args, kwargs or {}, name)
         node.meta["site"] = self._site() if op.startswith("call") else Site("", "")
         node.meta["mode"] = mode or self.mode
+        if self._virtual:
+            node.meta["virtual"] = True
+            node.meta["module"] = self._stack[-1]
         return node
 
     def _site(self) -> Site:

@@ -22,10 +22,10 @@ from torch import Tensor, fx
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.fx.node import map_arg
 
-from fxsynops.connect import SynapseCalls, Tap, input_of, synapse_call, weight_of
+from fxsynops.connect import SynapseCalls, Tap
 from fxsynops.findings import Findings
+from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale
-from fxsynops.operations.synapses import probe
 from fxsynops.reduction import sum_events
 from fxsynops.site import Mode
 
@@ -47,12 +47,26 @@ class Tally:
 
 @dataclass
 class _Stop:
-    """A tapped node: the rows (numbers of connections) that count its events, and their maps."""
+    """A node whose events are measured.
 
+    Attributes:
+        scale: what one event is worth there.
+        rows, taps, maps: the connections (by number) that count its events, and their maps.
+        kept: axes along which sums are kept apart, because a map varies or a product needs them.
+    """
+
+    scale: Scale
     rows: list[int] = field(default_factory=list)
     taps: list[Tap] = field(default_factory=list)
     maps: list[Tensor] = field(default_factory=list)
-    kept: set[int] = field(default_factory=set)  # axes along which any map varies
+    kept: set[int] = field(default_factory=set)
+
+    def add(self, row: int, tap: Tap) -> None:
+        """Count this stop's events for a connection."""
+        self.rows.append(row)
+        self.taps.append(tap)
+        self.maps.append(tap.map)
+        self.kept |= {axis for axis, n in enumerate(tap.map.shape) if n > 1}
 
     def on(self, device: torch.device) -> list[Tensor]:
         """The maps, on ``device`` from now on."""
@@ -72,43 +86,53 @@ class Replay(fx.Interpreter):
         super().__init__(analysis.model, graph=analysis.trace.graph)
         self.analysis = analysis
         self.submodules = analysis.trace.modules
-        self._nodes = list(self.graph.nodes)
-        self._nested = {n for n in self._nodes if _has_containers(n)}
         self._graded = analysis.options.events == "nonzero"
         self._stops: dict[fx.Node, _Stop] = {}
+        self._products: list[tuple[int, Product]] = []
         for row, connection in enumerate(analysis.connections):
             for tap in connection.taps:
-                stop = self._stops.setdefault(tap.node, _Stop())
-                stop.rows.append(row)
-                stop.taps.append(tap)
-                stop.maps.append(tap.map)
-                stop.kept |= {axis for axis, n in enumerate(tap.map.shape) if n > 1}
+                if tap.product is None:
+                    self._stop(tap.node, tap.scale).add(row, tap)
+                    continue
+                self._products.append((row, tap.product))
+                for side, node in enumerate(tap.product.operands):
+                    stop = self._stop(node, analysis.connector.signals.roles[node].signal.scale)
+                    stop.kept |= set(tap.product.shared(side))
         self._sparse = _sparse(analysis, self._stops) if analysis.options.weights != "all" else []
         self._weights: dict[fx.Node, Tensor | None] = {
             node: None for sparse in self._sparse for node in sparse.weights.values()
         }
-        self._sums: list[tuple[_Stop, Tensor]] = []
+        self._idle = _idle(self.graph, [*self._stops, *self._weights])
+        self._nodes = list(self.graph.nodes)
+        self._nested = {n for n in self._nodes if _has_containers(n)}
+        self._sums: dict[fx.Node, Tensor] = {}
         self._largest: list[Tensor] = []
-        scales = [tap.scale for stop in self._stops.values() for tap in stop.taps]
+        scales = [stop.scale for stop in self._stops.values()]
         kept = {node for scale in scales for node in (*scale.times, *scale.over)}
         for node, dead in self.user_to_last_uses.items():  # looked at behind a later gate
             self.user_to_last_uses[node] = [n for n in dead if n not in kept]
 
+    def _stop(self, node: fx.Node, scale: Scale | None) -> _Stop:
+        return self._stops.setdefault(node, _Stop(scale or Scale()))
+
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
-        self._sums, self._largest = [], []
+        self._sums, self._largest = {}, []
         try:
             output = self.run(*args)
             return output, self._tally()
         finally:
             self.env = {}
-            self._sums, self._largest = [], []
+            self._sums, self._largest = {}, []
 
     def run(self, *args: Any, **_: Any) -> Any:
         """One pass over the nodes."""
         self.env = {}
         self.args_iter = iter(args)
         for node in self._nodes:
+            if node in self._idle:
+                self._forget(node)
+                continue
             value = self.run_node(node)
             if node in self._stops:
                 self.measure(node, value)
@@ -118,9 +142,13 @@ class Replay(fx.Interpreter):
                 return value
             if node.users:
                 self.env[node] = value
-            for dead in self.user_to_last_uses.get(node, ()):
-                del self.env[dead]
+            self._forget(node)
         raise AssertionError("a graph ends with its output")
+
+    def _forget(self, node: fx.Node) -> None:
+        """Drop the values of which ``node`` is the last user."""
+        for dead in self.user_to_last_uses.get(node, ()):
+            self.env.pop(dead, None)
 
     def run_node(self, n: fx.Node) -> Any:
         """Execute one node, under the mode that it was recorded in."""
@@ -154,11 +182,11 @@ class Replay(fx.Interpreter):
         sums, largest = sum_events(
             value,
             sorted(stop.kept),
-            unit=1.0 if self._graded else self._unit(node, stop.taps[0].scale),
+            unit=1.0 if self._graded else self._unit(node, stop.scale),
             signed=neuron is None or neuron.signed,
             graded=self._graded,
         )
-        self._sums.append((stop, sums))
+        self._sums[node] = sums
         self._largest.append(largest)
 
     def _unit(self, node: fx.Node, scale: Scale) -> Tensor | float:
@@ -176,15 +204,21 @@ class Replay(fx.Interpreter):
     def _tally(self) -> Tally:
         for sparse in self._sparse:
             sparse.update(self._weights)
-        device = self._sums[0][1].device if self._sums else torch.device("cpu")
+        device = next((sums.device for sums in self._sums.values()), torch.device("cpu"))
         zero = torch.zeros((), dtype=torch.float64, device=device)
         events = [zero] * len(self.analysis.connections)
         synops = list(events)
-        for stop, sums in self._sums:
+        for node, sums in self._sums.items():
+            stop = self._stops[node]
             total = sums.sum()
             for row, tap, map in zip(stop.rows, stop.taps, stop.on(sums.device), strict=True):
                 events[row] = events[row] + total * tap.repeats
                 synops[row] = synops[row] + (sums * map).sum() * tap.repeats
+        for row, product in self._products:
+            left, right = (self._sums[node] for node in product.operands)
+            coincidences = product.pairs(left, right)
+            events[row] = events[row] + coincidences
+            synops[row] = synops[row] + coincidences
         if not events:
             return Tally(zero.expand(0), zero.expand(0), zero)
         return Tally(torch.stack(events), torch.stack(synops), torch.stack(self._largest).amax())
@@ -222,17 +256,31 @@ def _sparse(analysis: Findings, stops: dict[fx.Node, _Stop]) -> list[_Sparse]:
     connector = analysis.connector
     found = []
     for synapse in dict.fromkeys(c.calls for c in analysis.connections):
-        weights = {n: w for n in synapse.calls if (w := weight_of(connector.signals, n))}
+        calls = [(n, call) for n in synapse.calls if (call := connector.signals.roles[n].synapse)]
+        weights = {n: call.weight for n, call in calls if call.weight is not None}
         rows = {i for i, c in enumerate(analysis.connections) if c.calls is synapse}
-        found.append(_Sparse(analysis, synapse, weights, rows, stops))
+        if calls:
+            found.append(_Sparse(analysis, synapse, weights, rows, stops))
         seeds = [
-            (input_of(connector.signals, n), probe(*synapse_call(connector.signals, n)))
-            for n in synapse.calls
-            if connector.signals.roles[input_of(connector.signals, n)].signal.kind == "events"
+            (call.input, call.probe()) for n, call in calls if connector.signals.roles[n].carriers
         ]
         for node, map, _ in connector.measured(seeds, synapse.name):
             stops[node].kept |= {axis for axis, n in enumerate(map.shape) if n > 1}
     return found
+
+
+def _idle(graph: fx.Graph, measured: list[fx.Node]) -> frozenset[fx.Node]:
+    """Virtual nodes whose values nobody looks at."""
+    needed: set[fx.Node] = set()
+    stack = list(measured)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack += node.all_input_nodes
+    return frozenset(
+        n for n in graph.nodes if "virtual" in n.meta and n.op != "get_attr" and n not in needed
+    )
 
 
 def _has_containers(node: fx.Node) -> bool:

@@ -27,7 +27,8 @@ from torch.fx.node import map_arg
 from fxsynops import neurons, replayed
 from fxsynops.neurons import Neuron
 from fxsynops.operations import Call, Kind, Operation, operations
-from fxsynops.operations.registry import Scale, operation_name, shape
+from fxsynops.operations.products import Product
+from fxsynops.operations.registry import Scale, SynapseCall, operation_name, shape
 from fxsynops.replayed import getitem
 from fxsynops.trace import Trace
 
@@ -52,9 +53,11 @@ class Signal:
 
 
 PRODUCTS = ("mul", "multiply", "rmul")
-_MATRIX_PRODUCTS = frozenset(
-    """matmul mm bmm mv dot vdot inner einsum tensordot addmm addmv addbmm baddbmm chain_matmul
-    multi_dot scaled_dot_product_attention cdist kron""".split()
+# Weighted sums and products that have no entry: never taken for anything else.
+_UNCOUNTED = frozenset(
+    """chain_matmul multi_dot cdist kron bilinear lstm gru rnn_tanh rnn_relu lstm_cell gru_cell
+    rnn_tanh_cell rnn_relu_cell multi_head_attention_forward _native_multi_head_attention
+    embedding_bag""".split()
 )
 _QUOTIENTS = ("div", "divide", "true_divide")
 
@@ -69,7 +72,8 @@ class Role:
 
     Attributes:
         kind: "source" and "gate" (events are measured here), "mask" (a random 0/1 choice, as of
-            dropout), "routing", "synapse", "unknown" (events may come out, but which?), "other".
+            dropout), "routing", "synapse", "product" (of two events, which is both a synapse and
+            a gate), "unknown" (events may come out, but which?), "other".
         signal: what comes out.
         call, operation: the registry's view of it.
         carriers: the operands through which events arrive.
@@ -78,9 +82,11 @@ class Role:
         folded: whether a constant is added here.
         module: of a source, the module kept whole.
         weighted: whether an unknown multiplies events with weights of its own.
+        synapse: the call of a synapse.
+        product: the normal form of a product of events.
     """
 
-    kind: Literal["source", "gate", "mask", "routing", "synapse", "unknown", "other"]
+    kind: Literal["source", "gate", "mask", "routing", "synapse", "product", "unknown", "other"]
     signal: Signal
     call: Call | None = None
     operation: Operation | None = None
@@ -90,6 +96,13 @@ class Role:
     folded: bool = False
     weighted: bool = False
     module: nn.Module | None = None
+    synapse: SynapseCall | None = None
+    product: Product | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether the node is a synapse."""
+        return self.kind in ("synapse", "product")
 
 
 @dataclass(frozen=True)
@@ -218,9 +231,8 @@ class _Classifier:
         self, call: Call, neuron: Neuron, path: list[Any], module: nn.Module | None = None
     ) -> Role:
         is_events = neuron.spikes and (not path or path == [neuron.output])
-        if neuron.weights:
-            reason = f"its {neuron.weights} weights are not counted"
-            return Role("unknown", EVENTS, call, reason=reason, weighted=True)
+        if neuron.refused:
+            return Role("unknown", EVENTS, call, reason=neuron.refused, weighted=True)
         if not is_events:
             return _other(ANALOG)
         scale: Scale | None = None  # behind a gate, an amplitude that may change is not known
@@ -280,6 +292,8 @@ class _Classifier:
             return self._unknown(call, data, "")
         if operation.kind is Kind.SYNAPSE:
             return self._synapse(call, operation, data)
+        if operation.kind is Kind.PRODUCT:
+            return self._two_factors(call, operation, data)
         if operation.kind is Kind.THRESHOLD:
             kind = "gate" if carriers else "source"
             cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else float("inf")
@@ -291,24 +305,75 @@ class _Classifier:
         if operation.kind is Kind.GATE or led:
             return self._gate(call, operation, data, carriers)
         if call.name in PRODUCTS + _QUOTIENTS:
-            return self._product(call, operation, data, carriers)
+            return self._product(call, operation, data, carriers, call.args[:2])
         return self._routing(call, operation, operands, self._joined(call, operation, operands))
 
     # -- kinds of operations ---------------------------------------------------------------------
 
     def _synapse(self, call: Call, operation: Operation, data: list[fx.Node]) -> Role:
-        assert operation.synapse is not None
-        x = call.arg(*operation.synapse.input)
-        weight = call.arg(*operation.synapse.weight) if operation.synapse.weight else None
-        depends = weight in data and self._comes_from_inputs(weight)
-        if x not in data and depends:
-            reason = "its weights depend on the data, its input does not"
-            return replace(self._unknown(call, data, reason), weighted=True)
-        if depends and self.roles[x].signal.kind == "events":
-            reason = "its weights depend on the data"
-            return replace(self._unknown(call, data, reason), weighted=True)
-        carriers = (x,) if self.roles[x].signal.kind == "events" else ()
-        return Role("synapse", ANALOG, call, operation, carriers)
+        rule = operation.synapse
+        assert rule is not None
+        x = call.arg(*rule.input)
+        weight = call.arg(*rule.weight) if rule.weight else None
+        if weight in data and self._comes_from_inputs(weight):
+            if x not in data or self.roles[weight].signal.kind == "events":
+                reason = "its weights depend on the data in a way that is not counted"
+                return self._unknown(call, data, reason, weighted=True)
+            weight = None if self.roles[x].signal.kind == "events" else weight
+        return self._driven(call, operation, SynapseCall(call, rule, x, weight))
+
+    def _driven(self, call: Call, operation: Operation, synapse: SynapseCall) -> Role:
+        carriers = (synapse.input,) if self.roles[synapse.input].signal.kind == "events" else ()
+        return Role("synapse", ANALOG, call, operation, carriers, synapse=synapse)
+
+    def _two_factors(self, call: Call, operation: Operation, data: list[fx.Node]) -> Role:
+        """A matrix product: with weights a linear synapse, with activations attention."""
+        assert operation.product is not None
+        product = operation.product(call)
+        if product is None:
+            if operation.pull is None or len(call.operands()) > 1:
+                return self._unknown(call, data, "products of this form are not counted", True)
+            return self._routing(call, operation, data, self._joined(call, operation, data))
+        pair = product.operands
+        if product.elementwise and operation.pull is not None:
+            carriers = [n for n in data if self.roles[n].signal.kind == "events"]
+            return self._product(call, operation, data, carriers, pair)
+        weights = [n for n in pair if not self._is_activation(n)]
+        if weights:
+            which = 1 - pair.index(weights[-1])
+            rule = product.synapse(which, True, call.name)
+            return self._driven(call, operation, SynapseCall(call, rule, pair[which], weights[-1]))
+        if any(self.roles[n].signal.mask is not None for n in pair):
+            return self._unknown(call, data, "events and analog values meet in it", True)
+        events = [n for n in pair if self.roles[n].signal.kind == "events"]
+        counted = [n for n in events if self.roles[n].signal.whole]
+        if len(counted) == 2:
+            return self._coincidences(call, operation, product)
+        which = pair.index(counted[0]) if counted else 0
+        synapse = SynapseCall(call, product.synapse(which, False, call.name), pair[which], None)
+        return Role("synapse", ANALOG, call, operation, tuple(counted), synapse=synapse)
+
+    def _is_activation(self, node: fx.Node) -> bool:
+        """Whether a factor comes from this pass's data; weights do not."""
+        kind = self.roles[node].signal.kind
+        return kind == "events" or (kind == "analog" and self._comes_from_inputs(node))
+
+    def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
+        """Events times events: events come out, as many as coincide."""
+        signals = [self.roles[n].signal for n in product.operands]
+        number = float(call.kwargs.get("alpha", 1))
+        scale: Scale | None = Scale(number) if number else None
+        for signal in signals:
+            scale = None if scale is None or signal.scale is None else scale * signal.scale
+        if product.added is not None or (scale is None and not self.graded):
+            reason = (
+                "what one event is worth differs between elements that it multiplies"
+                if product.added is None
+                else "a product of events is added to something else"
+            )
+            return self._unknown(call, list(product.operands), reason, weighted=True)
+        signal = replace(EVENTS, scale=scale)
+        return Role("product", signal, call, operation, product.operands, product=product)
 
     def _gate(
         self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
@@ -352,15 +417,22 @@ class _Classifier:
         return Role("gate", signal, call, operation, tuple(carriers))
 
     def _product(
-        self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
+        self,
+        call: Call,
+        operation: Operation,
+        data: list[fx.Node],
+        carriers: list[fx.Node],
+        factors: tuple[Any, ...],
     ) -> Role:
         """Events times a constant are routed; times events, they gate each other."""
-        divides = call.name not in PRODUCTS
+        if not carriers:
+            return _other(ANALOG)
+        divides = call.name in _QUOTIENTS
         if len(carriers) < len(data):
             if self.graded and not (divides and data[0] not in carriers):
                 return self._measured(call, operation, carriers, Scale())
             return _other(ANALOG)
-        if divides and (len(data) > 1 or call.args[0] is not data[0]):
+        if divides and (len(data) > 1 or factors[0] is not data[0]):
             return _other(ANALOG)
         if len(data) > 1:
             signals = [self.roles[n].signal for n in data]
@@ -371,7 +443,7 @@ class _Classifier:
                 scale = None if scale is None or signal.scale is None else scale * signal.scale
             return self._measured(call, operation, carriers, scale)
         signal = self.roles[data[0]].signal
-        others = [a for a in call.args[:2] if a is not data[0]]
+        others = [a for a in factors if a is not data[0]]
         factor = self._factor(others[0] if others else data[0], divides)
         scale = None if factor is None or signal.scale is None else signal.scale * factor
         return self._routing(call, operation, data, replace(signal, scale=scale))
@@ -459,11 +531,14 @@ class _Classifier:
         )
         return Role("routing", signal, call, operation, carriers, folded=folded)
 
-    def _unknown(self, call: Call, data: Iterable[fx.Node], reason: str) -> Role:
+    def _unknown(
+        self, call: Call, data: Iterable[fx.Node], reason: str, weighted: bool = False
+    ) -> Role:
         carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
-        weighted = any(map(self._has_source, carriers)) and (
-            call.name in _MATRIX_PRODUCTS
-            or any(self.roles[n].signal == CONST and len(shape(n)) > 1 for n in call.operands())
+        weighted = weighted or call.name in _UNCOUNTED
+        weighted = weighted or (
+            any(map(self._has_source, carriers))
+            and any(self.roles[n].signal == CONST and len(shape(n)) > 1 for n in call.operands())
         )
         return Role("unknown", EVENTS, call, None, carriers, reason=reason, weighted=weighted)
 

@@ -17,18 +17,21 @@ What Python reads *out of* a tensor (a branch on data) becomes a node that check
 replay. What Python reads from the model (its attributes) becomes a condition of the trace.
 
 ``torch.nn`` modules are recorded through to the functions they call; only modules that are kept
-*whole* (spiking modules, recurrent modules, batch norm) stay single nodes.
+*whole* (spiking modules, recurrent modules, batch norm) stay single nodes. The weights inside of
+these are used by *virtual* nodes beside them, which are analyzed and never replayed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxsynops.inputs import Inputs
+from fxsynops.neurons.registry import Inside
 from fxsynops.recorder import Recorder
 from fxsynops.site import Mode
 from fxsynops.state import Borrowed, Place, fingerprint, has_hooks
@@ -76,20 +79,27 @@ class Trace:
         return all(read(place.get()) == value for read, place, value in self.values)
 
 
-def trace(model: nn.Module, inputs: Inputs, whole: Callable[[nn.Module], bool]) -> Trace:
+def trace(
+    model: nn.Module,
+    inputs: Inputs,
+    whole: Callable[[nn.Module], bool],
+    inside: Callable[[Any], Inside | None] = lambda _: None,
+) -> Trace:
     """Record ``model``'s forward on ``inputs``.
 
     Args:
         model: any module; it is left as it was, also if an error is raised.
         inputs: the arguments of the forward.
         whole: which modules become one node each.
+        inside: the synapses inside of what stays one node (a module, or a function), if any; their
+            nodes carry ``virtual`` in their meta and are for the analysis alone.
 
     Raises:
         TraceError: the forward fails, or does what no replay can repeat faithfully.
     """
     gradient = torch.set_grad_enabled(torch.is_grad_enabled())  # inference_mode(False) enables it
     with torch.inference_mode(False), gradient, Borrowed(model) as borrowed:
-        recorder = Recorder(model, borrowed, whole)
+        recorder = Recorder(model, borrowed, whole, inside)
         recorder.run(inputs.clone())
     # Only now do the places hold the model's own values again.
     conditions = [(place, _present(place)) for place in recorder.conditions()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import sinabs.activation as activation
 import sinabs.layers as layers
@@ -21,7 +23,7 @@ def describe(module: nn.Module) -> Neuron | None:
     return Neuron(
         spikes=module.does_spike,
         max_spikes=_cap(getattr(module, "spike_fn", None)),
-        weights="recurrent" if recurrent else None,
+        inside=_recurrence if recurrent else None,
     )
 
 
@@ -31,3 +33,8 @@ def _cap(spike_function: object) -> float:
     if isinstance(spike_function, activation.MaxSpike):
         return spike_function.max_num_spikes_per_bin or math.inf
     return math.inf
+
+
+def _recurrence(module: Any, given: dict[str, Any], output: Any) -> dict[str, Callable[[], Any]]:
+    """At each step, ``rec_connect`` gets the spikes of the step before."""
+    return {"rec_connect": lambda: module.rec_connect(output.flatten(0, 1))}

@@ -25,7 +25,7 @@ def describe(module: nn.Module) -> Neuron | None:
         return Neuron(max_spikes=getattr(module, "max_spike_count", math.inf))
     if name in ("DSRIFNode", "DSRLIFNode", "STBIFNode") or isinstance(module, _FEW_SPIKE):
         # One event is worth a threshold that may be learned, or one of several weights.
-        return Neuron(weights="output")
+        return Neuron(refused="what one of its events is worth is not known")
     return Neuron(max_spikes=1, signed="Ternary" in name)
 
 

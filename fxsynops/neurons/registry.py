@@ -10,9 +10,14 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fxsynops.errors import InputError
+
+# Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
+# what came out. They are run once, beside the recording, for the analysis alone.
+Inside = Callable[[Any, dict[str, Any], Any], dict[str, Callable[[], Any]]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class Neuron:
         amplitude: the value of one event, or the name of the attribute that holds it.
         signed: whether events may be negative.
         threshold: what a user said of the firing threshold (for bounds), or None.
-        weights: what to call the weights inside of the module, if its SynOps would miss them.
+        inside: the synapses inside of the module, or None if it has none.
+        refused: why the module cannot be counted, if it cannot.
     """
 
     output: int = 0
@@ -35,11 +41,17 @@ class Neuron:
     amplitude: float | str = 1.0
     signed: bool = False
     threshold: float | None = None
-    weights: str | None = None
+    inside: Inside | None = None
+    refused: str = ""
+
+
+def analog_like(x: Tensor) -> Tensor:
+    """An analog value of the shape of ``x``, for synapses of hidden states that no call returns."""
+    return torch.sigmoid(x)
 
 
 # Libraries whose neurons are known; each has a file here with a function ``describe``.
-LIBRARIES = ("fxsynops.nn", "sinabs", "snntorch", "spikingjelly", "norse")
+LIBRARIES = ("fxsynops.nn", "sinabs", "snntorch", "spikingjelly", "norse", "torch.nn")
 
 _registered: dict[Any, Neuron] = {}
 
@@ -111,7 +123,7 @@ def _describe_by_library(module: nn.Module) -> Neuron | None:
     for base in type(module).__mro__:
         for library in LIBRARIES:
             if base.__module__.startswith(library) and library in sys.modules:
-                file = library.removeprefix("fxsynops.")
+                file = library.removeprefix("fxsynops.").replace(".", "_")
                 known: Callable[[nn.Module], Neuron | None]
                 known = import_module(f"fxsynops.neurons._{file}").describe
                 return known(module)

@@ -1,6 +1,6 @@
 """The registry of operations, filled: one file per kind of entry."""
 
-from fxsynops.operations import gates, routing, synapses
+from fxsynops.operations import gates, products, routing, synapses
 from fxsynops.operations.register import register_routing, register_synapse
 from fxsynops.operations.registry import (
     Call,
@@ -17,6 +17,7 @@ __all__ = [
     "Synapse",
     "gates",
     "operations",
+    "products",
     "register_routing",
     "register_synapse",
     "routing",

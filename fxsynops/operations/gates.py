@@ -121,6 +121,6 @@ operations.add(
 operations.add("bernoulli poisson", Operation(Kind.RANDOM, binary=True))
 # Analog if everything is; of events, it depends.
 operations.add(
-    "addcmul addcdiv lerp remainder fmod mod rmod embedding embedding_bag",
+    "addcmul addcdiv lerp remainder fmod mod rmod embedding",
     Operation(Kind.ANALOG, analog_only=True),
 )

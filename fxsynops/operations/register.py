@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from fxsynops.operations.registry import (
     Call,
@@ -67,9 +67,9 @@ def register_synapse(target: Any, pairs: Callable[..., Tensor]) -> None:
         ...     Sparse, lambda x: x @ torch.ones(x.shape[-1], 10, dtype=x.dtype))
     """
 
-    def fanout(call: Call) -> Tensor:
+    def fanout(call: Call, x: fx.Node) -> Tensor:
         ones = torch.ones((), dtype=torch.float64).expand(shape(call.node))
-        return next(s.map for s in pull_incidence(call, ones, pairs) if s.node is call.x)
+        return next(s.map for s in pull_incidence(call, ones, pairs) if s.node is x)
 
     operations.by_target[target] = Operation(
         Kind.SYNAPSE,
@@ -78,6 +78,7 @@ def register_synapse(target: Any, pairs: Callable[..., Tensor]) -> None:
             fanout=fanout,
             nominal=lambda _: None,
             pairs=lambda call, x, _: pairs(x, *call.args[1:], **call.kwargs),
+            sample=lambda _, x: shape(x),
             weight=None,
         ),
     )

@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from fxsynops.site import TensorSpec
+
+if TYPE_CHECKING:
+    from fxsynops.neurons.registry import Inside
+    from fxsynops.operations.products import Product
 
 
 class Kind(Enum):
@@ -26,6 +30,7 @@ class Kind(Enum):
     GATE = "gate"  # lets them pass or not, depending on the data
     THRESHOLD = "threshold"  # makes events of analog values
     SYNAPSE = "synapse"  # multiplies them with weights
+    PRODUCT = "product"  # multiplies two tensors and adds up (attention)
     ANALOG = "analog"  # leaves no events
     RANDOM = "random"  # analog values out of nowhere
 
@@ -161,6 +166,8 @@ class Operation:
         outputs: which parts of a returned tuple carry events (the others are analog); None: all.
         data: positions of the operands that may carry events (the others only steer); None: all.
         synapse: for synapses, how to count.
+        product: for products, their normal form; None for a call that has none.
+        inside: the synapses inside of a call that is recorded as one.
         resolve: the entry that really holds for a call, where that depends on its arguments.
     """
 
@@ -178,6 +185,8 @@ class Operation:
     outputs: tuple[int, ...] | None = None
     data: tuple[int, ...] | None = None
     synapse: Synapse | None = None
+    product: Callable[[Call], Product | None] | None = None
+    inside: Inside | None = None
     resolve: Callable[[Call], Operation] | None = None
 
 
@@ -190,15 +199,49 @@ class Synapse:
         fanout: the map at the input, all weights counted.
         nominal: fan-out without borders, or None where there is no such figure.
         pairs: the operation with the given 0/1 weights, as a function of its input.
+        sample: the input's shape, with size 1 along the axes that the weights do not see.
         input, weight: positions and names of the two operands; weight None: all are ones.
     """
 
     kind: str
-    fanout: Callable[[Call], Tensor]
+    fanout: Callable[[Call, fx.Node], Tensor]
     nominal: Callable[[Call], float | None]
     pairs: Callable[[Call, Tensor, Tensor | None], Tensor]
+    sample: Callable[[Call, fx.Node], tuple[int, ...]]
     input: tuple[int, str] = (0, "input")
     weight: tuple[int, str] | None = (1, "weight")
+
+
+@dataclass(frozen=True)
+class SynapseCall:
+    """One call of a synapse.
+
+    Attributes:
+        call, rule: what is called, and how to count it.
+        input: what carries the events (or analog values).
+        weight: what holds the weights, if it is to be looked at.
+    """
+
+    call: Call
+    rule: Synapse
+    input: fx.Node
+    weight: fx.Node | None
+
+    def fanout(self, weight: Tensor | None = None) -> Tensor:
+        """The map at the input; with ``weight``, only its nonzero entries count."""
+        if weight is None:
+            return self.rule.fanout(self.call, self.input)
+        mask = (weight.detach() != 0).double()
+        with torch.enable_grad(), torch.inference_mode(False):
+            size = self.rule.sample(self.call, self.input)
+            x = torch.zeros(size, dtype=torch.float64, device=mask.device, requires_grad=True)
+            y = self.rule.pairs(self.call, x, mask)
+            (map,) = torch.autograd.grad(y, x, torch.ones_like(y))
+        return map
+
+    def probe(self) -> Tensor:
+        """A map at the input that varies wherever one with zero weights may vary."""
+        return torch.rand(self.rule.sample(self.call, self.input), dtype=torch.float64)
 
 
 @dataclass
@@ -244,7 +287,7 @@ def _keys(target: Any, function: Any, module: nn.Module | None) -> Iterator[Any]
 def is_torch(target: Any) -> bool:
     """Whether a callable is torch's (or this package's) own, so that its name says what it does."""
     owner = getattr(target, "__module__", None) or ""
-    if owner.split(".")[0] in ("torch", "torch_overrides") or owner.startswith("fxsynops.re"):
+    if owner.split(".")[0] in ("torch", "torch_overrides") or owner.startswith("fxsynops."):
         return True
     kind = type(target)
     return kind.__name__ in (
@@ -257,7 +300,7 @@ def is_torch(target: Any) -> bool:
     ) or (kind.__name__ == "builtin_function_or_method" and not owner)
 
 
-_ALIASES = {"matmul": "matmul", "truediv": "div", "invert": "bitwise_not", "rtruediv": "rdiv"}
+_ALIASES = {"truediv": "div", "invert": "bitwise_not", "rtruediv": "rdiv"}
 
 
 def operation_name(target: Any) -> str:

@@ -8,11 +8,11 @@ the output channels that an input channel is connected to.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from fxsynops.operations.registry import Call, Kind, Operation, Synapse, operations, shape
 from fxsynops.operations.transpose import compress
@@ -78,13 +78,13 @@ def _conv(n: int, transposed: bool) -> Operation:
         weight = shape(call.arg(1, "weight"))
         return weight[1] if transposed else weight[0] // call.arg(6, "groups", 1)
 
-    def fanout(call: Call) -> Tensor:
-        size, out = shape(call.arg(0, "input"))[-n:], shape(call.node)[-n:]
+    def fanout(call: Call, x: fx.Node) -> Tensor:
+        size, out = shape(x)[-n:], shape(call.node)[-n:]
         counts = [
             axis_pairs(size[i], out[i], *axis, transposed)
             for i, axis in enumerate(_geometry(call, n, transposed))
         ]
-        return _outer(counts, len(shape(call.arg(0, "input"))) - n, channels(call))
+        return _outer(counts, len(shape(x)) - n, channels(call))
 
     def nominal(call: Call) -> float:
         axes = _geometry(call, n, transposed)
@@ -97,8 +97,11 @@ def _conv(n: int, transposed: bool) -> Operation:
         rest = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight", "bias")}
         return call.target(x, weight, None, *call.args[3:], **rest)
 
+    def sample(_: Call, x: fx.Node) -> tuple[int, ...]:
+        return (1,) * (len(shape(x)) - n - 1) + shape(x)[-n - 1 :]
+
     name = f"conv{'_transpose' if transposed else ''}{n}d"
-    return Operation(Kind.SYNAPSE, synapse=Synapse(name, fanout, nominal, pairs))
+    return Operation(Kind.SYNAPSE, synapse=Synapse(name, fanout, nominal, pairs, sample))
 
 
 operations.add("conv1d", _conv(1, transposed=False))
@@ -109,48 +112,43 @@ operations.add("conv_transpose2d", _conv(2, transposed=True))
 operations.add("conv_transpose3d", _conv(3, transposed=True))
 
 
-def _linear() -> Operation:
-    def outputs(call: Call) -> int:
-        weight = shape(call.arg(1, "weight"))
-        return weight[0] if len(weight) == 2 else 1
+def one_to_one(x: Tensor, weight: Tensor) -> Tensor:
+    """One synapse per element (``x * weight``, where the weight is a neuron's own)."""
+    return x * weight
 
-    def fanout(call: Call) -> Tensor:
-        dims = len(shape(call.arg(0, "input")))
-        return torch.full((1,) * dims, outputs(call), dtype=torch.float64)
 
-    def pairs(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
-        assert weight is not None
-        return torch.nn.functional.linear(x, weight)
+def _ones(_: Call, x: fx.Node) -> Tensor:
+    return torch.ones((1,) * len(shape(x)), dtype=torch.float64)
 
-    return Operation(
+
+operations.add(
+    "one_to_one",
+    Operation(
         Kind.SYNAPSE,
-        synapse=Synapse("linear", fanout, lambda call: float(outputs(call)), pairs),
+        synapse=Synapse(
+            "one to one",
+            _ones,
+            nominal=lambda _: 1.0,
+            pairs=lambda _, x, weight: x if weight is None else x * weight,
+            sample=lambda _, x: shape(x),
+        ),
+    ),
+)
+
+
+def _attention(_: Any, given: dict[str, Any], output: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """``softmax(query · keyᵀ) · value``."""
+    names = ("query", "key", "value")
+    query, key, value = (
+        given[str(i)] if str(i) in given else given[n] for i, n in enumerate(names)
     )
+    if given.get("enable_gqa"):
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(groups, -3) for x in (key, value))
+    return {
+        "query_key": lambda: query @ key.mT,
+        "attention_value": lambda: torch.sigmoid(query[..., :1] + key[..., :1].mT) @ value,
+    }
 
 
-operations.add("linear", _linear())
-
-
-def seed(call: Call, synapse: Synapse, weight: Tensor | None) -> Tensor:
-    """The map at a synapse's input; with ``weight`` only its nonzero entries count."""
-    if weight is None:
-        return compress(synapse.fanout(call))
-    mask = (weight.detach() != 0).double()
-    with torch.enable_grad(), torch.inference_mode(False):
-        size = _sample_size(call, synapse)
-        x = torch.zeros(size, dtype=torch.float64, device=mask.device, requires_grad=True)
-        y = synapse.pairs(call, x, mask)
-        (map,) = torch.autograd.grad(y, x, torch.ones_like(y))
-    return map
-
-
-def probe(call: Call, synapse: Synapse) -> Tensor:
-    """A map at a synapse's input that varies wherever one with zero weights may vary."""
-    return torch.rand(_sample_size(call, synapse), dtype=torch.float64)
-
-
-def _sample_size(call: Call, synapse: Synapse) -> tuple[int, ...]:
-    """The input's shape, with size 1 along the axes that the weights do not see."""
-    size = shape(call.arg(*synapse.input))
-    seen = 1 if synapse.kind == "linear" else len(shape(call.arg(1, "weight"))) - 1
-    return (1,) * (len(size) - seen) + size[len(size) - seen :]
+operations.add("scaled_dot_product_attention", Operation(Kind.ANALOG, inside=_attention))
