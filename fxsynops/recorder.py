@@ -271,7 +271,7 @@ class Recorder(TorchFunctionMode):
 
     def _note_plain(self, module: nn.Module, name: str, value: Any) -> None:
         called = any(module in set(m.modules()) for m in self._last_call)
-        if called and self._borrowed.differs(module, name, value):
+        if called and not self._virtual and self._borrowed.differs(module, name, value):
             raise TraceError(
                 f"'{self._paths[module]}.{name}' is read after a call that changes it "
                 f"{self._site()}; the recorded graph would repeat {value!r} forever. Read it "
@@ -330,15 +330,32 @@ class Recorder(TorchFunctionMode):
     def bind(self, value: Any, node: fx.Node) -> None:
         """From now on, ``value`` (a tensor, or tensors in tuples, lists, dicts) is ``node``."""
         if isinstance(value, Tensor):
-            key = (value.shape, value.dtype)
-            node.meta["spec"] = self._specs.setdefault(key, TensorSpec(*key))
-            self._nodes[value] = node
-            self._by_storage[_storage(value)].append(ref(value))
-            return
+            self._bind_tensor(value, node)
+        else:
+            self._bind_parts(value, node, (), {})
+
+    def _bind_tensor(self, value: Tensor, node: fx.Node) -> None:
+        key = (value.shape, value.dtype)
+        node.meta["spec"] = self._specs.setdefault(key, TensorSpec(*key))
+        self._nodes[value] = node
+        self._by_storage[_storage(value)].append(ref(value))
+
+    def _bind_parts(
+        self, value: Any, node: fx.Node, path: tuple[Any, ...], bound: dict[int, fx.Node]
+    ) -> None:
+        """One node for each tensor, also where it was returned more than once."""
         for key, part, get in _parts(value):
-            if next(_tensors(part), None) is not None:
+            if id(part) in bound:
+                bound[id(part)].meta["also"].append((*path, key))
+            elif next(_tensors(part), None) is not None:
                 name = f"{node.name}_{key}"
-                self.bind(part, self._node("call_function", get, (node, key), {}, name))
+                child = self._node("call_function", get, (node, key), {}, name)
+                if isinstance(part, Tensor):
+                    child.meta["also"] = []
+                    bound[id(part)] = child
+                    self._bind_tensor(part, child)
+                else:
+                    self._bind_parts(part, child, (*path, key), bound)
 
     def _node(
         self,

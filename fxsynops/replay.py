@@ -193,8 +193,8 @@ class Replay(fx.Interpreter):
         """What one event is worth here."""
         unit: Tensor | float = abs(scale.factor)
         role = self.analysis.connector.signals.roles[node]
-        if role.neuron is not None and isinstance(role.neuron.amplitude, str):
-            unit = getattr(role.module, role.neuron.amplitude).detach().abs() * unit
+        if role.neuron is not None and callable(role.neuron.amplitude):
+            unit = role.neuron.amplitude(role.module).detach().abs() * unit
         for factor in scale.times:
             unit = unit * self.env[factor].detach().abs()
         for factor in scale.over:

@@ -230,7 +230,8 @@ class _Classifier:
     def _neuron(
         self, call: Call, neuron: Neuron, path: list[Any], module: nn.Module | None = None
     ) -> Role:
-        is_events = neuron.spikes and (not path or path == [neuron.output])
+        paths = [tuple(path), *call.node.meta.get("also", ())]
+        is_events = neuron.spikes and (not path or (neuron.output,) in paths)
         if neuron.refused:
             return Role("unknown", EVENTS, call, reason=neuron.refused, weighted=True)
         if not is_events:
@@ -239,8 +240,8 @@ class _Classifier:
         if isinstance(neuron.amplitude, int | float):
             scale = Scale(neuron.amplitude)
         else:
-            amplitude = getattr(module, neuron.amplitude)
-            if not isinstance(amplitude, nn.Parameter) and bool((amplitude == 1).all()):
+            amplitude = neuron.amplitude(module)
+            if not amplitude.requires_grad and bool((amplitude == 1).all()):
                 scale = Scale()
         return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron, module=module)
 

@@ -7,12 +7,22 @@ from typing import Any
 
 import norse.torch.module as module_package
 import torch.nn.functional as F
-from norse.torch.module import leaky_integrator, leaky_integrator_box, snn
+from norse.torch.module import (
+    leaky_integrator,
+    leaky_integrator_box,
+    snn,
+    spikes_to_times_decoder,
+)
 from torch import nn
 
 from fxsynops.neurons.registry import Neuron, analog_like
 
-_ANALOG = (leaky_integrator.LICell, leaky_integrator.LI, leaky_integrator_box.LIBoxCell)
+_ANALOG = (
+    leaky_integrator.LICell,
+    leaky_integrator.LI,
+    leaky_integrator_box.LIBoxCell,
+    spikes_to_times_decoder.SpikesToTimesDecoder,
+)
 _FEED_FORWARD = (snn.SNNCell, snn.SNN)
 _RECURRENT = (snn.SNNRecurrentCell, snn.SNNRecurrent)
 

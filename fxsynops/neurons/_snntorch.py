@@ -21,17 +21,23 @@ def describe(module: nn.Module) -> Neuron | None:
     if isinstance(module, snntorch.AssociativeLeaky):
         return None  # traced through: its spikes stay inside
     graded = hasattr(module, "graded_spikes_factor")
-    refused = ""
-    if isinstance(module, snntorch.StateLeaky) and bool((module.graded_spikes_factor != 1).any()):
-        refused = "it applies graded_spikes_factor twice; set it to 1"
+    in_one_go = isinstance(module, snntorch.StateLeaky)
     return Neuron(
-        spikes=not isinstance(module, snntorch.StateLeaky) or bool(module.output),
+        spikes=bool(module.output) if in_one_go else True,
         max_spikes=1,
-        amplitude="graded_spikes_factor" if graded else 1.0,
+        amplitude=(_squared_factor if in_one_go else _factor) if graded else 1.0,
         signed=graded,
         inside=_parallel if parallel else _inside(module),
-        refused=refused,
     )
+
+
+def _factor(module: Any) -> Any:
+    return module.graded_spikes_factor
+
+
+def _squared_factor(module: Any) -> Any:
+    """Both ``fire`` and ``forward`` multiply by it."""
+    return module.graded_spikes_factor**2
 
 
 def _inside(module: nn.Module) -> Any:

@@ -28,7 +28,7 @@ class Neuron:
         output: which part of a returned tuple is the events; the rest is state.
         spikes: whether it emits events at all (a leaky integrator does not).
         max_spikes: events per neuron and step at most; infinite without a cap.
-        amplitude: the value of one event, or the name of the attribute that holds it.
+        amplitude: the value of one event, or how to read it from the module as it is now.
         signed: whether events may be negative.
         threshold: what a user said of the firing threshold (for bounds), or None.
         inside: the synapses inside of the module, or None if it has none.
@@ -38,7 +38,7 @@ class Neuron:
     output: int = 0
     spikes: bool = True
     max_spikes: float = math.inf
-    amplitude: float | str = 1.0
+    amplitude: float | Callable[[Any], Any] = 1.0
     signed: bool = False
     threshold: float | None = None
     inside: Inside | None = None
