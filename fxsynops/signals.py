@@ -26,7 +26,7 @@ from torch.fx.node import map_arg
 
 from fxsynops import neurons, replayed
 from fxsynops.neurons import Neuron
-from fxsynops.operations import Call, Kind, Operation, operations
+from fxsynops.operations import Call, Kind, Operation, operations, straight_through
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale, SynapseCall, operation_name, shape
 from fxsynops.replayed import getitem
@@ -55,9 +55,9 @@ class Signal:
 PRODUCTS = ("mul", "multiply", "rmul")
 # Weighted sums and products that have no entry: never taken for anything else.
 _UNCOUNTED = frozenset(
-    """chain_matmul multi_dot cdist kron bilinear lstm gru rnn_tanh rnn_relu lstm_cell gru_cell
-    rnn_tanh_cell rnn_relu_cell multi_head_attention_forward _native_multi_head_attention
-    embedding_bag""".split()
+    """chain_matmul multi_dot vecdot cross tensorsolve cdist kron bilinear lstm gru rnn_tanh
+    rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell embedding_bag
+    multi_head_attention_forward _native_multi_head_attention""".split()
 )
 _QUOTIENTS = ("div", "divide", "true_divide")
 
@@ -300,6 +300,13 @@ class _Classifier:
             cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else float("inf")
             neuron = Neuron(max_spikes=cap, signed=cap != 1)
             return Role(kind, EVENTS, call, operation, tuple(carriers), neuron)  # type: ignore[arg-type]
+        if operation.merges and len(carriers) < len(data):
+            left = [n for n, times in straight_through.terms(call.node).items() if times]
+            if left and all(
+                n in self.roles and self.roles[n].signal.kind == "events" for n in left
+            ):
+                operation = straight_through.straight_through
+                return self._routing(call, operation, left, self._joined(call, operation, left))
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
         led = operation.indexed and any(self.roles[n].signal.kind != "const" for n in steering)
@@ -361,19 +368,20 @@ class _Classifier:
 
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""
-        signals = [self.roles[n].signal for n in product.operands]
         number = float(call.kwargs.get("alpha", 1))
         scale: Scale | None = Scale(number) if number else None
-        for signal in signals:
-            scale = None if scale is None or signal.scale is None else scale * signal.scale
-        if product.added is not None or (scale is None and not self.graded):
-            reason = (
-                "what one event is worth differs between elements that it multiplies"
-                if product.added is None
-                else "a product of events is added to something else"
-            )
+        for node in product.operands:
+            own = self.roles[node].signal.scale
+            scale = None if scale is None or own is None else scale * own
+        added = product.added if call.kwargs.get("beta", 1) else None
+        if isinstance(added, fx.Node) and self.roles[added].signal.kind != "const":
+            reason = "a product of events is added to something else"
             return self._unknown(call, list(product.operands), reason, weighted=True)
-        signal = replace(EVENTS, scale=scale)
+        if scale is None and not self.graded:
+            reason = "what one event is worth differs between elements that it multiplies"
+            return self._unknown(call, list(product.operands), reason, weighted=True)
+        whole = added is None or (scale == Scale() and self._is_whole(added))
+        signal = replace(EVENTS, scale=scale, whole=whole)
         return Role("product", signal, call, operation, product.operands, product=product)
 
     def _gate(
@@ -452,11 +460,22 @@ class _Classifier:
     def _factor(self, other: Any, divides: bool) -> Scale | None:
         if isinstance(other, fx.Node):
             if shape(other) and max(shape(other)) > 1:
-                return None
+                return self._mask_factor(other, divides)
             return Scale(over=(other,)) if divides else Scale(times=(other,))
         if not isinstance(other, (int, float)) or other == 0:
             return None
         return Scale(1 / other if divides else float(other))
+
+    def _mask_factor(self, mask: fx.Node, divides: bool) -> Scale | None:
+        """Of a constant that is one number wherever it is not zero (a mask)."""
+        place = self.trace.reads.get(str(mask.target))
+        is_buffer = mask.op == "get_attr" and not (place and isinstance(place.get(), nn.Parameter))
+        value = self.constant(mask) if is_buffer or self.roles[mask].signal.fixed else None
+        if value is None or divides or value.is_meta:
+            return None
+        worth = value.double().abs().unique()
+        worth = worth[worth != 0]
+        return Scale(float(worth)) if len(worth) == 1 else None
 
     def _joined(self, call: Call, operation: Operation, operands: list[fx.Node]) -> Signal:
         """What comes out of a routing operation with all its operands."""

@@ -32,17 +32,21 @@ class Watched(TorchFunctionMode):
         model: any model.
         units: for modules by name, what one event at their synapses is worth, where that is no
             power of two.
+        analog: parts of the names of modules whose input is analog, also where it is all zeros.
 
     Attributes:
         synops: for each module by name, the SynOps of the synapses in its own forward.
         macs: likewise, the multiply-accumulates of synapses whose input is analog.
     """
 
-    def __init__(self, model: nn.Module, units: dict[str, float] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, units: dict[str, float] | None = None, analog: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
         self.synops: dict[str, float] = defaultdict(float)
         self.macs: dict[str, float] = defaultdict(float)
         self._units = units or {}
+        self._analog = analog
         self._stack = [""]
         self._parameters = list(model.parameters())  # kept, so that no other gets their memory
         self._hooks = []
@@ -99,6 +103,8 @@ class Watched(TorchFunctionMode):
 
     def _events(self, x: Tensor) -> Tensor | None:
         """How many events each element is, or None if it is analog."""
+        if any(part in self._stack[-1] for part in self._analog):
+            return None
         x = x.detach().double().abs()
         own = self._units.get(self._stack[-1])
         for unit in [own] if own else [2.0**-k for k in range(13)]:
@@ -110,9 +116,9 @@ class Watched(TorchFunctionMode):
         return None
 
 
-def watch(model: nn.Module, *inputs, units: dict[str, float] | None = None):
+def watch(model: nn.Module, *inputs, **options):
     """Run ``model(*inputs)``; returns its output, and SynOps and MACs by module."""
-    watched = Watched(model, units)
+    watched = Watched(model, **options)
     try:
         with torch.no_grad(), watched:
             output = model(*inputs)

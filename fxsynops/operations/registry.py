@@ -316,7 +316,7 @@ def operation_name(target: Any) -> str:
         if name.startswith("i") and name[1:] in _INPLACE:
             name = name[1:]
     else:
-        name = name.rstrip("_")
+        name = name.rstrip("_").removeprefix("linalg_")
     return _ALIASES.get(name, name)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.overrides import handle_torch_function, has_torch_function
 
 from fxsynops.operations.registry import Call, Kind, Operation, Synapse, operations, shape
 from fxsynops.operations.transpose import compress
@@ -114,6 +115,8 @@ operations.add("conv_transpose3d", _conv(3, transposed=True))
 
 def one_to_one(x: Tensor, weight: Tensor) -> Tensor:
     """One synapse per element (``x * weight``, where the weight is a neuron's own)."""
+    if has_torch_function((x, weight)):
+        return handle_torch_function(one_to_one, (x, weight), x, weight)
     return x * weight
 
 
