@@ -29,7 +29,7 @@ from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
 from fxsynops.neurons.registry import Inside
 from fxsynops.operations.registry import operations, shape
 from fxsynops.report import notes, number, render, table, to_json, whole
-from fxsynops.signals import classify
+from fxsynops.signals import State, classify
 from fxsynops.trace import Trace, trace
 
 if TYPE_CHECKING:
@@ -181,8 +181,13 @@ def analyze(
     return analyze_inputs(model, inputs, options)
 
 
-def analyze_inputs(model: nn.Module, inputs: Inputs, options: Options) -> Analysis:
-    """:func:`analyze` with everything checked and bound; the counter's way in."""
+def analyze_inputs(
+    model: nn.Module, inputs: Inputs, options: Options, known: dict[str, State] | None = None
+) -> Analysis:
+    """:func:`analyze` with everything checked and bound; the counter's way in.
+
+    ``known`` is what earlier forwards are known to have left in the model's states.
+    """
     window = options.layout.window(inputs)
 
     def whole(module: nn.Module) -> bool:
@@ -199,14 +204,19 @@ def analyze_inputs(model: nn.Module, inputs: Inputs, options: Options) -> Analys
 
     recorded = trace(model, inputs, whole, inside)
     with unset_fake_temporarily():  # maps are real, also of models without values
-        return _understand(model, inputs, options, window, recorded)
+        return _understand(model, inputs, options, window, recorded, known or {})
 
 
 def _understand(
-    model: nn.Module, inputs: Inputs, options: Options, window: Window, recorded: Trace
+    model: nn.Module,
+    inputs: Inputs,
+    options: Options,
+    window: Window,
+    recorded: Trace,
+    known: dict[str, State],
 ) -> Analysis:
     graded = options.events == "nonzero"
-    signals = classify(recorded, _event_inputs(options, inputs), options.spiking, graded)
+    signals = classify(recorded, _event_inputs(options, inputs), options.spiking, graded, known)
     if not any(role.signal.kind == "events" for role in signals.roles.values()):
         raise InputError(
             f"{type(model).__name__} has no spiking node, and its inputs carry no events, so there "
@@ -255,6 +265,7 @@ def _connection(edge: Edge, window: Window) -> Connection:
             nominal=edge.synapse.nominal,
         ),
         folded=edge.folded,
+        guessed=edge.guessed,
         taps=edge.taps,
         calls=edge.synapse,
     )

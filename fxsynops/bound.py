@@ -161,7 +161,8 @@ class _Caps:
         """The most events per element and step that a tap can measure."""
         if tap.product is None:
             return self._peak(tap.node)
-        return tap.product.contracted * math.prod(map(self._peak, tap.product.operands))
+        peaks = [self._peak(operand) for operand in tap.product.operands]
+        return tap.product.contracted * math.prod(peaks) if all(peaks) else 0.0
 
     def _peak(self, node: fx.Node) -> float:
         low, high = self._ranges[node]
@@ -196,7 +197,7 @@ class _Caps:
         if role.product is not None:
             low, high = _product([self._ranges[operand] for operand in role.carriers])
             return low * role.product.contracted, high * role.product.contracted
-        if call.name in PRODUCTS and role.kind == "gate":
+        if role.kind == "gate" and (call.name in PRODUCTS or operation.kind is Kind.PRODUCT):
             return _product([self._ranges[carrier] for carrier in role.carriers])
         if operation.merges and role.kind == "routing":
             return self._merged(role, call)

@@ -69,6 +69,7 @@ class Edge:
     measured_at: str
     taps: tuple[Tap, ...]
     folded: bool
+    guessed: bool
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,11 @@ class Connector:
             return ()
         return tuple(dict.fromkeys(self.names[n] for n in behind)) or (self.names[node],)
 
+    def guessed(self, node: fx.Node) -> bool:
+        """Whether a source of a node's events is one only by the values that it made."""
+        neurons = (self.signals.roles[n].neuron for n in self.signals.behind(node))
+        return any(neuron is not None and neuron.guessed for neuron in neurons)
+
     def report(self, node: fx.Node, role: Role, synapse: str) -> None:
         """Note that events come through ``node`` to ``synapse`` in an unknown way."""
         origin, _ = _origin(node)
@@ -371,7 +377,8 @@ def _edges(
             if len(taps) == 1 and len(row) == 1 and taps[0].product is None:
                 taps = [_per_step(taps[0], len(synapse.calls), layout, window)]
             name = _nth(synapse.name, i)
-            yield Edge(synapse, name, sources, measured_at, tuple(taps), folded)
+            guessed = any(connector.guessed(tap.node) for tap in taps)
+            yield Edge(synapse, name, sources, measured_at, tuple(taps), folded, guessed)
 
 
 def _per_step(tap: Tap, calls: int, layout: Layout, window: Window) -> Tap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from fxsynops.errors import CountError
 from fxsynops.findings import Connection, Findings, Options
 from fxsynops.inputs import Inputs, Window, check_devices
 from fxsynops.replay import Replay, Tally
+from fxsynops.signals import State
 from fxsynops.site import Mode, main_device
 
 _MAX_TRACES = 16
@@ -76,7 +78,7 @@ class SynOpsCounter(nn.Module):
 
     def _start(self, analysis: Analysis) -> None:
         self._begin(analysis.model, analysis.example, analysis.options)
-        self._analysis = analysis
+        self._learn(analysis)
         self._replays[self._key(analysis.example)] = [Replay(analysis)]
 
     def _begin(self, model: nn.Module, example: Inputs, options: Options) -> None:
@@ -84,6 +86,7 @@ class SynOpsCounter(nn.Module):
         self.training = model.training
         self._example, self._options = example, options
         self._analysis = None
+        self._states: dict[str, State] = {}
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
         self._last: tuple[Findings, Tally] | None = None
         self._span = Span()
@@ -126,14 +129,33 @@ class SynOpsCounter(nn.Module):
             if replay.analysis.trace.holds():
                 return replay
         check_devices(self.model, inputs)
-        analysis = analyze_inputs(self.model, inputs, self._options)
-        self._analysis = self._analysis or analysis
+        analysis = analyze_inputs(self.model, inputs, self._options, self._states)
+        self._warn_of_lost_rows(analysis)
+        self._learn(analysis)
         replay = Replay(analysis)
         candidates.insert(0, replay)
         del candidates[_MAX_TRACES:]
         while len(self._replays) > _MAX_TRACES:
             self._replays.popitem(last=False)
         return replay
+
+    def _learn(self, analysis: Analysis) -> None:
+        """Remember the first analysis, and what a forward leaves in the model's states."""
+        self._analysis = self._analysis or analysis
+        self._states |= analysis.connector.signals.left
+
+    def _warn_of_lost_rows(self, analysis: Analysis) -> None:
+        """A synapse whose events came from a state may get analog values once there is a state."""
+        counted = {c.synapse for c in analysis.connections}
+        analog = {row.synapse for row in analysis.dense}
+        before = {c.synapse for c in self.analysis.connections} if self._analysis else set()
+        if lost := sorted((before - counted) & analog):
+            warnings.warn(
+                f"from this forward on, what reaches {', '.join(map(repr, lost))} is analog (a "
+                "state of the model that decays or mixes with analog values): multiply-"
+                "accumulates, not SynOps.",
+                stacklevel=4,
+            )
 
     def _key(self, inputs: Inputs) -> Any:
         """What a trace is valid for, beside its own conditions."""

@@ -95,7 +95,7 @@ class Counts:
         """Counts from raw sums.
 
         Raises:
-            CountError: events were not numbers.
+            CountError: events were not numbers, or not whole ones.
         """
         for row in measured:
             if math.isnan(row.synops) or math.isnan(row.events):
@@ -103,6 +103,13 @@ class Counts:
                     f"source '{row.connection.source}' put out NaN (counted at synapse "
                     f"'{row.connection.synapse}'), so its SynOps are not a number. Look for the "
                     "NaN in its input (torch.autograd.set_detect_anomaly), then counter.clear()."
+                )
+            if row.connection.guessed and not row.events.is_integer():
+                raise CountError(
+                    f"source '{row.connection.source}' put out {row.events:g} events in all, which "
+                    "is no whole number, so it is no neuron. It was taken for one because it made "
+                    "whole numbers of the example. Analyze the model with an example that is like "
+                    "the data, or register the function with fxsynops.register_routing."
                 )
         seconds = span.sample_steps * findings.options.dt / 1000
         rows = tuple(_row(row, span, seconds) for row in measured)

@@ -59,6 +59,7 @@ class Connection:
         fanout: how many synapses their events reach.
         folded: whether a constant is added to the events on their way (batch norm), which chips
             fold into the next weights.
+        guessed: whether a custom function is taken for a neuron because it makes whole numbers.
     """
 
     source: str
@@ -70,6 +71,7 @@ class Connection:
     shape: tuple[int, ...]
     fanout: FanOut
     folded: bool
+    guessed: bool
     taps: tuple[Tap, ...] = field(repr=False, compare=False)
     calls: SynapseCalls = field(repr=False, compare=False)
 

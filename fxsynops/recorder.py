@@ -57,7 +57,8 @@ class Recorder(TorchFunctionMode):
         inside: the synapses inside of such a module, or of a function, if any.
 
     Attributes:
-        graph, reads, constants, branches, values, stateful, mode: see ``fxsynops.trace.Trace``.
+        graph, reads, constants, branches, values, stateful, written, mode: see
+            ``fxsynops.trace.Trace``.
         quiet: whether what happens now is already part of a node.
     """
 
@@ -75,6 +76,7 @@ class Recorder(TorchFunctionMode):
         self.constants: dict[str, Tensor] = {}
         self.branches: list[str] = []
         self.stateful: set[str] = set()
+        self.written: dict[str, fx.Node] = {}
         self.values: list[tuple[Callable[..., Any], Place, Any]] = []
         self.quiet = True
         self._borrowed = borrowed
@@ -129,7 +131,10 @@ class Recorder(TorchFunctionMode):
                 self.quiet = True
         self._check_random()
         self._write_back()
-        self.stateful |= {k for k, (t, version) in self._versions.items() if t._version != version}
+        for name, (tensor, version) in self._versions.items():
+            if tensor._version != version:
+                self.stateful.add(name)
+                self.written[name] = self._nodes[tensor]
         self._node("output", "output", (self._output(output),), {})
 
     def conditions(self) -> Iterator[Place]:
@@ -195,7 +200,9 @@ class Recorder(TorchFunctionMode):
             node = self._node("call_function", func, *nodes, name, mode)
             if function:
                 node.meta["function"] = function
-                node.meta["whole_numbers"] = all(map(_is_whole, produced))
+                node.meta["whole_numbers"] = all(map(_is_whole, produced)) and _fires(
+                    function, args, run or func
+                )
             self.bind(tensors[0] if func is replayed.setitem else result, node)
             if name in _SIZED_BY_DATA or any(t.dtype == torch.bool for t in _indices(func, args)):
                 self._check_sizes(produced)
@@ -279,6 +286,10 @@ class Recorder(TorchFunctionMode):
             )
         if name in module.__dict__ or value is watch.MISSING:
             self._condition(module, name)
+        elif not hasattr(type(module), name):  # kept in a dict of the module's own
+            for key, held in module.__dict__.items():
+                if isinstance(held, dict) and key != "_modules" and held.get(name) is value:
+                    self._condition(module, key, name)
         if value is None or value is watch.MISSING:
             self._condition(module, "_buffers", name)
 
@@ -529,6 +540,14 @@ class Recorder(TorchFunctionMode):
             )
         call = (Change(change.action, place), self._args(value))
         self._node("call_function", replayed.change_state, call, {}, f"set_{key}")
+        self._note_written(place, value)
+
+    def _note_written(self, place: Place, value: Any) -> None:
+        """Which nodes the next forward will find in a place, and below it."""
+        if isinstance(value, Tensor):
+            self.written[place.name] = self._nodes[value]
+        for key, part, _ in _parts(value):
+            self._note_written(place.below(key), part)
 
     # -- modules ---------------------------------------------------------------------------------
 
@@ -659,6 +678,27 @@ def _is_whole(tensor: Tensor) -> bool:
     if tensor.is_meta or isinstance(tensor, FakeTensor) or not tensor.is_floating_point():
         return True
     return bool((tensor == tensor.round()).all())
+
+
+def _fires(function: Any, args: tuple[Any, ...], run: Callable[..., Any]) -> bool:
+    """Whether a custom function gives whole numbers for other values than the example's, too."""
+
+    def other(value: Any) -> Any:
+        if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or value.is_meta:
+            return value
+        if not value.is_floating_point() or isinstance(value, FakeTensor):
+            return value
+        steps = torch.arange(value.numel(), device=value.device, dtype=torch.float32)
+        return (3 * torch.sin(steps + 0.5)).reshape(value.shape).to(value.dtype)
+
+    if function.__module__.startswith("torch."):
+        return True
+    try:
+        with torch.no_grad():
+            result = run(*map(other, args))
+    except Exception:  # it wants particular values
+        return True
+    return all(map(_is_whole, _tensors(result)))
 
 
 def _distinct(tensors: Any) -> list[Tensor]:

@@ -25,31 +25,46 @@ class _SumEvents(torch.autograd.Function):
     def forward(
         ctx: Any,
         values: Tensor,
-        kept: tuple[int, ...],
         unit: Tensor | float,
+        kept: tuple[int, ...],
         signed: bool,
         graded: bool,
     ) -> tuple[Tensor, Tensor]:
-        ctx.unit, ctx.signed, ctx.shape, ctx.dtype = unit, signed, values.shape, values.dtype
-        ctx.save_for_backward(*([values] if signed else []))
+        ctx.shape, ctx.dtype, ctx.signed = values.shape, values.dtype, signed
+        ctx.scaled = not (isinstance(unit, float) and unit == 1.0)
+        ctx.unit = unit
+        needed = signed or isinstance(unit, Tensor)
+        ctx.save_for_backward(*([values] if needed else []))
         if graded:
             events = values != 0
         else:
-            events = values.abs() if signed else values
-            if not (isinstance(unit, float) and unit == 1.0):
-                wide = torch.promote_types(events.dtype, torch.float32)  # half would round counts
-                events = (events.to(wide) / unit).round()
+            events = _in_units(values, unit).round() if ctx.scaled else values
+            events = events.abs() if signed else events
         sums, largest = _sum_all_but(events, kept)
         ctx.mark_non_differentiable(largest)
         return sums, largest
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        weights = (grads[0] / ctx.unit).to(ctx.dtype).expand(ctx.shape)
+        per_event, of_unit = grads[0], None
         if ctx.signed:
             (values,) = ctx.saved_tensors
-            weights = torch.where(values < 0, -weights, weights)
-        return weights, None, None, None, None
+            events = _in_units(values, ctx.unit) if ctx.scaled else values
+            per_event = torch.where(events < 0, -per_event, per_event)
+        per_value = _in_units(per_event, ctx.unit) if ctx.scaled else per_event
+        if ctx.needs_input_grad[1]:
+            events = _in_units(ctx.saved_tensors[0], ctx.unit)
+            of_unit = -(per_value * events).sum_to_size(ctx.unit.shape).to(ctx.unit.dtype)
+        return per_value.to(ctx.dtype).expand(ctx.shape), of_unit, None, None, None
+
+
+def _in_units(values: Tensor, unit: Tensor | float) -> Tensor:
+    """Values as numbers of events; none where one event is worth nothing."""
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))  # half would round counts
+    if isinstance(unit, Tensor):
+        unit = unit.to(wide.dtype)
+        unit = torch.where(unit == 0, torch.inf, unit)
+    return wide / unit
 
 
 def sum_events(
@@ -65,7 +80,8 @@ def sum_events(
     Args:
         values: any dtype; an event of value v counts |v| (derivative +1 for v ≥ 0, else −1).
         kept: the axes to keep; all others stay, too, with size 1.
-        unit: the positive value of one event. Sums are of whole events if it is not 1.
+        unit: the value of one event, not zero. Sums are of whole events if it is not 1. What a
+            tensor is worth has a derivative, too: counts do not change when units do.
         signed: whether there may be negative values.
         graded: count 1 for each value that is not zero (with the derivative of its value).
 
@@ -76,7 +92,7 @@ def sum_events(
     if not values.is_floating_point():
         signed = signed and values.dtype != torch.bool
         values = values if values.dtype == torch.bool or graded else values.double()
-    return _SumEvents.apply(values, tuple(kept), unit, signed, graded)
+    return _SumEvents.apply(values, unit, tuple(kept), signed, graded)
 
 
 def _sum_all_but(x: Tensor, kept: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -191,14 +191,14 @@ class Replay(fx.Interpreter):
 
     def _unit(self, node: fx.Node, scale: Scale) -> Tensor | float:
         """What one event is worth here."""
-        unit: Tensor | float = abs(scale.factor)
+        unit: Tensor | float = scale.factor
         role = self.analysis.connector.signals.roles[node]
         if role.neuron is not None and callable(role.neuron.amplitude):
-            unit = role.neuron.amplitude(role.module).detach().abs() * unit
+            unit = role.neuron.amplitude(role.module) * unit
         for factor in scale.times:
-            unit = unit * self.env[factor].detach().abs()
+            unit = unit * self.env[factor]
         for factor in scale.over:
-            unit = unit / self.env[factor].detach().abs()
+            unit = unit / self.env[factor]
         return unit
 
     def _tally(self) -> Tally:

@@ -16,6 +16,7 @@ tensor (``cat``), a mask tells them apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -107,10 +108,17 @@ class Role:
 
 @dataclass(frozen=True)
 class Signals:
-    """The roles of all nodes that hold a tensor, and the values of those that are constant."""
+    """The roles of all nodes that hold a tensor.
+
+    Attributes:
+        roles: by node.
+        constant: the value of a node that depends on no data.
+        left: what the forward leaves in the model's states, by place.
+    """
 
     roles: dict[fx.Node, Role]
     constant: Callable[[fx.Node], Tensor | None]
+    left: dict[str, State]
 
     def behind(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The sources, and unknowns, whose events can reach ``node``, in the order of the graph."""
@@ -129,10 +137,25 @@ class Signals:
         return tuple(sorted(found, key=list(self.roles).index)) if len(found) > 1 else tuple(found)
 
 
+@dataclass(frozen=True)
+class State:
+    """What a tensor that the model keeps between forwards holds."""
+
+    signal: Signal
+    kind: Literal["source", "mask"] = "source"
+
+
 def classify(
-    trace: Trace, event_inputs: dict[str, bool], spiking: tuple[Any, ...], graded: bool
+    trace: Trace,
+    event_inputs: dict[str, bool],
+    spiking: tuple[Any, ...],
+    graded: bool,
+    known: dict[str, State],
 ) -> Signals:
     """Give every node of ``trace`` its role.
+
+    A state holds events (sums of spikes, the last step's spikes) if what is written to it is
+    events, provided that it held events: so it is assumed, and taken back where it does not hold.
 
     Args:
         trace: a recorded forward.
@@ -140,19 +163,38 @@ def classify(
         spiking: module types (and autograd functions) that count as spiking, beside those known.
         graded: whether an event weighs one whatever its value (``events="nonzero"``), so that
             events times analog values are still events.
+        known: what earlier traces of the model have left in its states.
     """
-    states: dict[str, Signal] = {}
+    states = {name: State(EVENTS) for name in trace.written} | known
+    settled: set[str] = set()
     while True:
         classifier = _Classifier(trace, event_inputs, spiking, graded, states)
         roles = classifier.run()
-        again = {
-            target: replace(EVENTS, scale=roles[node].signal.scale)
-            for target, node in classifier.written.items()
-            if node in roles and roles[node].signal.kind == "events"
+        left = {
+            name: _left(roles[node])
+            for name, node in trace.written.items()
+            if roles[node].signal.kind != "const"
         }
-        if again.keys() <= states.keys():
-            return Signals(roles, classifier.constant)
-        states |= again  # a state that holds events (the last step's spikes) is a source, too
+        wrong = [
+            name
+            for name, state in left.items()
+            if state != states[name] and states[name] != State(ANALOG)
+        ]
+        if not wrong:
+            return Signals(roles, classifier.constant, left)
+        for name in wrong:  # at most twice each: to another scale, and to analog
+            states[name] = State(ANALOG) if name in settled else left[name]
+        settled.update(wrong)
+
+
+def _left(role: Role) -> State:
+    """What a state holds that ``role`` was written to."""
+    signal = role.signal
+    if signal.kind == "events" and signal.whole and signal.scale is not None and not signal.mask:
+        return State(
+            replace(EVENTS, scale=signal.scale), "mask" if role.kind == "mask" else "source"
+        )
+    return State(ANALOG)
 
 
 @dataclass
@@ -161,15 +203,12 @@ class _Classifier:
     event_inputs: dict[str, bool]
     spiking: tuple[Any, ...]
     graded: bool
-    states: dict[str, Signal]
+    states: dict[str, State]
     roles: dict[fx.Node, Role] = field(default_factory=dict)
-    written: dict[str, fx.Node] = field(default_factory=dict)
     _values: dict[fx.Node, Tensor] = field(default_factory=dict)
 
     def run(self) -> dict[fx.Node, Role]:
         for node in self.trace.graph.nodes:
-            if node.target is replayed.change_state and isinstance(node.args[1], fx.Node):
-                self.written[node.args[0].place.name] = node.args[1]
             if "spec" in node.meta:
                 self.roles[node] = self._role(node)
         return self.roles
@@ -218,8 +257,11 @@ class _Classifier:
         return None, node.args
 
     def _state(self, target: str) -> Role:
-        if target in self.states:
-            return Role("source", self.states[target], neuron=Neuron(signed=True))
+        state = self.states.get(target)
+        if state is not None and state.signal.kind == "events":
+            return Role(state.kind, state.signal, neuron=Neuron(signed=True))
+        if state is not None:
+            return _other(state.signal)
         return _other(ANALOG if target in self.trace.stateful else CONST)
 
     def _same_as(self, operand: Any, node: fx.Node) -> Role:
@@ -256,16 +298,17 @@ class _Classifier:
             return _other(self._const(operands))
         out = shape(call.node)
         elementwise = out == shape(data[0]) and all(
-            _broadcasts(shape(n), out) for n in operands if n not in data
+            _broadcasts(shape(n), out) and sum(size > 1 for size in shape(n)) < 2
+            for n in operands
+            if n not in data
         )
         if not elementwise:
             return self._unknown(call, data, "")
         if call.node.meta.get("whole_numbers") is False:
+            if any(self.roles[n].signal.kind == "events" for n in data):
+                return self._unknown(call, data, "it makes other values of events")
             return _other(ANALOG)
-        carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
-        return Role(
-            "gate" if carriers else "source", EVENTS, call, None, carriers, Neuron(signed=True)
-        )
+        return Role("source", EVENTS, call, neuron=Neuron(signed=True, guessed=True))
 
     def _operation(self, call: Call, operation: Operation | None) -> Role:
         if operation is not None and operation.resolve is not None:
@@ -296,6 +339,8 @@ class _Classifier:
         if operation.kind is Kind.PRODUCT:
             return self._two_factors(call, operation, data)
         if operation.kind is Kind.THRESHOLD:
+            if operation.fires:
+                carriers = []
             kind = "gate" if carriers else "source"
             cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else float("inf")
             neuron = Neuron(max_spikes=cap, signed=cap != 1)
@@ -556,9 +601,9 @@ class _Classifier:
     ) -> Role:
         carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
         weighted = weighted or call.name in _UNCOUNTED
-        weighted = weighted or (
+        weighted = weighted or (  # a product of events with weights, or with each other
             any(map(self._has_source, carriers))
-            and any(self.roles[n].signal == CONST and len(shape(n)) > 1 for n in call.operands())
+            and sum(math.prod(shape(n)) > 1 for n in dict.fromkeys(call.operands())) > 1
         )
         return Role("unknown", EVENTS, call, None, carriers, reason=reason, weighted=weighted)
 

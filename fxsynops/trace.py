@@ -49,6 +49,7 @@ class Trace:
         reads: places in the model that ``get_attr`` nodes read, by target.
         constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
         stateful: those of ``reads`` that the forward writes to, or puts another tensor in place of.
+        written: what will be in these places (or those that come to be) for the next forward.
         modules: every module of the model by its path.
         unhooked: modules whose calls are not recorded, because no hooks were on them.
         conditions: what Python read from the model while tracing, and what it was like.
@@ -62,6 +63,7 @@ class Trace:
     reads: dict[str, Place]
     constants: dict[str, Tensor]
     stateful: frozenset[str]
+    written: dict[str, fx.Node]
     modules: dict[str, nn.Module]
     unhooked: tuple[nn.Module, ...]
     conditions: tuple[tuple[Place, object], ...]
@@ -109,6 +111,7 @@ def trace(
         recorder.reads,
         recorder.constants,
         frozenset(recorder.stateful),
+        recorder.written,
         borrowed.modules,
         tuple(m for m in borrowed.modules.values() if m not in borrowed.hooked and not whole(m)),
         tuple(conditions),

@@ -227,7 +227,6 @@ TUTORIAL_NEURONS: dict[str, Callable[[], nn.Module]] = {
     "Synaptic": lambda: snntorch.Synaptic(0.9, 0.8, threshold=0.3),
     "Alpha": lambda: snntorch.Alpha(0.9, 0.8, threshold=0.05),
     "Lapicque": lambda: snntorch.Lapicque(0.9, threshold=0.3),
-    "RLeaky, one to one": lambda: snntorch.RLeaky(0.9, all_to_all=False, threshold=0.3),
     "learnable Leaky": lambda: snntorch.Leaky(
         0.9, threshold=0.3, learn_beta=True, learn_threshold=True, reset_mechanism="zero"
     ),
@@ -433,6 +432,219 @@ ZOO["sinabs recurrent convolution"] = Case(
     {"layout": "NT"},
     _reset_states,
 )
+
+# -- plain PyTorch ---------------------------------------------------------------------------------
+
+
+class Heaviside(torch.autograd.Function):
+    """A spiking function with a surrogate gradient, as users write it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad / (1 + x.abs()) ** 2
+
+
+fire = Heaviside.apply
+
+
+class Membrane(nn.Module):
+    """A leaky neuron that keeps its membrane in an attribute, and loops over time itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v: torch.Tensor | float = 0.0
+
+    def forward(self, x):
+        out = torch.empty_like(x)
+        for t in range(x.shape[0]):
+            self.v = 0.8 * self.v + x[t]
+            out[t] = fire(self.v - 0.3)
+            self.v = self.v * (1 - out[t])
+        return out
+
+
+def forget(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, Membrane):
+            module.v = 0.0
+
+
+class Written(nn.Module):
+    """A model whose forward is a function of its layers and inputs."""
+
+    def __init__(self, forward: Callable[..., Any], **layers: Any) -> None:
+        super().__init__()
+        for name, value in layers.items():
+            setattr(self, name, value)
+        self.function = forward
+
+    def forward(self, *inputs):
+        return self.function(self, *inputs)
+
+
+class Positive(nn.Module):
+    """A parametrization."""
+
+    def forward(self, weight):
+        return weight.abs()
+
+
+def plain(name: str, forward: Any, inputs: Any, layers: Callable[[], dict[str, Any]], **options):
+    reset, units = options.pop("reset", lambda _: None), options.pop("units", {})
+    ZOO[f"plain {name}"] = Case(lambda: Written(forward, **layers()), inputs, options, reset, units)
+
+
+def two_convolutions() -> dict[str, Any]:
+    return {"conv1": nn.Conv2d(2, 4, 3, padding=1), "conv2": nn.Conv2d(4, 3, 3, padding=1)}
+
+
+picture = spikes(2, 2, 8, 8)
+plain("autograd function", lambda m, x: m.conv2(fire(m.conv1(x))), picture, two_convolutions)
+plain("comparison", lambda m, x: m.conv2((m.conv1(x) > 0.1).float()), picture, two_convolutions)
+plain(
+    "floor", lambda m, x: m.conv2((m.conv1(x) * 4).clamp(0, 3).floor()), picture, two_convolutions
+)
+plain(
+    "straight-through round",
+    lambda m, x: m.conv2((y := m.conv1(x) * 4) + (y.round() - y).detach()),
+    picture,
+    two_convolutions,
+    units={"conv2": 1.0},
+)
+plain(
+    "membrane in an attribute",
+    lambda m, x: m.fc2(m.neuron2(m.fc1(m.neuron1(m.fc(x))))),
+    spikes(5, 3, 8),
+    lambda: {
+        "fc": nn.Linear(8, 6),
+        "neuron1": Membrane(),
+        "fc1": nn.Linear(6, 4),
+        "neuron2": Membrane(),
+        "fc2": nn.Linear(4, 2),
+    },
+    layout="TN",
+    reset=forget,
+)
+plain(
+    "ModuleList, ModuleDict and a tied layer",
+    lambda m, x: m.heads["a"](fire(m.shared(fire(m.shared(fire(m.steps[0](x))))))),
+    spikes(3, 8),
+    lambda: {
+        "steps": nn.ModuleList([nn.Linear(8, 6)]),
+        "shared": nn.Linear(6, 6),
+        "heads": nn.ModuleDict({"a": nn.Linear(6, 2), "unused": nn.Linear(6, 3)}),
+    },
+)
+plain(
+    "parametrized and computed weights",
+    lambda m, x: F.conv2d(fire(m.conv1(x)), m.conv2.weight * m.mask, padding=1),
+    picture,
+    lambda: (
+        two_convolutions()
+        | {
+            "conv1": nn.utils.parametrize.register_parametrization(
+                nn.Conv2d(2, 4, 3, padding=1), "weight", Positive()
+            ),
+            "mask": nn.Parameter((torch.rand(3, 4, 3, 3) < 0.5).float()),
+        }
+    ),
+)
+plain(
+    "einsum",
+    lambda m, x: torch.einsum("bchw,oc->bohw", fire(m.conv1(x)), m.weight),
+    picture,
+    lambda: two_convolutions() | {"weight": nn.Parameter(torch.randn(3, 4))},
+)
+plain(
+    "convolution by unfold",
+    lambda m, x: m.weight @ F.unfold(fire(m.conv1(x)), 3, padding=1, stride=2),
+    picture,
+    lambda: two_convolutions() | {"weight": nn.Parameter(torch.randn(3, 36))},
+)
+
+
+def u_net(m: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    a = fire(m.down1(x))
+    b = fire(m.down2(F.max_pool2d(a, 2)))
+    c = fire(m.bottom(F.avg_pool2d(b, 2)))
+    b = fire(m.up2(torch.cat((F.interpolate(c, scale_factor=2), b), 1)))
+    a = fire(m.up1(b)) + a
+    return {"mask": m.out(a), "features": b}
+
+
+plain(
+    "U-Net",
+    u_net,
+    spikes(2, 1, 16, 16),
+    lambda: {
+        "down1": nn.Conv2d(1, 4, 3, padding=1),
+        "down2": nn.Conv2d(4, 6, 3, padding=1),
+        "bottom": nn.Conv2d(6, 6, 3, padding=1),
+        "up2": nn.Conv2d(12, 6, 3, padding=1),
+        "up1": nn.ConvTranspose2d(6, 4, 2, stride=2),
+        "out": nn.Conv2d(4, 2, 1),
+    },
+)
+plain(
+    "depthwise separable and dilated",
+    lambda m, x: m.out(fire(m.point(fire(m.depth(fire(m.dilated(x))))))),
+    picture,
+    lambda: {
+        "dilated": nn.Conv2d(2, 4, 3, padding=2, dilation=2),
+        "depth": nn.Conv2d(4, 4, 3, padding=1, groups=4, stride=2),
+        "point": nn.Conv2d(4, 6, 1),
+        "out": nn.Conv2d(6, 2, 3),
+    },
+)
+plain(
+    "audio",
+    lambda m, x: m.fc(F.avg_pool1d(fire(m.conv2(fire(m.conv1(x)))), 4).flatten(1)),
+    spikes(2, 1, 32),
+    lambda: {
+        "conv1": nn.Conv1d(1, 4, 5, stride=2, padding="valid"),
+        "conv2": nn.Conv1d(4, 4, 3, padding="same", padding_mode="circular"),
+        "fc": nn.Linear(12, 2),
+    },
+)
+plain(
+    "video",
+    lambda m, x: m.fc(F.adaptive_avg_pool3d(fire(m.conv2(fire(m.conv1(x)))), 2).flatten(1)),
+    spikes(2, 1, 4, 8, 8),
+    lambda: {
+        "conv1": nn.Conv3d(1, 3, 3, padding=1),
+        "conv2": nn.Conv3d(3, 4, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)),
+        "fc": nn.Linear(32, 2),
+    },
+)
+plain(
+    "two inputs",
+    lambda m, x, y: {"sum": m.fc(fire(m.left(x)) + fire(m.right(y))), "left": m.left(x)},
+    lambda: (*spikes(3, 8)(), torch.rand(3, 5)),
+    lambda: {"left": nn.Linear(8, 6), "right": nn.Linear(5, 6), "fc": nn.Linear(6, 2)},
+    input_events=[True, False],
+)
+
+
+class Residual(nn.Module):
+    """A torchvision-style block, with one ReLU used twice."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + x)
+
 
 # What a default run takes from the slow ones; everything else there runs always.
 SLOW = (

@@ -28,10 +28,15 @@ Synapses = dict[str, Callable[[], Any]]
 
 
 def _cell(module: Any, given: dict[str, Any], output: Any) -> Synapses:
-    state = output[0] if isinstance(output, tuple) else output
+    def state() -> Tensor:
+        before = given.get("hx")
+        known = output if before is None else before
+        known = known[0] if isinstance(known, tuple) else known
+        return analog_like(known) if before is None else known
+
     return {
         "weight_ih": lambda: F.linear(given["input"], module.weight_ih),
-        "weight_hh": lambda: F.linear(analog_like(state), module.weight_hh),
+        "weight_hh": lambda: F.linear(state(), module.weight_hh),
     }
 
 

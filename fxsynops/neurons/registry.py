@@ -31,6 +31,7 @@ class Neuron:
         amplitude: the value of one event, or how to read it from the module as it is now.
         signed: whether events may be negative.
         threshold: what a user said of the firing threshold (for bounds), or None.
+        guessed: whether it is taken for spiking because it made whole numbers of the example.
         inside: the synapses inside of the module, or None if it has none.
         refused: why the module cannot be counted, if it cannot.
     """
@@ -41,6 +42,7 @@ class Neuron:
     amplitude: float | Callable[[Any], Any] = 1.0
     signed: bool = False
     threshold: float | None = None
+    guessed: bool = False
     inside: Inside | None = None
     refused: str = ""
 
@@ -126,5 +128,9 @@ def _describe_by_library(module: nn.Module) -> Neuron | None:
                 file = library.removeprefix("fxsynops.").replace(".", "_")
                 known: Callable[[nn.Module], Neuron | None]
                 known = import_module(f"fxsynops.neurons._{file}").describe
-                return known(module)
+                found = known(module)
+                if found is not None and found.inside is not None:
+                    own = type(module).forward.__module__.startswith(library)
+                    return found if own else None  # a forward that is not the library's
+                return found
     return None

@@ -20,7 +20,7 @@ operations.add(
 operations.add(
     "max min topk sort msort kthvalue median nanmedian mode", Operation(Kind.GATE, outputs=(0,))
 )
-operations.add("gather", Operation(Kind.GATE, data=(0,)))
+operations.add("gather max_unpool1d max_unpool2d max_unpool3d", Operation(Kind.GATE, data=(0,)))
 
 
 def _unbounded(_: Call) -> float:
@@ -89,9 +89,13 @@ operations.add("alpha_dropout feature_alpha_dropout", _dropout(unequal))
 # -- thresholds: whole numbers, whatever comes in --------------------------------------------------
 
 operations.add(
-    """gt lt ge le eq ne greater less greater_equal less_equal not_equal logical_and logical_or
+    "gt lt ge le greater less greater_equal less_equal heaviside",
+    Operation(Kind.THRESHOLD, binary=True, fires=True),
+)
+operations.add(
+    """eq ne not_equal logical_and logical_or
     logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not and or xor  ror rxor
-    floor ceil round trunc fix sign sgn heaviside bool int long short byte char
+    floor ceil round trunc fix sign sgn bool int long short byte char
     floor_divide floordiv rfloordiv one_hot isnan isfinite isinf isposinf isneginf signbit
     count_nonzero histc bincount any all isclose""",
     Operation(Kind.THRESHOLD, binary=True),

@@ -161,6 +161,7 @@ class Operation:
             depend on the data.
         powers: whether a gate raises values to a power, so that an event must be worth one.
         random: whether a gate's choice is random (dropout), so that it makes a mask of constants.
+        fires: whether a threshold is a neuron's, also where its input is events.
         binary: whether a gate's or threshold's output is whole, whatever its input's scale.
         analog_only: whether the entry says nothing about events.
         outputs: which parts of a returned tuple carry events (the others are analog); None: all.
@@ -180,6 +181,7 @@ class Operation:
     indexed: bool = False
     powers: bool = False
     random: bool = False
+    fires: bool = False
     binary: bool = False
     analog_only: bool = False
     outputs: tuple[int, ...] | None = None
