@@ -263,7 +263,10 @@ class Connector:
         """Note that events come through ``node`` to ``synapse`` in an unknown way."""
         origin, _ = _origin(node)
         site: Site = origin.meta["site"]
-        self.unresolved[Unresolved(synapse, self.names[node], str(site), role.reason)] = None
+        name = self.names[node]
+        called = getattr(origin.target, "__name__", "")
+        operation = name if not called or called in name else f"{called} of {name}"
+        self.unresolved[Unresolved(synapse, operation, str(site), role.reason)] = None
 
 
 def _runs_apart(node: fx.Node, role: Role) -> bool:

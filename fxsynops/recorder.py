@@ -115,7 +115,7 @@ class Recorder(TorchFunctionMode):
                 hooks = torch.autograd.graph.saved_tensors_hooks(lambda _: None, _no_backward)
                 stack.enter_context(hooks)
             stack.enter_context(watch.module_calls(self._paths, self._wrapper))
-            stack.enter_context(watch.attributes(self))
+            stack.enter_context(watch.attributes(self, self._paths))
             stack.enter_context(watch.autograd_functions(self))
             stack.enter_context(watch.seeding(self))
             stack.enter_context(watch.compiled_code(self))

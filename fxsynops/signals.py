@@ -62,9 +62,12 @@ _UNCOUNTED = frozenset(
 )
 _QUOTIENTS = ("div", "divide", "true_divide")
 
+_COMPARISONS = tuple(name for name, known in operations.by_name.items() if known.fires)
+
 CONST = Signal("const")
 ANALOG = Signal("analog")
 EVENTS = Signal("events")
+ZERO = Signal("const", fixed=True)
 
 
 @dataclass(frozen=True)
@@ -324,10 +327,19 @@ class _Classifier:
             data = [n for n in steering if self.roles[n].signal.kind != "const"]
         choosing = [n for n in steering if self.roles[n].signal.kind == "events"]
         if not data and choosing and operation is not None and operation.indexed:
+            if call.name == "setitem" and self._is_zero(call.x):
+                return self._written_where(call, operation, choosing)
             return self._unknown(call, choosing, "events choose among constants")
         if not data:
             if operation is not None and operation.random and self._const(operands).fixed:
                 return Role("mask", replace(EVENTS, scale=operation.scale(call)), call, operation)
+            if (
+                operation is not None
+                and operation.kind in (Kind.SYNAPSE, Kind.PRODUCT)
+                and self._fires(call.x)
+            ):
+                reason = "its input is spikes that depend on no data; pass what drives them in"
+                return self._unknown(call, [], reason, weighted=True)
             return _other(self._const(operands))
         if operation is None:
             return self._unknown(call, data, "")
@@ -345,11 +357,11 @@ class _Classifier:
             cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else float("inf")
             neuron = Neuron(max_spikes=cap, signed=cap != 1)
             return Role(kind, EVENTS, call, operation, tuple(carriers), neuron)  # type: ignore[arg-type]
-        if operation.merges and len(carriers) < len(data):
-            left = [n for n, times in straight_through.terms(call.node).items() if times]
-            if left and all(
-                n in self.roles and self.roles[n].signal.kind == "events" for n in left
-            ):
+        if operation.merges and 0 in (terms := straight_through.terms(call.node)).values():
+            left = [n for n, times in terms.items() if times]
+            if not left:
+                return _other(ZERO)
+            if all(self.roles[n].signal.kind == "events" for n in left):
                 operation = straight_through.straight_through
                 return self._routing(call, operation, left, self._joined(call, operation, left))
         if not carriers or operation.kind is Kind.ANALOG:
@@ -414,6 +426,8 @@ class _Classifier:
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""
         number = float(call.kwargs.get("alpha", 1))
+        left, right = product.operands
+        measured = self._before_scales(left), self._before_scales(right)
         scale: Scale | None = Scale(number) if number else None
         for node in product.operands:
             own = self.roles[node].signal.scale
@@ -422,12 +436,28 @@ class _Classifier:
         if isinstance(added, fx.Node) and self.roles[added].signal.kind != "const":
             reason = "a product of events is added to something else"
             return self._unknown(call, list(product.operands), reason, weighted=True)
-        if scale is None and not self.graded:
+        known = all(self.roles[node].signal.scale is not None for node in measured)
+        if not known and not self.graded:
             reason = "what one event is worth differs between elements that it multiplies"
             return self._unknown(call, list(product.operands), reason, weighted=True)
         whole = added is None or (scale == Scale() and self._is_whole(added))
         signal = replace(EVENTS, scale=scale, whole=whole)
-        return Role("product", signal, call, operation, product.operands, product=product)
+        if not self.graded:
+            product = replace(product, operands=measured)
+        return Role("product", signal, call, operation, measured, product=product)
+
+    def _before_scales(self, node: fx.Node) -> fx.Node:
+        """Where a factor's events can be measured: before constants scale its elements apart."""
+        while self.roles[node].signal.scale is None:
+            role = self.roles[node]
+            scaled = role.kind == "routing" and role.call is not None and role.call.name in PRODUCTS
+            if not scaled or role.call is None or shape(role.carriers[0]) != shape(node):
+                break
+            factors = (self.constant(n) for n in role.call.operands())
+            if any(value is not None and bool((value == 0).any()) for value in factors):
+                break  # what is scaled to nothing does not meet anything
+            node = role.carriers[0]
+        return node
 
     def _gate(
         self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
@@ -449,6 +479,15 @@ class _Classifier:
     def _chosen_numbers(self, call: Call) -> bool:
         """``where(spikes, 1.0, 0.0)``: the events are the condition's."""
         return all(self.roles[n].signal.kind == "const" for n in call.data((1, 2)))
+
+    def _written_where(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
+        """``zeros[spikes] = 1``: the events are the index's."""
+        value = call.args[2]
+        mask = call.args[1]
+        plain = isinstance(mask, fx.Node) and mask.meta["spec"].dtype == torch.bool
+        if not plain or isinstance(value, fx.Node | bool) or not value:
+            return self._unknown(call, choosing, "events choose among constants")
+        return self._measured(call, operation, choosing, Scale(float(value)))
 
     def _number_chosen(self, call: Call) -> Scale | None:
         """What an event is worth in ``where(spikes, 0.5, 0.0)``."""
@@ -498,9 +537,18 @@ class _Classifier:
             return self._measured(call, operation, carriers, scale)
         signal = self.roles[data[0]].signal
         others = [a for a in factors if a is not data[0]]
+        if others and self._is_zero(others[0]):
+            return _other(ZERO)
         factor = self._factor(others[0] if others else data[0], divides)
         scale = None if factor is None or signal.scale is None else signal.scale * factor
         return self._routing(call, operation, data, replace(signal, scale=scale))
+
+    def _is_zero(self, factor: Any) -> bool:
+        """Whether a factor is nothing but zeros, and stays so."""
+        if not isinstance(factor, fx.Node):
+            return factor == 0
+        value = self.constant(factor) if self.roles[factor].signal.fixed else None
+        return value is not None and not value.is_meta and not bool(value.any())
 
     def _factor(self, other: Any, divides: bool) -> Scale | None:
         if isinstance(other, fx.Node):
@@ -613,6 +661,21 @@ class _Classifier:
         while stack:
             at = stack.pop()
             if at.op in ("placeholder", "call_module"):
+                return True
+            new = [n for n in at.all_input_nodes if n not in seen]
+            seen.update(new)
+            stack += new
+        return False
+
+    def _fires(self, node: fx.Node) -> bool:
+        """Whether a constant comes from a neuron: a custom function, or a comparison of state."""
+        seen, stack = {node}, [node]
+        while stack:
+            at = stack.pop()
+            if "function" in at.meta:
+                return True
+            compares = at.op == "call_function" and operation_name(at.target) in _COMPARISONS
+            if compares and not self.roles[at].signal.fixed:
                 return True
             new = [n for n in at.all_input_nodes if n not in seen]
             seen.update(new)

@@ -404,7 +404,9 @@ def fingerprint(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Tensor):
         return (value.shape, value.dtype, value.device, value.requires_grad)
     if isinstance(value, (tuple, list)):
-        return (type(value), *(fingerprint(v, depth) for v in value))
+        ids = [id(v) for v in value if isinstance(v, Tensor)]
+        shared = tuple(map(ids.index, ids)) if len(set(ids)) < len(ids) else ()
+        return (type(value), shared, *(fingerprint(v, depth) for v in value))
     if isinstance(value, dict):
         return (type(value), *((k, fingerprint(v, depth)) for k, v in value.items()))
     if depth < _MAX_OBJECT_DEPTH and _is_plain_object(value):

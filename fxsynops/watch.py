@@ -8,7 +8,7 @@ code (scripted functions, ``vmap``).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -67,8 +67,10 @@ class compiled_code(TorchDispatchMode):  # noqa: N801
 
 
 @contextmanager
-def attributes(listener: Listener) -> Iterator[None]:
+def attributes(listener: Listener, modules: Iterable[nn.Module]) -> Iterator[None]:
     """What Python reads from modules."""
+    own = {c for m in modules for c in type(m).__mro__ if "__getattr__" in c.__dict__}
+    found = {cls: cls.__dict__["__getattr__"] for cls in own - {nn.Module}}
     behind, above = nn.Module.__getattr__, nn.Module.__dict__.get("__getattribute__")
 
     def read(module: nn.Module, name: str) -> Any:
@@ -88,6 +90,17 @@ def attributes(listener: Listener) -> Iterator[None]:
             listener.note_attribute(module, name, value)
         return value
 
+    def find(lookup: Callable[..., Any]) -> Callable[..., Any]:
+        def read_found(module: nn.Module, name: str) -> Any:
+            value = lookup(module, name)
+            if not listener.quiet and name[:2] != "__":
+                listener.note_attribute(module, name, value)
+            return value
+
+        return read_found
+
+    for cls, lookup in found.items():
+        cls.__getattr__ = find(lookup)  # type: ignore[attr-defined]
     nn.Module.__getattribute__ = read  # type: ignore[method-assign,assignment]
     nn.Module.__getattr__ = read_registered  # type: ignore[method-assign]
     try:
@@ -97,6 +110,8 @@ def attributes(listener: Listener) -> Iterator[None]:
         if above is not None:
             nn.Module.__getattribute__ = above  # type: ignore[method-assign]
         nn.Module.__getattr__ = behind  # type: ignore[method-assign]
+        for cls, lookup in found.items():
+            cls.__getattr__ = lookup  # type: ignore[attr-defined]
 
 
 def apply_function(cls: Any, *args: Any) -> Any:

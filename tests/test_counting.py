@@ -149,7 +149,8 @@ def test_the_gradient_is_the_fanout_map():
 
 ROUTED = {
     "subtract": (lambda x: x[:, :4] - x[:, 4:], 4, 1.0),
-    "scaled": (lambda x: 0.5 * x / 3 + x * 0, 8, 2.0),
+    "scaled": (lambda x: 0.5 * x / 3 + x * 2, 8, 2.0),
+    "scaled to nothing": (lambda x: 0.5 * x + x * 0 + x * torch.zeros(8), 8, 1.0),
     "added constant": (lambda x: 1 - x, 8, 1.0),
     "written": (lambda x: _written(x), 8, 0.5),
     "setitem": (lambda x: _set(x), 8, 1.0),

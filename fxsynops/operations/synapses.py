@@ -58,12 +58,23 @@ def _outer(counts: Sequence[Tensor], lead: int, factor: int) -> Tensor:
     return map
 
 
-def _geometry(call: Call, n: int, transposed: bool) -> list[tuple[int, int, int, int]]:
+def _option(call: Call, name: str, default: Any) -> Any:
+    """An argument of a convolution; ``aten.convolution`` has two more of them in between."""
+    if call.name == "convolution":
+        names = ["stride", "padding", "dilation", "transposed", "output_padding", "groups"]
+    elif "transpose" in call.name:
+        names = ["stride", "padding", "output_padding", "groups", "dilation"]
+    else:
+        names = ["stride", "padding", "dilation", "groups"]
+    return call.arg(3 + names.index(name), name, default)
+
+
+def _geometry(call: Call, n: int) -> list[tuple[int, int, int, int]]:
     """Kernel, stride, padding in front and dilation, per axis."""
     kernel = shape(call.arg(1, "weight"))[2:]
-    stride = _per_axis(call.arg(3, "stride", 1), n)
-    padding = call.arg(4, "padding", 0)
-    dilation = _per_axis(call.arg(7 if transposed else 5, "dilation", 1), n)
+    stride = _per_axis(_option(call, "stride", 1), n)
+    padding = _option(call, "padding", 0)
+    dilation = _per_axis(_option(call, "dilation", 1), n)
     if padding == "valid":
         padding = 0
     if padding == "same":  # an odd zero more goes behind
@@ -77,18 +88,18 @@ def _conv(n: int, transposed: bool) -> Operation:
     def channels(call: Call) -> int:
         """How many output channels each input channel is connected to."""
         weight = shape(call.arg(1, "weight"))
-        return weight[1] if transposed else weight[0] // call.arg(6, "groups", 1)
+        return weight[1] if transposed else weight[0] // _option(call, "groups", 1)
 
     def fanout(call: Call, x: fx.Node) -> Tensor:
         size, out = shape(x)[-n:], shape(call.node)[-n:]
         counts = [
             axis_pairs(size[i], out[i], *axis, transposed)
-            for i, axis in enumerate(_geometry(call, n, transposed))
+            for i, axis in enumerate(_geometry(call, n))
         ]
         return _outer(counts, len(shape(x)) - n, channels(call))
 
     def nominal(call: Call) -> float:
-        axes = _geometry(call, n, transposed)
+        axes = _geometry(call, n)
         taps = math.prod(kernel for kernel, _, _, _ in axes)
         steps = 1 if transposed else math.prod(stride for _, stride, _, _ in axes)
         return channels(call) * taps / steps
@@ -111,6 +122,15 @@ operations.add("conv3d", _conv(3, transposed=False))
 operations.add("conv_transpose1d", _conv(1, transposed=True))
 operations.add("conv_transpose2d", _conv(2, transposed=True))
 operations.add("conv_transpose3d", _conv(3, transposed=True))
+
+
+def _aten_convolution(call: Call) -> Operation:
+    n = len(shape(call.arg(1, "weight"))) - 2
+    transposed = bool(_option(call, "transposed", False))
+    return operations.by_name[f"conv{'_transpose' if transposed else ''}{n}d"]
+
+
+operations.add("convolution", Operation(Kind.SYNAPSE, resolve=_aten_convolution))
 
 
 def one_to_one(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,332 @@
+"""States that a model keeps between forwards: events in them are counted, forward after forward."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from spikingjelly.activation_based import encoding, neuron, rnn
+from spikingjelly.activation_based import layer as jelly
+from torch import nn
+
+import fxsynops
+from tests.outcome import by_module, same
+from tests.watched import watch
+from tests.zoo import fire
+
+
+def spikes(*shape):
+    return (torch.rand(*shape) < 0.5).float()
+
+
+class Sums(nn.Module):
+    """Reads out the sum of all spikes so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.sum = nn.Linear(8, 6), nn.Linear(6, 3), None
+
+    def forward(self, x):
+        z = fire(self.a(x))
+        self.sum = z if self.sum is None else self.sum + z
+        return self.b(self.sum)
+
+
+class SumsInPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 6), nn.Linear(6, 3)
+        self.register_buffer("sum", torch.zeros(2, 6))
+
+    def forward(self, x):
+        self.sum += fire(self.a(x))
+        return self.b(self.sum)
+
+
+class Remembers(nn.Module):
+    """Linear attention with a memory of keys and values."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(8, 6)
+        self.register_buffer("memory", torch.zeros(6, 6))
+
+    def forward(self, x):
+        z = fire(self.a(x))
+        self.memory += z.T @ z
+        return z @ self.memory
+
+
+class Tuple(nn.Module):
+    """Spikes of the last step and the membrane in one attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.r, self.b = nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 5)
+        self.state = None
+
+    def forward(self, x):
+        z, v = self.state or (torch.zeros(2, 6),) * 2
+        v = 0.5 * v + self.a(x) + self.r(z)
+        z = (v > 0.3).float()
+        self.state = (z, v)
+        return self.b(z)
+
+
+class Queue(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.b, self.waiting = nn.Linear(8, 5), [torch.zeros(2, 8)] * 2
+
+    def forward(self, x):
+        self.waiting.append(x)
+        return self.b(self.waiting.pop(0))
+
+
+def sequential(*layers):
+    return lambda: nn.Sequential(*layers)
+
+
+def spiking(x):
+    return neuron.IFNode(v_threshold=x)
+
+
+MODELS = {
+    "sum": (Sums, True, {}),
+    "sum in place": (SumsInPlace, True, {}),
+    "memory of an attention": (Remembers, True, {}),
+    "tuple": (Tuple, True, {}),
+    "queue": (Queue, True, {}),
+    "delay": (
+        lambda: nn.Sequential(nn.Linear(8, 4), spiking(0.1), jelly.Delay(1), nn.Linear(4, 2)),
+        True,
+        {},
+    ),
+    "latency encoder": (
+        lambda: nn.Sequential(encoding.LatencyEncoder(4), nn.Linear(8, 3)),
+        False,
+        {},
+    ),
+    "phase encoder": (
+        lambda: nn.Sequential(encoding.WeightedPhaseEncoder(4), nn.Linear(8, 3)),
+        False,
+        {},
+    ),
+    "dropout that keeps its mask": (
+        lambda: nn.Sequential(
+            nn.Linear(8, 20), spiking(0.1), jelly.Dropout(0.5), nn.Linear(20, 5)
+        ).train(),
+        True,
+        {"3": 2.0},
+    ),
+    "recurrent container": (
+        lambda: jelly.LinearRecurrentContainer(nn.Sequential(nn.Linear(8, 6), spiking(0.2)), 8, 6),
+        True,
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_events_in_states_are_counted_at_every_forward(name):
+    build, events, units = MODELS[name]
+    torch.manual_seed(0)
+    model = build()
+    twin = copy.deepcopy(model)
+    draw = (lambda: spikes(2, 8)) if events else (lambda: torch.rand(2, 8) * 0.9)
+    counter = fxsynops.SynOpsCounter(model, draw(), input_events=events)
+    total = 0.0
+    for seed in range(5):
+        x = draw()
+        torch.manual_seed(seed)
+        y = counter(x)
+        torch.manual_seed(seed)
+        expected, synops, _ = watch(twin, x, units=units)
+        assert same(y, expected)
+        found = {k: float(v.detach()) for k, v in counter.per_synapse.items()}
+        assert by_module(model, found) == synops
+        total += sum(synops.values())
+    assert counter.counts.total == total > 0
+
+
+def test_a_state_that_decays_is_analog_and_said_to_be():
+    class Trace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.trace = nn.Linear(8, 6), nn.Linear(6, 3), 0.0
+
+        def forward(self, x):
+            self.trace = 0.5 * self.trace + fire(self.a(x))
+            return self.b(self.trace)
+
+    torch.manual_seed(0)
+    model, x = Trace(), spikes(2, 8)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    assert float(counter.per_synapse["b"].detach()) == float(fire(model.a(x)).sum().detach()) * 3
+    with pytest.warns(UserWarning, match="'b' is analog"):
+        counter(x)
+    assert set(counter.per_synapse) == {"a"}
+
+
+@pytest.mark.parametrize("kind", ["SpikingLSTM", "SpikingGRU", "SpikingVanillaRNN"])
+def test_recurrent_networks_of_spikingjelly(kind):
+    torch.manual_seed(0)
+    model, x = getattr(rnn, kind)(8, 6, 2), spikes(4, 2, 8)
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN")
+    y = counter(x)
+    expected, synops, macs = watch(model, x)
+    assert same(y, expected)
+    assert (
+        by_module(model, {k: float(v.detach()) for k, v in counter.per_synapse.items()}) == synops
+    )
+    assert macs == {}
+    assert sum(synops.values()) > 0
+
+
+def test_spikes_that_no_data_drives_are_refused():
+    class Pacemaker(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.drive = nn.Linear(8, 5), nn.Linear(6, 5), torch.full((2, 6), 0.6)
+
+        def forward(self, x):
+            v, out = torch.zeros(2, 6), 0
+            for _ in range(4):
+                v = v + self.drive
+                z = fire(v - 1)
+                v = v * (1 - z)
+                out = out + self.b(z)
+            return out + fire(self.a(x))
+
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="depend on no data"):
+        fxsynops.analyze(Pacemaker(), spikes(2, 8))
+
+
+class Halves(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 0.5
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Picky(torch.autograd.Function):
+    """Makes whole numbers only of what is below one."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.where(x.abs() > 50, x * 0.3, (x > 0).float())
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Applies(nn.Module):
+    def __init__(self, function, spiking):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 6, bias=False), nn.Linear(6, 5)
+        self.function, self.spiking = function, spiking
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.b(self.function(fire(x) if self.spiking else x))
+
+
+def test_a_function_is_no_neuron_because_the_example_is_all_zeros():
+    counter = fxsynops.SynOpsCounter(Applies(Halves.apply, False), torch.zeros(2, 8))
+    assert [row.synapse for row in counter.analysis.dense] == ["b"]
+
+
+def test_a_function_that_makes_fractions_of_events_is_refused():
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="Halves"):
+        fxsynops.analyze(Applies(Halves.apply, True), spikes(2, 8))
+
+
+def test_a_function_that_turns_out_to_be_no_neuron():
+    counter = fxsynops.SynOpsCounter(Applies(Picky.apply, False), torch.ones(2, 8))
+    counter(torch.ones(2, 8) * 333)
+    with pytest.raises(fxsynops.CountError, match="no whole number"):
+        _ = counter.counts
+
+
+def test_scales_have_no_share_in_the_gradient():
+    class Scaled(nn.Module):
+        def __init__(self, p):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 6), nn.Linear(3, 2)
+            self.p = nn.Parameter(torch.tensor(p))
+
+        def forward(self, x):
+            z = fire(self.a(x)) * self.p
+            return self.b(nn.functional.max_pool1d(z.abs(), 2))
+
+    for p in (0.3, 2.0, -0.7):
+        torch.manual_seed(0)
+        model, x = Scaled(p), spikes(2, 8)
+        counter = fxsynops.SynOpsCounter(model, x)
+        counter(x)
+        counter.per_synapse["b"].backward()
+        assert float(counter.per_synapse["b"].detach()) > 0
+        assert abs(float(model.p.grad)) < 1e-5
+        assert model.a.weight.grad.abs().sum() > 0
+    model = Scaled(0.0)  # events that are worth nothing do not arrive
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    assert float(counter.per_synapse["b"].detach()) == 0
+    assert counter.counts.total == float(x.sum()) * 6
+
+
+@pytest.mark.parametrize("base", [nn.RNNCell, nn.LSTMCell])
+def test_a_forward_of_the_users_own_is_traced_through(base):
+    class Own(base):
+        def forward(self, x, h):
+            gates = nn.functional.linear(x, self.weight_ih) + nn.functional.linear(
+                h, self.weight_hh
+            )
+            return fire(gates[:, :6])
+
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.out = Own(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            h = torch.zeros(2, 6)
+            for step in x:
+                h = self.cell(step, h)
+            return self.out(h)
+
+    torch.manual_seed(0)
+    model, x = Loop(), spikes(3, 2, 8)
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN")
+    counter(x)
+    _, synops, _ = watch(model, x)
+    assert (
+        by_module(model, {k: float(v.detach()) for k, v in counter.per_synapse.items()}) == synops
+    )
+
+
+def test_a_spiking_hidden_state_of_a_cell():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.RNNCell(8, 6)
+
+        def forward(self, x):
+            h, seen = torch.zeros(2, 6), []
+            for step in x:
+                h = fire(self.cell(step, h))
+                seen.append(h)
+            return torch.stack(seen)
+
+    torch.manual_seed(0)
+    model, x = Loop(), spikes(3, 2, 8)
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN")
+    emitted = counter(x)
+    assert float(counter.per_synapse["cell.weight_hh"].detach()) == float(emitted[:-1].sum()) * 6
+    assert counter.analysis.dense == ()
