@@ -328,5 +328,8 @@ def test_a_spiking_hidden_state_of_a_cell():
     model, x = Loop(), spikes(3, 2, 8)
     counter = fxsynops.SynOpsCounter(model, x, layout="TN")
     emitted = counter(x)
-    assert float(counter.per_synapse["cell.weight_hh"].detach()) == float(emitted[:-1].sum()) * 6
+    assert (
+        float(counter.per_synapse["cell.weight_hh"].detach())
+        == float(emitted[:-1].sum().detach()) * 6
+    )
     assert counter.analysis.dense == ()

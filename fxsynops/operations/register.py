@@ -57,14 +57,14 @@ def register_synapse(target: Any, pairs: Callable[..., Tensor]) -> None:
 
     Example:
         >>> import torch, fxsynops
-        >>> class Sparse(torch.nn.Module):
-        ...     def __init__(self, mask):
+        >>> class Circular(torch.nn.Module):  # a circular convolution, by way of the spectrum
+        ...     def __init__(self):
         ...         super().__init__()
-        ...         self.weight = torch.nn.Parameter(torch.randn(mask.shape) * mask)
+        ...         self.weight = torch.nn.Parameter(torch.randn(16))
         ...     def forward(self, x):
-        ...         return x @ self.weight
+        ...         return torch.fft.irfft(torch.fft.rfft(x) * torch.fft.rfft(self.weight), n=16)
         >>> fxsynops.register_synapse(
-        ...     Sparse, lambda x: x @ torch.ones(x.shape[-1], 10, dtype=x.dtype))
+        ...     Circular, lambda x: x.sum(-1, keepdim=True).expand(*x.shape[:-1], 16))
     """
 
     def fanout(call: Call, x: fx.Node) -> Tensor:
