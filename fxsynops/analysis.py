@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops import neurons
 from fxsynops.bound import Bound, MaxSpikes, upper_bound
+from fxsynops.classify import classify
 from fxsynops.connect import Edge, Unresolved, Wiring, connect
 from fxsynops.errors import InputError, UnsupportedOperationError
 from fxsynops.findings import Connection, DenseSynapse, Events, FanOut, Findings, Options, Weights
@@ -29,7 +30,7 @@ from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
 from fxsynops.neurons.registry import Inside
 from fxsynops.operations.registry import operations, shape
 from fxsynops.report import notes, number, render, table, to_json, whole
-from fxsynops.signals import State, classify
+from fxsynops.signals import State
 from fxsynops.trace import Trace, trace
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from fxsynops.errors import InputError
 from fxsynops.findings import Connection, Findings
 from fxsynops.operations.registry import Call, Kind, Scale
 from fxsynops.report import notes, number, render, table, to_json
-from fxsynops.signals import PRODUCTS, Role
+from fxsynops.signals import Role
+from fxsynops.values import PRODUCTS
 
 MaxSpikes = float | dict[str, float] | None
 

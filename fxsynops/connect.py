@@ -25,7 +25,7 @@ from fxsynops.names import Names
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale, Slot, shape
 from fxsynops.operations.transpose import compress
-from fxsynops.signals import Role, Signals, _origin
+from fxsynops.signals import Role, Signals, origin_of
 from fxsynops.site import Site
 from fxsynops.trace import Trace
 
@@ -261,7 +261,7 @@ class Connector:
 
     def report(self, node: fx.Node, role: Role, synapse: str) -> None:
         """Note that events come through ``node`` to ``synapse`` in an unknown way."""
-        origin, _ = _origin(node)
+        origin, _ = origin_of(node)
         site: Site = origin.meta["site"]
         name = self.names[node]
         called = getattr(origin.target, "__name__", "")
@@ -273,7 +273,7 @@ def _runs_apart(node: fx.Node, role: Role) -> bool:
     """Whether a virtual node's events are not those of the module that it stands for."""
     random = role.operation is not None and role.operation.random
     measured = role.kind in ("source", "mask") or (role.kind == "gate" and random)
-    return measured and "virtual" in _origin(node)[0].meta
+    return measured and "virtual" in origin_of(node)[0].meta
 
 
 def connect(

@@ -7,7 +7,7 @@ from collections import defaultdict
 from torch import fx, nn
 
 from fxsynops.operations.registry import operation_name
-from fxsynops.signals import Role, Signals, _origin
+from fxsynops.signals import Role, Signals, origin_of
 from fxsynops.site import Site
 from fxsynops.trace import Trace
 
@@ -38,12 +38,12 @@ class Names:
         places: dict[str, set[object]] = defaultdict(set)
         for node, role in signals.roles.items():
             if role.counted:
-                site: Site = _origin(node)[0].meta["site"]
+                site: Site = origin_of(node)[0].meta["site"]
                 places[site.module].add(site.code)
         return {module for module, codes in places.items() if len(codes) == 1}
 
     def _name(self, node: fx.Node, role: Role | None) -> str:
-        origin, _ = _origin(node)
+        origin, _ = origin_of(node)
         if origin.op in ("placeholder", "get_attr"):
             return str(origin.target)
         if origin.op == "call_module":

@@ -31,6 +31,7 @@ from spikingjelly.activation_based.model import (
 )
 from torch import nn
 
+from tests.networks import Heaviside
 from tests.outcome import Case
 
 ZOO: dict[str, Case] = {}
@@ -434,20 +435,6 @@ ZOO["sinabs recurrent convolution"] = Case(
 )
 
 # -- plain PyTorch ---------------------------------------------------------------------------------
-
-
-class Heaviside(torch.autograd.Function):
-    """A spiking function with a surrogate gradient, as users write it."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return (x > 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return grad / (1 + x.abs()) ** 2
 
 
 fire = Heaviside.apply
