@@ -137,12 +137,15 @@ class Builder:
     Args:
         choose: picks one of a list.
         dims: spatial dimensions.
+        largest: extent of the input along each of them, at most; small if None.
     """
 
-    def __init__(self, choose: Callable[[list[Any]], Any], dims: int) -> None:
+    def __init__(
+        self, choose: Callable[[list[Any]], Any], dims: int, largest: int | None = None
+    ) -> None:
         self.choose = choose
         self.n = dims
-        limit = {1: 9, 2: 6, 3: 4}[dims]
+        limit = largest or {1: 9, 2: 6, 3: 4}[dims]
         size = tuple(choose(list(range(2, limit + 1))) for _ in range(dims))
         self.net = Network((choose([1, 2, 4]), *size))
         self.live = [0]  # values that are events, with spatial axes

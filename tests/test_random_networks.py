@@ -13,14 +13,17 @@ import fxsynops
 from tests import oracles
 from tests.networks import Builder, Network
 
+LARGE = {1: 40, 2: 14, 3: 7}
+
 
 @st.composite
-def networks(draw, max_depth: int = 6):
+def networks(draw, max_depth: int = 6, large: bool = False):
     torch.manual_seed(draw(st.integers(0, 2**16)))
+    dims = draw(st.sampled_from([1, 2, 3]))
     builder = Builder(
-        lambda options: draw(st.sampled_from(options)), draw(st.sampled_from([1, 2, 3]))
+        lambda options: draw(st.sampled_from(options)), dims, LARGE[dims] if large else None
     )
-    net = builder.build(draw(st.integers(1, max_depth)))
+    net = builder.build(draw(st.integers(max_depth // 2 if large else 1, max_depth)))
     x = torch.randint(0, 3, (draw(st.sampled_from([1, 2, 3])), *net.shapes[0])).float()
     return net.eval(), x
 
@@ -57,6 +60,11 @@ def test_synops_are_what_an_all_ones_copy_counts(network):
     assert_counts_agree(*network)
 
 
+@random_networks(15, max_depth=16, large=True)
+def test_synops_of_deep_networks_on_large_inputs(network):
+    assert_counts_agree(*network)
+
+
 @random_networks(60, max_depth=3)
 def test_fanout_is_what_one_neuron_at_a_time_reaches(network):
     net, x = network
@@ -85,6 +93,12 @@ def test_fanout_is_what_one_neuron_at_a_time_reaches(network):
 @pytest.mark.full
 @random_networks(2000)
 def test_synops_of_many_more_networks(network):
+    assert_counts_agree(*network)
+
+
+@pytest.mark.full
+@random_networks(300, max_depth=20, large=True)
+def test_synops_of_many_more_deep_networks(network):
     assert_counts_agree(*network)
 
 
