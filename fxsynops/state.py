@@ -244,11 +244,12 @@ class Borrowed:
                 ):
                     yield Change("refill", place, list(container))
                 continue
+            ours = ("forward",) if not place.path else ()  # wrapped while a module is watched
             for key, value in container.items():
-                if key not in before or not _same(value, before[key]):
+                if key not in ours and (key not in before or not _same(value, before[key])):
                     yield Change("set", place.below(key), value)
             for key in before:
-                if key not in container:
+                if key not in container and key not in ours:
                     yield Change("delete", place.below(key))
 
     def _put_back(self) -> None:
