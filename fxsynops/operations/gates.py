@@ -5,17 +5,29 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from fxsynops.operations import range_rules
 from fxsynops.operations.registry import Call, Factor, Kind, Operation, Scale, operations, unequal
 from fxsynops.operations.routing import identity
 
 # -- gates: events pass or not, and are measured behind them ---------------------------------------
 
 operations.add(
-    """relu relu6 clamp_max abs absolute leaky_relu rrelu prelu hardshrink softshrink
-    max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d
-    fractional_max_pool3d amax amin maximum minimum fmax fmin masked_select cummax cummin""",
+    """leaky_relu rrelu prelu hardshrink softshrink adaptive_max_pool1d adaptive_max_pool2d
+    adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d amax amin masked_select cummax
+    cummin""",
     Operation(Kind.GATE, outputs=(0,)),
+)
+operations.add(
+    "relu relu6 clamp_max", Operation(Kind.GATE, outputs=(0,), range=range_rules.shrinks)
+)
+operations.add("abs absolute", Operation(Kind.GATE, outputs=(0,), range=range_rules.absolute))
+operations.add(
+    """max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
+    max_pool3d_with_indices""",
+    Operation(Kind.GATE, outputs=(0,), range=range_rules.max_pool),
+)
+operations.add(
+    "maximum minimum fmax fmin", Operation(Kind.GATE, outputs=(0,), range=range_rules.largest)
 )
 operations.add(
     "max min topk sort msort kthvalue median nanmedian mode", Operation(Kind.GATE, outputs=(0,))
@@ -39,7 +51,10 @@ def _limited(call: Call) -> float:
     return math.inf if isinstance(limit, int | float) and limit > 0 else 1.0
 
 
-operations.add("clamp clip clamp_min hardtanh", Operation(Kind.GATE, data=(0,), gain=_limited))
+operations.add(
+    "clamp clip clamp_min hardtanh",
+    Operation(Kind.GATE, data=(0,), gain=_limited, range=range_rules.shrinks),
+)
 operations.add(
     "threshold index_fill masked_fill nan_to_num",
     Operation(Kind.GATE, data=(0,), gain=_filled),
@@ -61,7 +76,7 @@ operations.add(
         ),
     ),
 )
-operations.add("where", Operation(Kind.GATE, data=(1, 2)))
+operations.add("where", Operation(Kind.GATE, data=(1, 2), range=range_rules.choice))
 
 # Their output depends on no value of their input.
 operations.add(
@@ -79,7 +94,8 @@ def _survivors(call: Call) -> Scale | None:
 
 def _dropout(scale: Factor) -> Operation:
     """A gate in training, nothing in eval mode."""
-    gate = Operation(Kind.GATE, scale=scale, data=(0,), random=True)
+    rule = None if scale is unequal else range_rules.dropout
+    gate = Operation(Kind.GATE, scale=scale, data=(0,), random=True, range=rule)
     return replace(gate, resolve=lambda call: gate if call.arg(2, "training", True) else identity)
 
 
@@ -95,18 +111,23 @@ operations.add(
 operations.add(
     """eq ne not_equal logical_and logical_or
     logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not and or xor  ror rxor
-    floor ceil round trunc fix sign sgn bool int long short byte char
+    bool int long short byte char
     floor_divide floordiv rfloordiv one_hot isnan isfinite isinf isposinf isneginf signbit
     count_nonzero histc bincount any all isclose""",
     Operation(Kind.THRESHOLD, binary=True),
 )
 
+operations.add(
+    "floor ceil round trunc fix sign sgn",
+    Operation(Kind.THRESHOLD, binary=True, range=range_rules.grows),
+)
+
 # -- analog: no events come out --------------------------------------------------------------------
 
 operations.add(
-    """sigmoid tanh softmax log_softmax softmin exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin
-    cos tan asin acos atan atan2 sinh cosh erf erfc erfinv gelu silu mish elu selu celu softplus
-    softsign tanhshrink logsigmoid hardsigmoid hardswish glu layer_norm group_norm instance_norm
+    """log_softmax exp2 log log2 log10 rsqrt sin
+    cos tan asin acos atan atan2 sinh cosh erfc erfinv gelu silu mish elu selu celu softplus
+    softsign tanhshrink logsigmoid hardswish glu layer_norm group_norm instance_norm
     rms_norm
     local_response_norm normalize norm vector_norm var std var_mean std_mean cosine_similarity
     reciprocal rdiv rtruediv logsumexp
@@ -117,6 +138,9 @@ operations.add(
     exponential nonzero""",
     Operation(Kind.ANALOG),
 )
+operations.add("tanh", Operation(Kind.ANALOG, range=range_rules.shrinks))
+operations.add("sigmoid exp expm1 log1p sqrt erf", Operation(Kind.ANALOG, range=range_rules.grows))
+operations.add("softmax softmin hardsigmoid", Operation(Kind.ANALOG, range=range_rules.fraction))
 operations.add(
     """rand randn rand_like randn_like randint randint_like randperm normal uniform multinomial
     random log_normal cauchy geometric""",

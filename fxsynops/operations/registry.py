@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from fxsynops.operations.range import RangeRule
 from fxsynops.site import TensorSpec
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ class Operation:
         synapse: for synapses, how to count.
         product: for products, their normal form; None for a call that has none.
         inside: the synapses inside of a call that is recorded as one.
+        range: what can come out, given what can come in (for bounds); None: see
+            :mod:`fxsynops.operations.range_rules`.
         resolve: the entry that really holds for a call, where that depends on its arguments.
     """
 
@@ -189,6 +192,7 @@ class Operation:
     synapse: Synapse | None = None
     product: Callable[[Call], Product | None] | None = None
     inside: Inside | None = None
+    range: RangeRule | None = None
     resolve: Callable[[Call], Operation] | None = None
 
 

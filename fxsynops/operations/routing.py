@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from fxsynops.operations import range_rules
+from fxsynops.operations.linear import overlay, set_part, sum_windows
 from fxsynops.operations.registry import (
     Call,
     Kind,
@@ -45,12 +47,20 @@ def _pull_elementwise(call: Call, map: Tensor) -> Iterator[Slot]:
 
 operations.add(
     """contiguous clone detach to type type_as float double half bfloat16 cpu cuda alias
-    requires_grad after lift_fresh detach_copy _to_copy pin_memory positive pos""",
-    Operation(Kind.ROUTING, _pull_elementwise, data=(0,)),
+    requires_grad lift_fresh detach_copy _to_copy pin_memory positive pos get_data""",
+    Operation(Kind.ROUTING, _pull_elementwise, data=(0,), range=range_rules.same),
 )
-operations.add("get_data", Operation(Kind.ROUTING, _pull_elementwise, data=(0,)))
 operations.add(
-    "neg negative", Operation(Kind.ROUTING, _pull_elementwise, scale=lambda _: Scale(-1.0))
+    "after", Operation(Kind.ROUTING, _pull_elementwise, data=(0,), range=range_rules.after)
+)
+operations.add(
+    "neg negative",
+    Operation(
+        Kind.ROUTING,
+        _pull_elementwise,
+        scale=lambda _: Scale(-1.0),
+        range=range_rules.negative,
+    ),
 )
 
 # What an operation is when its arguments make it do nothing (dropout in eval mode).
@@ -62,12 +72,26 @@ def _all_operands(call: Call, map: Tensor) -> Iterator[Slot]:
         yield pull_broadcast(node, map, shape(call.node))
 
 
-operations.add("add sub subtract rsub", Operation(Kind.ROUTING, _all_operands, merges=True))
-operations.add("mul multiply rmul", Operation(Kind.ROUTING, _all_operands))
-operations.add("div divide true_divide", Operation(Kind.ROUTING, _all_operands))
+operations.add(
+    "add sub subtract rsub",
+    Operation(Kind.ROUTING, _all_operands, merges=True, range=range_rules.add),
+)
+operations.add(
+    "mul multiply rmul", Operation(Kind.ROUTING, _all_operands, range=range_rules.multiply)
+)
+operations.add(
+    "div divide true_divide", Operation(Kind.ROUTING, _all_operands, range=range_rules.divide)
+)
 operations.add(
     "batch_norm native_batch_norm cudnn_batch_norm",
-    Operation(Kind.ROUTING, _pull_elementwise, scale=unequal, shifts=always, data=(0,)),
+    Operation(
+        Kind.ROUTING,
+        _pull_elementwise,
+        scale=unequal,
+        shifts=always,
+        data=(0,),
+        range=range_rules.batch_norm,
+    ),
 )
 operations.by_target[torch.nn.modules.batchnorm._BatchNorm] = operations.by_name["batch_norm"]
 
@@ -286,19 +310,13 @@ operations.add(
 # -- writes --------------------------------------------------------------------------------------
 
 
-def _set(x: Tensor, index: Any, value: Any) -> Tensor:
-    x = x.double().clone()
-    x[index] = value.to(x.dtype) if isinstance(value, Tensor) else value
-    return x
-
-
 def _pull_setitem(call: Call, map: Tensor) -> Iterable[Slot]:
     """What was there goes on, except where it was written over."""
     x, index, value = call.args
     as_read = Call(call.node, None, "getitem", (x, index), {}, None, call.constant)
     items = index if isinstance(index, tuple) else (index,)
     if not all(i is None or i is ... or _is_basic(i) for i in items):
-        return pull_incidence(call, map, _set)
+        return pull_incidence(call, map, set_part)
     (slot,) = _pull_getitem(as_read, torch.ones((1,) * len(_read_shape(x, index)), dtype=map.dtype))
     assert slot.where is not None
     where = tuple(
@@ -333,26 +351,19 @@ def _pull_copy(call: Call, map: Tensor) -> Iterator[Slot]:
         yield pull_broadcast(source, map, shape(call.node))
 
 
-def _overlay(alias: Tensor, written: Tensor, geometry: Any) -> Tensor:
-    """``alias`` after a write, as a linear function of both values."""
-    (size, stride, offset), (size_w, stride_w, offset_w) = geometry
-    end = 1 + max(
-        o + sum((n - 1) * s for n, s in zip(z, t, strict=True))
-        for z, t, o in ((size, stride, offset), (size_w, stride_w, offset_w))
-    )
-    cells = torch.arange(end)
-    ours = cells.as_strided(size, stride, offset)
-    theirs = cells.as_strided(size_w, stride_w, offset_w)
-    memory = torch.zeros(end, dtype=torch.float64)
-    memory = memory.index_put((ours,), alias.double())
-    return memory.index_put((theirs,), written.double())[ours]
-
-
-operations.add("setitem", Operation(Kind.ROUTING, _pull_setitem, data=(0, 2), indexed=True))
-operations.add("copy", Operation(Kind.ROUTING, _pull_copy, data=(1,)))
+operations.add(
+    "setitem",
+    Operation(Kind.ROUTING, _pull_setitem, data=(0, 2), indexed=True, range=range_rules.write),
+)
+operations.add("copy", Operation(Kind.ROUTING, _pull_copy, data=(1,), range=range_rules.copy))
 operations.add(
     "alias_after",
-    Operation(Kind.ROUTING, lambda call, map: pull_incidence(call, map, _overlay), data=(0, 1)),
+    Operation(
+        Kind.ROUTING,
+        lambda call, map: pull_incidence(call, map, overlay),
+        data=(0, 1),
+        range=range_rules.write_through,
+    ),
 )
 
 # -- sums ----------------------------------------------------------------------------------------
@@ -417,25 +428,10 @@ def _pool_arguments(call: Call, n: int) -> tuple[Any, ...]:
     )
 
 
-def _sum_windows(x: Tensor, n: int, window: tuple[Any, ...]) -> Tensor:
-    """Sum pooling along the last ``n`` axes of any number of axes."""
-    kernel, stride, padding, ceil = window
-    lead = x.shape[: x.dim() - n]
-    x = x.reshape(-1, 1, *x.shape[x.dim() - n :])
-    if n == 1:
-        kernel, stride, padding = ((1, *kernel), (1, *stride), (0, *padding))
-        y = F.avg_pool2d(x.unsqueeze(-2), kernel, stride, padding, ceil, True, 1).squeeze(-2)
-    elif n == 2:
-        y = F.avg_pool2d(x, kernel, stride, padding, ceil, True, 1)
-    else:
-        y = F.avg_pool3d(x, kernel, stride, padding, ceil, True, 1)
-    return y.reshape(*lead, *y.shape[2:])
-
-
 def _avg_pool(n: int) -> Operation:
     def pull(call: Call, map: Tensor) -> Iterator[Slot]:
         window = _pool_arguments(call, n)
-        return pull_local(call, map, lambda x: _sum_windows(x, n, window), range(-n, 0))
+        return pull_local(call, map, lambda x: sum_windows(x, n, window), range(-n, 0))
 
     def scale(call: Call) -> Scale | None:
         kernel, stride, padding, _ = _pool_arguments(call, n)
@@ -464,7 +460,7 @@ operations.add("avg_pool3d", _avg_pool(3))
 
 
 def _lp_pool(n: int) -> Operation:
-    """With norm 1 it sums the absolute values (sinabs' SumPool2d); other norms are analog."""
+    """With norm 1 it sums (sinabs' SumPool2d); other norms are analog."""
 
     def window(call: Call) -> tuple[Any, ...]:
         kernel = _tuple(call.arg(2, "kernel_size"), n)
@@ -474,7 +470,7 @@ def _lp_pool(n: int) -> Operation:
 
     def pull(call: Call, map: Tensor) -> Iterator[Slot]:
         arguments = window(call)
-        return pull_local(call, map, lambda x: _sum_windows(x, n, arguments), range(-n, 0))
+        return pull_local(call, map, lambda x: sum_windows(x, n, arguments), range(-n, 0))
 
     def scale(call: Call) -> Scale | None:
         # torch computes it as an average times the full window, also for a partial window.
@@ -486,7 +482,12 @@ def _lp_pool(n: int) -> Operation:
         return Scale() if whole else None
 
     entry = Operation(
-        Kind.ROUTING, pull, scale=scale, gain=lambda call: math.prod(window(call)[0]), data=(0,)
+        Kind.ROUTING,
+        pull,
+        scale=scale,
+        gain=lambda call: math.prod(window(call)[0]),
+        data=(0,),
+        range=range_rules.norm_pool,
     )
     return replace(
         entry,
@@ -583,7 +584,9 @@ def _interpolate() -> Operation:
     def scale(call: Call) -> Scale | None:
         return Scale() if call.arg(3, "mode", "nearest") in _NEAREST else None
 
-    return Operation(Kind.ROUTING, pull, scale=scale, gain=gain, data=(0,))
+    return Operation(
+        Kind.ROUTING, pull, scale=scale, gain=gain, data=(0,), range=range_rules.resize
+    )
 
 
 operations.add("interpolate upsample", _interpolate())
@@ -612,7 +615,8 @@ def _pad_shifts(call: Call) -> bool:
 
 
 operations.add(
-    "pad constant_pad_nd", Operation(Kind.ROUTING, _pull_pad, shifts=_pad_shifts, data=(0,))
+    "pad constant_pad_nd",
+    Operation(Kind.ROUTING, _pull_pad, shifts=_pad_shifts, data=(0,), range=range_rules.pad),
 )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.overrides import handle_torch_function, has_torch_function
 
+from fxsynops.operations import range_rules
 from fxsynops.operations.registry import Call, Kind, Operation, Synapse, operations, shape
 from fxsynops.operations.transpose import compress
 
@@ -155,6 +156,7 @@ operations.add(
             pairs=lambda _, x, weight: x if weight is None else x * weight,
             sample=lambda _, x: shape(x),
         ),
+        range=range_rules.multiply,
     ),
 )
 
