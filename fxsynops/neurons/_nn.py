@@ -6,14 +6,44 @@ import math
 
 from torch import nn
 
+from fxsynops.neurons.dynamics import (
+    Drive,
+    Dynamics,
+    NoArgumentError,
+    Start,
+    Steps,
+    above,
+    largest,
+    positive,
+)
 from fxsynops.neurons.registry import Neuron
-from fxsynops.nn import IAF, NeuromorphicReLU
+from fxsynops.nn import IAF, IAFSqueeze, NeuromorphicReLU
 
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
     if isinstance(module, IAF):  # also IAFSqueeze
-        return Neuron(max_spikes=module.max_spikes_per_step or math.inf)
+        return Neuron(max_spikes=module.max_spikes_per_step or math.inf, dynamics=_integrates)
     if isinstance(module, NeuromorphicReLU):
-        return Neuron(spikes=module.quantize)
+        return Neuron(spikes=module.quantize, dynamics=_rounds)
     return None
+
+
+def _integrates(module: IAF, start: Start) -> Dynamics:
+    """Without leak; a spike takes θ off, and ρ is the clamp or zero."""
+    theta = positive(module.spike_threshold, "threshold")
+    floor = 0.0 if module.min_v_mem is None else module.min_v_mem
+    rest = max(0.0, floor)
+    v = above(start.state(module.v_mem), rest)
+    kappa = positive((theta - rest).clamp(max=theta), "threshold above its lowest potential")
+    steps = Steps(1)
+    if isinstance(module, IAFSqueeze):
+        steps = Steps(1, module.batch_size)
+    return Dynamics(Drive(kappa, 1.0, v, largest(floor)), steps=steps)
+
+
+def _rounds(module: NeuromorphicReLU, start: Start) -> Dynamics:
+    """⌊x⌋ events; with stochastic rounding to the nearest (twice x at most), or one more."""
+    if module.stochastic_rounding and module.training:
+        raise NoArgumentError("it rounds at random while training")
+    return Dynamics(Drive(0.5 if module.stochastic_rounding else 1.0))

@@ -7,14 +7,31 @@ from typing import Any
 
 import norse.torch.module as module_package
 import torch.nn.functional as F
+from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module import (
     leaky_integrator,
     leaky_integrator_box,
     snn,
     spikes_to_times_decoder,
 )
+from norse.torch.module.iaf import IAF, IAFCell
+from norse.torch.module.lif import LIF, LIFCell
+from norse.torch.module.lif_box import LIFBoxCell
+from norse.torch.module.lif_refrac import LIFRefracCell
+from norse.torch.module.lsnn import LSNN, LSNNCell
 from torch import nn
 
+from fxsynops.neurons.dynamics import (
+    Drive,
+    Dynamics,
+    NoArgumentError,
+    Start,
+    Steps,
+    largest,
+    number,
+    positive,
+    powers,
+)
 from fxsynops.neurons.registry import Neuron, analog_like
 
 _ANALOG = (
@@ -32,7 +49,7 @@ def describe(module: nn.Module) -> Neuron | None:
     if isinstance(module, _ANALOG):
         return Neuron(spikes=False)
     if isinstance(module, _FEED_FORWARD):
-        return Neuron(max_spikes=1)
+        return Neuron(max_spikes=1, dynamics=_DYNAMICS.get(type(module)))
     if isinstance(module, leaky_integrator.LILinearCell):
         return Neuron(spikes=False, inside=_inside)
     file = type(module).__module__.removeprefix(f"{module_package.__name__}.")
@@ -51,3 +68,81 @@ def _inside(module: Any, given: dict[str, Any], output: Any) -> dict[str, Callab
     if hasattr(module, "g_coupling"):  # between the membrane potentials of compartments
         synapses["g_coupling"] = lambda: F.linear(analog_like(spikes), module.g_coupling)
     return synapses
+
+
+def _rates(module: Any, p: Any, start: Start) -> tuple[Any, Any]:
+    """Δt over the time constants of membrane and synapse; the window must start at rest."""
+    if any(state is not None for state in start.given):
+        raise NoArgumentError("the forward gives it a first state")
+    if not module.activation.__name__.endswith("feed_forward_step"):
+        raise NoArgumentError(f"its step is {module.activation.__name__}")
+    membrane = number(module.dt * p.tau_mem_inv, "step over the membrane's time constant", 0, 1)
+    synapse = number(
+        module.dt * getattr(p, "tau_syn_inv", 0.0), "step over the synapse's time constant", 0, 1
+    )
+    return membrane, synapse
+
+
+def _levels(p: Any, *names: str) -> tuple[Any, float]:
+    """How far the threshold is above the highest of some levels; and the largest of these."""
+    found = [number(getattr(p, name), name) for name in names]
+    rest = found[0] if len(found) == 1 else found[0].maximum(found[1])
+    return positive(number(p.v_th, "threshold") - rest, "threshold above its rest"), largest(*found)
+
+
+def _steps(module: Any) -> Steps:
+    return Steps(0 if isinstance(module, snn.SNN) else None)
+
+
+def _leaky(module: Any, start: Start) -> Dynamics:
+    """A decaying current drives a membrane that leaks, and is set to v_reset by a spike."""
+    p = getattr(module.p, "lif", module.p)
+    membrane, synapse = _rates(module, p, start)
+    kappa, level = _levels(p, "v_leak", "v_reset")
+    gain = membrane * powers(1 - synapse, 0, start.length(_steps(module)))
+    return Dynamics(Drive(kappa, gain, 0.0, level), steps=_steps(module))
+
+
+def _adapts(module: Any, start: Start) -> Dynamics:
+    """As LIF, one step later, with a threshold that is never below its first value."""
+    p = module.p
+    membrane, synapse = _rates(module, p, start)
+    number(p.beta, "adaptation", 0)
+    number(module.dt * p.tau_adapt_inv, "step over the adaptation's time constant", 0, 1)
+    kappa, level = _levels(p, "v_leak", "v_reset")
+    gain = membrane * powers(1 - synapse, 0, start.length(_steps(module)))
+    return Dynamics(Drive(kappa, gain, 0.0, level), steps=_steps(module))
+
+
+def _boxed(module: Any, start: Start) -> Dynamics:
+    """The input itself drives the membrane; a spike sets it to v_reset, or takes θ off."""
+    p = module.p
+    membrane, _ = _rates(module, p, start)
+    if p.reset_method is reset_value:
+        kappa, level = _levels(p, "v_leak", "v_reset")
+    elif p.reset_method is reset_subtract:
+        kappa, level = _levels(p, "v_leak")
+        kappa = kappa.minimum(positive(p.v_th, "threshold"))
+    else:
+        raise NoArgumentError("its reset is a function of the user's")
+    return Dynamics(Drive(kappa, membrane, 0.0, level), steps=_steps(module))
+
+
+def _integrates(module: Any, start: Start) -> Dynamics:
+    """Without a leak; starts at v_reset, and is set to it by a spike."""
+    if any(state is not None for state in start.given):
+        raise NoArgumentError("the forward gives it a first state")
+    kappa, level = _levels(module.p, "v_reset")
+    return Dynamics(Drive(kappa, 1.0, 0.0, level), steps=_steps(module))
+
+
+_DYNAMICS: dict[type, Any] = {
+    LIF: _leaky,
+    LIFCell: _leaky,
+    LIFRefracCell: _leaky,
+    LIFBoxCell: _boxed,
+    IAF: _integrates,
+    IAFCell: _integrates,
+    LSNN: _adapts,
+    LSNNCell: _adapts,
+}

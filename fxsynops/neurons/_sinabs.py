@@ -8,15 +8,29 @@ from typing import Any
 
 import sinabs.activation as activation
 import sinabs.layers as layers
+import torch
 from torch import nn
 
+from fxsynops.neurons.dynamics import (
+    Drive,
+    Dynamics,
+    NoArgumentError,
+    Start,
+    Steps,
+    above,
+    excitation,
+    largest,
+    number,
+    positive,
+    powers,
+)
 from fxsynops.neurons.registry import Neuron
 
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
     if isinstance(module, layers.NeuromorphicReLU):
-        return Neuron(spikes=module.quantize)
+        return Neuron(spikes=module.quantize, dynamics=_rounds)
     if not isinstance(module, layers.StatefulLayer):
         return None  # pooling, reshaping: traced through
     recurrent = isinstance(module, (layers.LIFRecurrent, layers.ALIFRecurrent))
@@ -24,7 +38,104 @@ def describe(module: nn.Module) -> Neuron | None:
         spikes=module.does_spike,
         max_spikes=_cap(getattr(module, "spike_fn", None)),
         inside=_recurrence if recurrent else None,
+        dynamics=_DYNAMICS.get(type(module)),
     )
+
+
+def _rounds(module: Any, start: Start) -> Dynamics:
+    """⌊x⌋ events; with stochastic rounding to the nearest (twice x at most), or one more."""
+    if module.stochastic_rounding and module.training:
+        raise NoArgumentError("it rounds at random while training")
+    return Dynamics(Drive(0.5 if module.stochastic_rounding else 1.0))
+
+
+def _integrates(module: Any, start: Start) -> Dynamics:
+    """V ← α·v + g·i; spikes take δ off, or set v to r; ρ is the largest of 0, the clamp and r."""
+    steps = _steps(module, start)
+    window = start.length(steps)
+    theta = positive(module.spike_threshold, "threshold")
+    gain = torch.ones((), dtype=torch.float64)
+    if isinstance(module, layers.LIF):
+        alpha = number(module.alpha_mem_calculated, "membrane decay", 0, 1)
+        gain = 1 - alpha if module.norm_input else gain
+    rest, level = _rest(module)
+    extra: Any = 0.0
+    if isinstance(module.reset_fn, activation.MembraneReset):
+        extra = number(module.reset_fn.reset_value, "reset level").clamp(min=0) * window
+        removed = theta - rest  # a positive reset level is added at every step, spike or not
+    elif isinstance(module.reset_fn, activation.MembraneSubtract):
+        taken = module.reset_fn.subtract_value
+        taken = theta if taken is None else positive(taken, "subtracted value")
+        removed = torch.minimum(taken, theta - rest)
+    else:
+        raise NoArgumentError(f"its reset is a {type(module.reset_fn).__name__}")
+    known = module.is_state_initialised()
+    charge = above(start.state(module.v_mem if known else None), rest) + extra
+    if module.tau_syn is not None:
+        decay = number(module.alpha_syn_calculated, "synapse decay", 0, 1)
+        reach = powers(decay, 1, window)
+        charge = charge + gain * reach * above(start.state(module.i_syn if known else None), 0.0)
+        gain = gain * reach
+    kappa = positive(removed, "threshold above its lowest potential")
+    feedback = None
+    if isinstance(module, layers.LIFRecurrent):
+        feedback = excitation(module.rec_connect, start.shape[2:], late=1)
+    return Dynamics(Drive(kappa, gain, charge, level), steps=steps, feedback=feedback)
+
+
+def _adapts(module: Any, start: Start) -> Dynamics:
+    """As LIF, with a threshold that is never below its first value θ, and rises with spikes.
+
+    The synapse filter multiplies its state by the input gain once more at every step.
+    """
+    theta = positive(module.b0, "threshold")
+    number(module.adapt_scale, "adaptation scale", 0)
+    number(module.alpha_adapt_calculated, "adaptation decay", 0, 1)
+    alpha = number(module.alpha_mem_calculated, "membrane decay", 0, 1)
+    if type(module.reset_fn) is not activation.MembraneSubtract or module.reset_fn.subtract_value:
+        raise NoArgumentError("its reset does not subtract its threshold")
+    if getattr(module, "rec_connect", None) is not None:
+        raise NoArgumentError("no charge argument is known for it")
+    rest, level = _rest(module)
+    gain = 1 - alpha if module.norm_input else torch.ones((), dtype=torch.float64)
+    known = module.is_state_initialised()
+    charge: Any = above(start.state(module.v_mem if known else None), rest)
+    if known:
+        number(module.b, "adaptation", 0)
+    if module.alpha_syn_calculated is not None:
+        decay = number(module.alpha_syn_calculated, "synapse decay", 0, 1) * gain
+        reach = powers(decay, 1, start.length(Steps(1)))
+        charge = charge + reach * above(start.state(module.i_syn if known else None), 0.0)
+        gain = reach
+    kappa = positive(theta - rest, "threshold above its lowest potential")
+    return Dynamics(Drive(kappa, gain, charge, level), steps=Steps(1))
+
+
+def _rest(module: Any) -> tuple[torch.Tensor, float]:
+    """What no potential stays below for long: 0, or the clamp; and the levels that round."""
+    clamp = module.min_v_mem
+    reset = getattr(module.reset_fn, "reset_value", None)
+    floor = torch.zeros(()) if clamp is None else number(clamp, "lowest potential")
+    return floor.double().clamp(min=0), largest(clamp, reset)
+
+
+def _steps(module: Any, start: Start) -> Steps:
+    if not isinstance(module, layers.SqueezeMixin):
+        return Steps(1)
+    merged = start.shape[0]
+    samples = merged // module.num_timesteps if module.num_timesteps > 0 else module.batch_size
+    return Steps(1, samples)
+
+
+_DYNAMICS: dict[type, Any] = {
+    layers.IAF: _integrates,
+    layers.IAFSqueeze: _integrates,
+    layers.LIF: _integrates,
+    layers.LIFSqueeze: _integrates,
+    layers.IAFRecurrent: _integrates,
+    layers.LIFRecurrent: _integrates,
+    layers.ALIF: _adapts,
+}
 
 
 def _cap(spike_function: object) -> float:

@@ -6,9 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 import snntorch
+import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fxsynops.neurons.dynamics import (
+    Drive,
+    Dynamics,
+    Feedback,
+    NoArgumentError,
+    Start,
+    Steps,
+    above,
+    excitation,
+    is_heaviside,
+    number,
+    positive,
+    powers,
+)
 from fxsynops.neurons.registry import Neuron, analog_like
 from fxsynops.operations.synapses import one_to_one
 
@@ -28,6 +43,7 @@ def describe(module: nn.Module) -> Neuron | None:
         amplitude=(_squared_factor if in_one_go else _factor) if graded else 1.0,
         signed=graded,
         inside=_parallel if parallel else _inside(module),
+        dynamics=_DYNAMICS.get(type(module)),
     )
 
 
@@ -102,3 +118,138 @@ def _parallel(module: Any, given: dict[str, Any], output: Any) -> Synapses:
         "input_weights": lambda: F.linear(given["input_"], rnn.weight_ih_l0),
         "recurrent_weights": lambda: F.linear(analog_like(_spikes(output)), rnn.weight_hh_l0),
     }
+
+
+def _threshold(module: Any) -> torch.Tensor:
+    if module.state_quant:
+        raise NoArgumentError("its state is quantized, which makes charge")
+    if not is_heaviside(module.spike_grad):
+        raise NoArgumentError("its spike_grad is no step from 0 to 1")
+    return positive(module.threshold, "threshold")
+
+
+def _kernel(module: Any, start: Start) -> Dynamics:
+    """Every input is seen again at every later step, decayed by e^(−1/τ); nothing is taken off."""
+    theta = _threshold(module)
+    decay = torch.exp(-1 / positive(module.tau, "time constant"))
+    return Dynamics(Drive(theta, powers(decay, 0, start.length(Steps(0)))), steps=Steps(0))
+
+
+def _leaky(module: Any, start: Start) -> Dynamics:
+    """V ← β·v + i; θ off (or v to 0), now or at the next step, for each spike."""
+    theta = _threshold(module)
+    v = above(start.state(module.mem), 0.0)
+    if module.reset_mechanism == "none":
+        return _remembers(theta, _decay(module.beta), v, start.length())
+    return Dynamics(Drive(theta, 1.0, v))
+
+
+def _recurrent_leaky(module: Any, start: Start) -> Dynamics:
+    """As Leaky, with spikes that come back one step later."""
+    theta = _threshold_with_reset(module)
+    v = above(start.state(module.mem, 1), 0.0)
+    feedback = _feedback(module, start)
+    v = v + _left(module, start, feedback)
+    return Dynamics(Drive(theta, 1.0, v), feedback=feedback)
+
+
+def _decay(value: Any) -> torch.Tensor:
+    return value.detach().double().clamp(0, 1).cpu()
+
+
+def _threshold_with_reset(module: Any) -> torch.Tensor:
+    if module.reset_mechanism == "none":
+        raise NoArgumentError("it has no reset")
+    return _threshold(module)
+
+
+def _feedback(module: Any, start: Start) -> Feedback:
+    if module.all_to_all:
+        return excitation(module.recurrent, start.shape[1:])
+    gain = module.recurrent.V.detach().double().clamp(min=0).cpu()
+    return Feedback(lambda events: events * gain)
+
+
+def _left(module: Any, start: Start, feedback: Feedback) -> Any:
+    """What the spikes before the window bring."""
+    spikes = start.state(module.spk)
+    return 0.0 if spikes is None else feedback.weights(spikes.clamp(min=0)).amax(0, keepdim=True)
+
+
+def _remembers(theta: torch.Tensor, decay: torch.Tensor, v: Any, steps: int) -> Dynamics:
+    """Without a reset, charge is seen again at every later step, decayed."""
+    return Dynamics(Drive(theta, powers(decay, 0, steps), v * powers(decay, 1, steps)))
+
+
+def _lapicque(module: Any, start: Start) -> Dynamics:
+    """V ← (1 − Δt/RC)·v + Δt/C·i."""
+    theta = _threshold(module)
+    decay = 1 - number(module.time_step / (module.R * module.C), "decay", 0, 1)
+    gain = positive(module.time_step / module.C, "input gain")
+    v = above(start.state(module.mem), 0.0)
+    if module.reset_mechanism == "none":
+        drive = _remembers(theta, decay, v, start.length()).up
+        return Dynamics(Drive(theta, drive.gain * gain, drive.start))
+    return Dynamics(Drive(theta, gain, v))
+
+
+def _synaptic(module: Any, start: Start) -> Dynamics:
+    """As Leaky, driven by a current that decays with α."""
+    theta = _threshold_with_reset(module)
+    alpha = _decay(module.alpha)
+    charge: Any = above(start.state(module.syn), 0.0) * powers(alpha, 1, start.length())
+    charge = charge + above(start.state(module.mem, 1), 0.0)
+    return Dynamics(Drive(theta, powers(alpha, 0, start.length()), charge))
+
+
+def _recurrent_synaptic(module: Any, start: Start) -> Dynamics:
+    """As Synaptic, with spikes that come back one step later."""
+    theta = _threshold_with_reset(module)
+    alpha, feedback = _decay(module.alpha), _feedback(module, start)
+    reach = powers(alpha, 0, start.length())
+    charge: Any = above(start.state(module.syn, 1), 0.0) * powers(alpha, 1, start.length())
+    charge = charge + above(start.state(module.mem, 2), 0.0)
+    charge = charge + reach * _left(module, start, feedback)
+    return Dynamics(Drive(theta, reach, charge), feedback=feedback)
+
+
+def _alpha(module: Any, start: Start) -> Dynamics:
+    """A spike empties both filters; each input's share of v peaks at K = τ_α·max(α^k − β^k)."""
+    if module.reset_mechanism != "zero":
+        raise NoArgumentError("its reset is not to zero")
+    theta = _threshold(module)
+    alpha, beta = number(module.alpha, "α", 0, 1), number(module.beta, "β", 0, 1)
+    if not bool(((beta > 0) & (beta < alpha) & (alpha < 1)).all()):
+        raise NoArgumentError("its decays are not 0 < β < α < 1")
+    for position, state in enumerate((module.syn_exc, module.syn_inh, module.mem)):
+        held = start.state(state, position)
+        if held is not None and bool(held.any()):
+            raise NoArgumentError("its filters hold charge")
+    if torch.broadcast_shapes(alpha.shape, beta.shape) != torch.Size(()):
+        raise NoArgumentError("its decays differ between neurons")
+    worth = torch.log(alpha) / (torch.log(beta) - torch.log(alpha)) + 1
+    k = torch.arange(start.length() + 1, dtype=torch.float64)
+    return Dynamics(Drive(theta, (worth * (alpha**k - beta**k)).amax().clamp(min=0)))
+
+
+def _lstm_cell(module: Any, start: Start) -> Dynamics:
+    """Its membrane is an LSTM's hidden state, which is never above 1."""
+    theta = _threshold(module)
+    if not bool((theta >= 1).all()):
+        raise NoArgumentError("its membrane is an LSTM's state")
+    held = start.state(module.mem, 1)
+    if held is not None and bool((held > 1).any()):
+        raise NoArgumentError("its membrane is above 1")
+    return Dynamics(Drive(theta, 0.0))
+
+
+_DYNAMICS: dict[type, Any] = {
+    snntorch.Leaky: _leaky,
+    snntorch.Lapicque: _lapicque,
+    snntorch.Synaptic: _synaptic,
+    snntorch.Alpha: _alpha,
+    snntorch.RLeaky: _recurrent_leaky,
+    snntorch.RSynaptic: _recurrent_synaptic,
+    snntorch.StateLeaky: _kernel,
+    snntorch.SLSTM: _lstm_cell,
+}

@@ -8,8 +8,21 @@ from typing import Any
 
 import torch
 from spikingjelly.activation_based import base, neuron
-from torch import nn
+from torch import Tensor, nn
 
+from fxsynops.neurons.dynamics import (
+    Drive,
+    Dynamics,
+    NoArgumentError,
+    Start,
+    Steps,
+    above,
+    is_heaviside,
+    largest,
+    number,
+    positive,
+    powers,
+)
 from fxsynops.neurons.registry import Neuron
 
 _ANALOG = ("NonSpikingBaseNode", "NoisyNonSpikingBaseNode", "LIAFNode")
@@ -35,6 +48,7 @@ def describe(module: nn.Module) -> Neuron | None:
         amplitude=next((worth for name, worth in _WORTH.items() if name in names), 1.0),
         signed=any("Ternary" in name for name in names) or "STBIFNode" in names,
         inside=inside,
+        dynamics=_DYNAMICS.get(type(module)),
     )
 
 
@@ -44,7 +58,7 @@ def _threshold(module: Any) -> Any:
 
 _WORTH: dict[str, Callable[[Any], Any]] = {
     "DSRIFNode": _threshold,
-    "DSRLIFNode": _threshold,
+    "DSRLIFNode": lambda module: _threshold(module) / module.delta_t,
     "STBIFNode": lambda module: module.q_threshold,
 }
 
@@ -68,3 +82,168 @@ def _over_time(module: Any, given: dict[str, Any], output: Any) -> dict[str, Cal
         return module.masked_weight() if hasattr(module, "masked_weight") else module.weight
 
     return {"weight": lambda: torch.mm(weight(), x.flatten(1))}
+
+
+def _step_shape(module: Any) -> Steps:
+    return Steps(0 if module.step_mode == "m" else None)
+
+
+def _check_fires(module: Any) -> None:
+    if not is_heaviside(module.surrogate_function):
+        raise NoArgumentError("its surrogate function is no step from 0 to 1")
+
+
+def _levels(module: Any) -> tuple[Tensor, Tensor]:
+    """Threshold and reset level; a reset that subtracts the threshold starts at 0."""
+    _check_fires(module)
+    reset = number(0.0 if module.v_reset is None else module.v_reset, "reset level")
+    return positive(module.v_threshold, "threshold"), reset
+
+
+def _gain(module: Any) -> Tensor:
+    """By what the input is multiplied: 1 / τ if it decays, too."""
+    if isinstance(module, neuron.ParametricLIFNode):
+        return module.w.detach().double().sigmoid().cpu() if module.decay_input else _ONE
+    if not hasattr(module, "tau"):
+        return _ONE
+    tau = number(module.tau, "time constant", 1)
+    return 1 / tau if module.decay_input else _ONE
+
+
+_ONE = torch.ones((), dtype=torch.float64)
+
+
+def _integrates(module: Any, start: Start) -> Dynamics:
+    """V ← v + i, or leaking towards r: v ← v + (i − (v − r)) / τ, or v − (v − r) / τ + i."""
+    theta, reset = _levels(module)
+    kappa = positive(theta - reset, "threshold above its reset level")
+    charge = above(start.state(module.v), reset)
+    return Dynamics(Drive(kappa, _gain(module), charge, largest(reset)), steps=_step_shape(module))
+
+
+def _signed(module: Any, start: Start) -> Dynamics:
+    """Fires at θ and at −θ; resets to r, or takes θ off (adds it)."""
+    theta, reset = _levels(module)
+    v, gain, level = start.state(module.v), _gain(module), largest(reset)
+    up = positive(theta - reset, "threshold above its reset level")
+    down = positive(theta + reset, "threshold above its reset level")
+    return Dynamics(
+        Drive(up, gain, above(v, reset), level),
+        Drive(down, gain, above(None if v is None else -v, -reset), level),
+        steps=_step_shape(module),
+    )
+
+
+def _aware(module: Any, start: Start) -> Dynamics:
+    """Fires at θ − offset; takes θ off, or resets to r."""
+    theta, reset = _levels(module)
+    offset = number(module.v_offset, "offset")
+    theta, offset = (_per_channel(module, x, start) for x in (theta, offset))
+    low = -offset if module.v_reset is None else reset
+    kappa = positive(theta if module.v_reset is None else theta - offset - reset, "threshold")
+    charge = above(start.state(module.v), low)
+    return Dynamics(Drive(kappa, 1.0, charge, largest(reset, offset)), steps=_step_shape(module))
+
+
+def _per_channel(module: Any, value: Tensor, start: Start) -> Tensor:
+    """A parameter per channel, as it broadcasts to one step of the input."""
+    if value.dim() == 0:
+        return value
+    size = start.shape[1:] if module.step_mode == "m" else start.shape
+    axis = module.channel_dim % len(size)
+    return value.reshape([-1 if i == axis else 1 for i in range(len(size))])
+
+
+def _scaled(module: Any, start: Start) -> Dynamics:
+    """V ← relu(k·charged v); fires at θ, and resets v, or v / k by θ / k."""
+    theta, reset = _levels(module)
+    k = positive(module.k, "k")
+    number(reset, "reset level", high=0)
+    tau = number(module.tau, "time constant", 1)
+    gain, charge = _gain(module), above(start.state(module.v), 0.0)
+    if module.scale_reset:
+        drive = Drive(theta / k, gain, charge, largest(reset))
+    else:
+        number(k * (1 - 1 / tau), "k·(1 − 1/τ)", high=1)
+        drive = Drive(theta, k * gain, charge, largest(reset))
+    return Dynamics(drive, steps=_step_shape(module))
+
+
+def _complementary(module: Any, start: Start) -> Dynamics:
+    """V ← v − v / τ + i; a spike takes θ off, and more."""
+    _check_fires(module)
+    theta = positive(module.v_threshold, "threshold")
+    number(module.tau, "time constant", 1)
+    return Dynamics(Drive(theta, 1.0, above(start.state(module.v), 0.0)), steps=_step_shape(module))
+
+
+def _current_based(module: Any, start: Start) -> Dynamics:
+    """A decaying current drives a membrane that decays to 0."""
+    theta, reset = _levels(module)
+    number(module.v_decay, "membrane decay", 0, 1)
+    decay = number(module.c_decay, "current decay", 0, 1)
+    rest, steps = reset.clamp(min=0), _step_shape(module)
+    window = start.length(steps)
+    charge: Any = above(start.state(module.c), 0.0) * powers(decay, 1, window)
+    charge = charge + above(start.state(module.v), rest)
+    kappa = positive(theta - rest, "threshold above its reset level")
+    drive = Drive(kappa, powers(decay, 0, window), charge, largest(reset))
+    return Dynamics(drive, steps=steps)
+
+
+def _gated(module: Any, start: Start) -> Dynamics:
+    """Leak, input and reset are gated by learned numbers; a spike takes effect at the next step."""
+    _check_fires(module)
+    held = start.state(module.v)
+    if start.calls > 1 or (held is not None and bool(held.any())):
+        raise NoArgumentError("its reset is lost between forwards")
+    names = ("alpha", "beta", "gamma", "tau", "v_threshold", "v_subreset")
+    alpha, beta, gamma, tau, theta, taken = (
+        getattr(module, name).detach().double().sigmoid().view(1, -1, 1, 1).cpu() for name in names
+    )
+    conduct = module.conduct.detach().double().sigmoid().amax(0).view(1, -1, 1, 1).cpu()
+    leak = 1 - alpha * (1 - tau)
+    removed = (1 - leak * (1 - gamma)) * theta + (1 - gamma) * taken
+    drive = Drive(torch.minimum(theta, removed), 1 - beta * (1 - conduct))
+    return Dynamics(drive, steps=Steps(0))
+
+
+def _rounds(module: Any, start: Start) -> Dynamics:
+    """Emits round(v / θ) and takes as many θ off, so that an event costs θ / 2 at least."""
+    theta = positive(module.v_threshold, "threshold")
+    number(module.tau, "time constant", 1)
+    charge = above(start.state(module.v), 0.0)
+    return Dynamics(Drive(theta / 2, 1.0, charge), steps=_step_shape(module))
+
+
+def _dual(module: Any, start: Start) -> Dynamics:
+    """Fires at α·θ, takes θ off; every forward starts at 0."""
+    theta = _threshold(module).detach().double().cpu()
+    if start.calls > 1:
+        raise NoArgumentError("its state is lost between forwards")
+    if isinstance(module, neuron.DSRLIFNode):
+        gain = 1 - math.exp(-module.delta_t / module.tau)
+        return Dynamics(Drive(module.alpha * theta, gain), steps=Steps(0))
+    return Dynamics(Drive(theta, 1.0, (1 - module.alpha) * theta), steps=Steps(0))
+
+
+_DYNAMICS: dict[type, Any] = {
+    neuron.IFNode: _integrates,
+    neuron.SimpleIFNode: _integrates,
+    neuron.HalfThresholdIFNode: _integrates,
+    neuron.ActivationAwareIFNode: _aware,
+    neuron.LIFNode: _integrates,
+    neuron.SimpleLIFNode: _integrates,
+    neuron.ParametricLIFNode: _integrates,
+    neuron.OTTTLIFNode: _integrates,
+    neuron.SLTTLIFNode: _integrates,
+    neuron.KLIFNode: _scaled,
+    neuron.ComplementaryLIFNode: _complementary,
+    neuron.CUBALIFNode: _current_based,
+    neuron.GatedLIFNode: _gated,
+    neuron.ILIFNode: _rounds,
+    neuron.TernaryIFNode: _signed,
+    neuron.TernaryLIFNode: _signed,
+    neuron.DSRIFNode: _dual,
+    neuron.DSRLIFNode: _dual,
+}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fxsynops.errors import InputError
+from fxsynops.neurons.dynamics import FindDynamics
 
 # Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
 # what came out. They are run once, beside the recording, for the analysis alone.
@@ -33,6 +34,7 @@ class Neuron:
         threshold: what a user said of the firing threshold (for bounds), or None.
         guessed: whether it is taken for spiking because it made whole numbers of the example.
         inside: the synapses inside of the module, or None if it has none.
+        dynamics: how charge becomes events, for bounds; None if no argument is known.
         refused: why the module cannot be counted, if it cannot.
     """
 
@@ -44,6 +46,7 @@ class Neuron:
     threshold: float | None = None
     guessed: bool = False
     inside: Inside | None = None
+    dynamics: FindDynamics | None = None
     refused: str = ""
 
 
