@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops import neurons
-from fxsynops.bound import Bound, MaxSpikes, upper_bound
+from fxsynops.bound import Bound, estimate, upper_bound
+from fxsynops.caps import Assumptions, Interval
 from fxsynops.classify import classify
 from fxsynops.connect import Edge, Unresolved, Wiring, connect
-from fxsynops.errors import InputError, UnsupportedOperationError
+from fxsynops.errors import InputError, TraceError, UnsupportedOperationError
 from fxsynops.findings import Connection, DenseSynapse, Events, FanOut, Findings, Options, Weights
 from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
 from fxsynops.neurons.registry import Inside
@@ -90,13 +91,60 @@ class Analysis(Findings):
         self,
         timesteps: int | None = None,
         *,
-        max_spikes: MaxSpikes = None,
+        max_spikes: float | dict[str, float] | None = None,
         input_max_events: float | None = None,
+        input_range: Interval | dict[str, Interval] | None = None,
+        rate: float | dict[str, float] | None = None,
     ) -> Bound:
-        """How many SynOps an input can cause at most; see :func:`fxsynops.bound.upper_bound`."""
-        return upper_bound(
-            self, timesteps, max_spikes=max_spikes, input_max_events=input_max_events
-        )
+        """How many SynOps an input can cause at most, before any data.
+
+        *Structural*: a source emits at most r events per neuron and step, so a connection costs at
+        most T · r · Σ fan-out. *Charge*: a neuron emits no more events than the charge that it
+        receives in the window pays for; see :mod:`fxsynops.neurons.dynamics` for the theorem.
+        The window starts from the states that the neurons hold now, and weights, thresholds and
+        time constants are those that the model has now.
+
+        Args:
+            timesteps: T, the length of the window; the example's if None.
+            max_spikes: events per neuron and step, for all spiking nodes or by the name of a
+                source. A neuron's own cap (one, for most) holds beside it.
+            input_max_events: events per input element over the whole window; None: one per step.
+            input_range: the least and the most that an analog input can be, for all inputs or by
+                the name of the model's argument; None: anything, which has no charge bound.
+            rate: mean events per neuron and step, for all sources or by name. The result is then
+                an *estimate*, no bound; and nothing else but ``timesteps`` plays a role.
+
+        Raises:
+            InputError: a number makes no sense, a name is none of this model's, or the analysis
+                left something unresolved.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> model = torch.nn.Sequential(
+            ...     torch.nn.Linear(4, 3, bias=False), fxsynops.nn.IAF(), torch.nn.Linear(3, 2))
+            >>> _ = torch.nn.init.constant_(model[0].weight, 0.5)
+            >>> analysis = fxsynops.analyze(model, torch.ones(1, 10, 4), layout="NT")
+            >>> bound = analysis.upper_bound()
+            >>> bound.structural, bound.charge  # IAF has no cap; a step brings 4 · 0.5 at most
+            (inf, 240.0)
+        """
+        steps = self.window.timesteps if timesteps is None else timesteps
+        if rate is not None:
+            return estimate(self, steps, rate)
+        assumptions = Assumptions(steps, max_spikes, input_max_events, input_range)
+        return upper_bound(self._of_length(steps), assumptions)
+
+    def _of_length(self, steps: int) -> Analysis:
+        """The analysis of as many steps, where the inputs say how many there are."""
+        layout, example = self.options.layout.lengthened(self.example, self.window, steps)
+        if example is self.example:
+            return self
+        try:
+            return analyze_inputs(self.model, example, replace(self.options, layout=layout))
+        except TraceError as error:
+            raise InputError(
+                f"the model does not run for {steps} steps, so there is no bound for them: {error}"
+            ) from error
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per connection, for ``pandas.DataFrame``."""
@@ -347,7 +395,7 @@ def _table(
     """The fan-out table, and one of the analog synapses if there are any."""
     rows = [
         {
-            "Source": _source_label(c),
+            "Source": c.label,
             "Synapse": c.synapse,
             "Kind": c.kind + (" *" if c.folded else ""),
             "Neurons": number(c.neurons),
@@ -374,12 +422,6 @@ def _table(
             "Analog inputs: multiply-accumulates, not SynOps", dense, {}, (), console, options
         )
     yield from notes(_analysis_notes(analysis))
-
-
-def _source_label(connection: Any) -> str:
-    if connection.measured_at == connection.source:
-        return connection.source
-    return f"{connection.source} at {connection.measured_at}"
 
 
 def _analysis_notes(analysis: Analysis) -> list[str]:

@@ -1,30 +1,31 @@
 """The static upper bound: how many SynOps an input can cause at most, before any data.
 
-*Structural*: a source that emits at most r events per neuron and step causes at most
-T · r · Σ fan-out SynOps on a connection. The r of a merge or a gate follows by interval
-arithmetic from those of the sources behind it: a sum adds them, a window multiplies by its size, a
-maximum keeps the largest.
+*Structural* (:mod:`fxsynops.caps`): a source that emits at most r events per neuron and step causes
+at most T · r · Σ fan-out SynOps on a connection.
+
+*Charge* (:mod:`fxsynops.charge`): a neuron cannot emit more events than the charge that it receives
+in the window pays for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from torch import fx
+from torch._subclasses import FakeTensor
 
-from fxsynops.connect import Tap
+from fxsynops.budget import Budget, Violation
+from fxsynops.caps import Assumptions, Caps, check_count, check_names
+from fxsynops.charge import Charge, input_steps
+from fxsynops.counts import Counts
 from fxsynops.errors import InputError
 from fxsynops.findings import Connection, Findings
-from fxsynops.operations.registry import Call, Kind, Scale
+from fxsynops.operations.registry import shape
 from fxsynops.report import notes, number, render, table, to_json
-from fxsynops.signals import Role
-from fxsynops.values import PRODUCTS
-
-MaxSpikes = float | dict[str, float] | None
+from fxsynops.signals import origin_of
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ class BoundRow:
 
     Attributes:
         max_events: events per neuron and step at most; infinite if nothing caps them.
-        structural: SynOps per sample.
+        structural: SynOps per sample that the caps allow.
+        charge: SynOps per sample that the charge allows as well; never more than ``structural``.
+        reasons: why charge says nothing about a source, where it does not.
     """
 
     connection: Connection
     max_events: float
     structural: float
+    charge: float
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,12 @@ class Bound:
         rows: one per connection.
         timesteps: steps of the window that is bounded.
         structural: T · r · Σ fan-out, summed over the connections.
-        charge: the bound from the charge that neurons receive; infinite, since this version does
-            not derive it.
+        charge: the bound from the charge that neurons receive, where there is one, and the
+            structural one elsewhere.
         total: the smaller one.
         assumptions: what was assumed about the input and the neurons.
+        estimate: whether this is no bound, but an estimate at a firing rate that was given.
+        measured: the counts that it is compared with.
     """
 
     rows: tuple[BoundRow, ...]
@@ -62,7 +69,44 @@ class Bound:
     total: float
     assumptions: tuple[str, ...]
     dt: float
+    estimate: bool = False
+    measured: Counts | None = field(repr=False, default=None)
     model: str = field(repr=False, default="")
+
+    def compare(self, counts: Counts) -> Bound:
+        """The same bound, with what was measured beside it: how much of the worst case data used.
+
+        Args:
+            counts: of the same model. They are scaled to one sample and this bound's window.
+
+        Raises:
+            InputError: nothing was counted, or the connections are others.
+        """
+        ours = {row.connection.key for row in self.rows}
+        theirs = {row.connection.key for row in counts.rows}
+        if ours != theirs:
+            raise InputError(
+                f"the counts are of other connections: {sorted(ours ^ theirs)} are not in both. "
+                "Compare a bound with counts of the same model."
+            )
+        if not counts.samples:
+            raise InputError("nothing has been counted yet: run the counter on data first.")
+        return replace(self, measured=counts)
+
+    def check(
+        self,
+        max_synops: float | None = None,
+        *,
+        max_synops_per_second: float | None = None,
+        per_layer: dict[str, float] | None = None,
+    ) -> tuple[Violation, ...]:
+        """The limits of a budget that the bound breaks; see :class:`fxsynops.budget.Budget`."""
+        layers: dict[str, float] = {}
+        for row in self.rows:
+            name = row.connection.synapse
+            layers[name] = layers.get(name, 0.0) + row.charge
+        budget = Budget(max_synops, max_synops_per_second, per_layer)
+        return budget.violations(layers, self.timesteps * self.dt)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per connection, for ``pandas.DataFrame``."""
@@ -79,185 +123,109 @@ class Bound:
         yield from _table(self, console, options)
 
 
-def upper_bound(
-    findings: Findings,
-    timesteps: int | None = None,
-    *,
-    max_spikes: MaxSpikes = None,
-    input_max_events: float | None = None,
-) -> Bound:
+def upper_bound(findings: Findings, assumptions: Assumptions) -> Bound:
     """Bound the SynOps of one sample, whatever the input.
 
     Args:
-        findings: an analysis of the model, with nothing unresolved.
-        timesteps: T; the example's if None.
-        max_spikes: events per neuron and step, for all spiking nodes or by name; where it says
-            nothing, a neuron's own cap holds.
-        input_max_events: events per input element over the whole window; one per step if None.
+        findings: an analysis of the model with as many steps as the window has; where the layout
+            has no axis of time, the window is several passes of it.
+        assumptions: of inputs and neurons, and the length of the window.
 
     Raises:
-        InputError: a number makes no sense, a source does not exist, or the analysis left
-            something unresolved.
+        InputError: a source does not exist, or the analysis left something unresolved.
     """
     if findings.unresolved:
         raise InputError(
             f"there is no bound for an analysis with {len(findings.unresolved)} unresolved "
             f"operations, the first of which is {findings.unresolved[0]}."
         )
-    steps = findings.window.timesteps if timesteps is None else timesteps
-    if isinstance(steps, bool) or steps != int(steps) or steps < 1:
-        raise InputError(f"timesteps must be a positive whole number, not {timesteps!r}.")
-    caps = _Caps(findings, max_spikes, input_max_events, int(steps))
+    roles = findings.connector.signals.roles
+    analog = {
+        str(origin_of(node)[0].target)
+        for node, role in roles.items()
+        if role.signal.kind == "analog" and origin_of(node)[0].op == "placeholder"
+    }
+    assumptions.check(_sources(findings), analog)
+    caps = Caps(findings, assumptions)
+    charge = None if _without_values(findings) else Charge(findings, assumptions, caps)
+    rows = tuple(_row(findings, c, assumptions, caps, charge) for c in findings.connections)
+    structural = math.fsum(row.structural for row in rows)
+    total = math.fsum(row.charge for row in rows)
+    words = assumptions.words(bool(analog))
+    return Bound(
+        rows, assumptions.timesteps, structural, total, total, words, findings.options.dt,
+        model=findings.name,
+    )  # fmt: skip
+
+
+def _sources(findings: Findings) -> set[str]:
+    return {source for c in findings.connections for source in c.sources}
+
+
+def _row(
+    findings: Findings,
+    connection: Connection,
+    assumptions: Assumptions,
+    caps: Caps,
+    charge: Charge | None,
+) -> BoundRow:
+    most, structural = _structural(findings, connection, caps, assumptions)
+    if charge is None:
+        reasons: tuple[str, ...] = ("the model has no values (meta)",)
+        return BoundRow(connection, most, structural, structural, reasons)
+    found, reasons = charge.row(connection)
+    return BoundRow(connection, most, structural, min(structural, found), reasons)
+
+
+def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float]) -> Bound:
+    """SynOps of one sample at given firing rates: T · rate · Σ fan-out. No bound.
+
+    Raises:
+        InputError: a rate is negative, or names no source.
+    """
+    Assumptions(timesteps)  # checks them
+    rates = rate if isinstance(rate, dict) else {}
+    for value in rates.values() if rates else [rate]:
+        check_count("rate", value)
+    check_names("rate", rates, _sources(findings), "sources of this model")
     rows = []
     for connection in findings.connections:
-        most = max(caps.at(tap) for tap in connection.taps)
-        total = connection.fanout.total
-        rows.append(BoundRow(connection, most, most * steps * total if total else 0.0))
-    structural = math.fsum(row.structural for row in rows)
+        missing = [s for s in connection.sources if rates and s not in rates]
+        if missing:
+            raise InputError(f"rate says nothing of {missing}. Give one for every source.")
+        most = max(rates[s] for s in connection.sources) if rates else float(rate)  # type: ignore[arg-type]
+        cost = most * timesteps * connection.fanout.total
+        rows.append(BoundRow(connection, most, cost, cost))
+    total = math.fsum(row.structural for row in rows)
+    said = ", ".join(f"{r:g} from '{n}'" for n, r in rates.items()) or f"{rate:g}"
+    words = (f"a mean of {said} events per neuron and step",)
     return Bound(
-        tuple(rows),
-        int(steps),
-        structural,
-        math.inf,
-        structural,
-        caps.assumptions(),
-        findings.options.dt,
-        findings.name,
-    )
+        tuple(rows), timesteps, total, total, total, words, findings.options.dt,
+        estimate=True, model=findings.name,
+    )  # fmt: skip
 
 
-class _Caps:
-    """The most events per element and step, at every node."""
-
-    def __init__(
-        self,
-        findings: Findings,
-        max_spikes: MaxSpikes,
-        input_max_events: float | None,
-        steps: int,
-    ) -> None:
-        self._names = findings.connector.names
-        self._constant = findings.connector.signals.constant
-        self._given = max_spikes if isinstance(max_spikes, dict) else {}
-        self._cap = None if isinstance(max_spikes, dict) else max_spikes
-        self._input = 1.0 if input_max_events is None else input_max_events / steps
-        self._input_given = input_max_events
-        values = [*self._given.values(), self._cap or 0, self._input]
-        if any(not value >= 0 for value in values):
-            raise InputError(f"max_spikes and input_max_events must not be negative, not {values}.")
-        known = {s for c in findings.connections for s in c.sources}
-        if missing := set(self._given) - known:
-            raise InputError(
-                f"max_spikes names {sorted(missing)}, which are no sources of this model. "
-                f"Its sources are {sorted(known)}."
-            )
-        self._ranges: dict[fx.Node, tuple[float, float]] = {}
-        for node, role in findings.connector.signals.roles.items():
-            if role.signal.kind == "events":
-                low, high = self._range(node, role)
-                self._ranges[node] = (min(low, 0.0), max(high, 0.0))
-        self._most = 1.0 if findings.options.events == "nonzero" else math.inf
-
-    def at(self, tap: Tap) -> float:
-        """The most events per element and step that a tap can measure."""
-        if tap.product is None:
-            return self._peak(tap.node)
-        peaks = [self._peak(operand) for operand in tap.product.operands]
-        return tap.product.contracted * math.prod(peaks) if all(peaks) else 0.0
-
-    def _peak(self, node: fx.Node) -> float:
-        low, high = self._ranges[node]
-        return min(max(-low, high), self._most)
-
-    def assumptions(self) -> tuple[str, ...]:
-        """In words, for the report."""
-        events = (
-            "at most one event per input element and step"
-            if self._input_given is None
-            else f"at most {self._input_given:g} events per input element"
+def _structural(
+    findings: Findings, connection: Connection, caps: Caps, assumptions: Assumptions
+) -> tuple[float, float]:
+    """Events per neuron and step, and SynOps of the window."""
+    most = max(caps.at(tap) for tap in connection.taps)
+    of_input = all(origin_of(tap.node)[0].op == "placeholder" for tap in connection.taps)
+    if assumptions.input_max_events is not None and of_input:
+        steps = input_steps(findings.options.layout, findings.window)
+        weights = sum(
+            tap.repeats * float(steps.split(tap.map.expand(shape(tap.node))).amax(0).sum())
+            for tap in connection.taps
         )
-        said = [events]
-        if self._cap is not None:
-            said.append(f"at most {self._cap:g} per neuron and step")
-        said += [f"at most {cap:g} from '{name}'" for name, cap in self._given.items()]
-        return tuple(said)
-
-    def _range(self, node: fx.Node, role: Role) -> tuple[float, float]:
-        """The least and the most that an element can be, in events (interval arithmetic)."""
-        if role.kind == "mask":
-            return 0.0, 1.0
-        if role.kind == "source":
-            most = self._source(node, role)
-            return (-most if role.neuron is None or role.neuron.signed else 0.0), most
-        call, operation = role.call, role.operation
-        if operation is None or call is None:
-            return -math.inf, math.inf  # a custom function behind a gate
-        if operation.kind is Kind.THRESHOLD:
-            most = role.neuron.max_spikes if role.neuron else math.inf
-            return (-most if most != 1 else 0.0), most
-        if role.product is not None:
-            low, high = _product([self._ranges[operand] for operand in role.carriers])
-            return low * role.product.contracted, high * role.product.contracted
-        if role.kind == "gate" and (call.name in PRODUCTS or operation.kind is Kind.PRODUCT):
-            return _product([self._ranges[carrier] for carrier in role.carriers])
-        if operation.merges and role.kind == "routing":
-            return self._merged(role, call)
-        gain = operation.gain(call)
-        low = min(self._ranges[carrier][0] for carrier in role.carriers)
-        high = max(self._ranges[carrier][1] for carrier in role.carriers)
-        most = max(-low, high)
-        if call.name in ("abs", "absolute"):
-            low, high = 0.0, most
-        elif call.name in ("relu", "relu6"):
-            low = 0.0
-        elif call.name in PRODUCTS or operation.scale(call) != Scale():
-            low, high = -most, most  # a scale may be negative
-        return low * gain if low else 0.0, high * gain if high else 0.0
-
-    def _merged(self, role: Role, call: Call) -> tuple[float, float]:
-        """A sum or difference of events and constants."""
-        signs = {"sub": [1, -1], "subtract": [1, -1], "rsub": [-1, 1]}.get(call.name, [1, 1])
-        low = high = 0.0
-        for operand, sign in zip(call.args, signs, strict=False):
-            a, b = self._operand(operand)
-            low += a if sign > 0 else -b
-            high += b if sign > 0 else -a
-        if call.name not in ("add", "sub", "subtract", "rsub") or call.kwargs:
-            parts = [self._ranges[carrier] for carrier in role.carriers]
-            gain = (role.operation.gain(call) if role.operation else 1.0) or 1.0
-            most = math.fsum(max(-a, b) for a, b in parts) * gain
-            return -most, most
-        return low, high
-
-    def _operand(self, operand: object) -> tuple[float, float]:
-        if isinstance(operand, fx.Node):
-            known = self._ranges.get(operand)
-            if known is not None:
-                return known
-            value = self._constant(operand)
-            if value is None or value.is_meta or not value.numel():
-                return -math.inf, math.inf
-            return float(value.min()), float(value.max())
-        number = float(operand) if isinstance(operand, int | float) else 0.0
-        return number, number
-
-    def _source(self, node: fx.Node, role: Role) -> float:
-        name = self._names[node]
-        if node.op == "placeholder":
-            return self._input
-        own = role.neuron.max_spikes if role.neuron else math.inf
-        if name in self._given:
-            return self._given[name]
-        return own if self._cap is None else min(own, self._cap)
+        return most, assumptions.input_max_events * weights / findings.window.samples
+    total = connection.fanout.total
+    return most, most * assumptions.timesteps * total if total else 0.0
 
 
-def _product(parts: list[tuple[float, float]]) -> tuple[float, float]:
-    """The interval of a product."""
-    low, high = parts[0]
-    for a, b in parts[1:]:
-        corners = [x * y if x and y else 0.0 for x in (low, high) for y in (a, b)]
-        low, high = min(corners), max(corners)
-    return low, high
+def _without_values(findings: Findings) -> bool:
+    tensors = [*findings.model.parameters(), *findings.model.buffers()]
+    tensors += [tensor for _, tensor in findings.example.tensors()]
+    return any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)
 
 
 # -- as text --------------------------------------------------------------------------------------
@@ -265,62 +233,101 @@ def _product(parts: list[tuple[float, float]]) -> tuple[float, float]:
 
 def _table(bound: Bound, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
     """The upper-bound table."""
-    rows = [
-        {
-            "Source": row["Source"],
+    rows = []
+    for bound_row, row in zip(bound.rows, _rows(bound), strict=True):
+        shown = {
+            "Source": bound_row.connection.label,
             "Synapse": row["Synapse"],
             "Neurons": number(row["Neurons"]),
             "Synapses": number(row["Synapses"]),
             "Events/step": number(row["Events per step"]),
+            "Structural": number(row["Structural"]),
+            "Charge": number(row["Charge"]) if not row["Reasons"] else "–",
             "SynOps": number(row["SynOps"]),
             "SynOps/s": number(row["SynOps/s"], 0),
             "Share": "–" if row["Share"] is None else f"{row['Share']:.1%}",
         }
-        for row in _rows(bound)
-    ]
-    per_second = bound.structural / (bound.timesteps * bound.dt / 1000)
+        if bound.estimate:
+            del shown["Structural"], shown["Charge"]
+        if bound.measured is not None:
+            shown["Measured"] = number(row["Measured"], 0)
+            shown["Used"] = "–" if row["Used"] is None else f"{row['Used']:.1%}"
+        rows.append(shown)
     total = {
         "Source": "Total",
+        "Structural": number(bound.structural),
+        "Charge": number(bound.charge),
         "SynOps": number(bound.total),
-        "SynOps/s": number(per_second, 0),
+        "SynOps/s": number(bound.total / (bound.timesteps * bound.dt / 1000), 0),
     }
-    title = f"Upper bound of {bound.model}"
-    yield table(title, rows, total, ("Share", "Neurons", "Events/step"), console, options)
-    yield from notes(
-        [
-            f"Structural bound per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
-            f"with {', '.join(bound.assumptions)}."
-        ]
-    )
+    if bound.estimate:
+        del total["Structural"], total["Charge"]
+    if bound.measured is not None:
+        measured = sum(_measured(bound).values())
+        total["Measured"] = number(measured, 0)
+        total["Used"] = f"{measured / bound.total:.1%}" if 0 < bound.total < math.inf else "–"
+    kind = "Estimate (no bound) for" if bound.estimate else "Upper bound of"
+    less = ("SynOps/s", "Neurons", "Share", "Events/step", "Synapses", "Charge")
+    yield table(f"{kind} {bound.model}", rows, total, less, console, options)
+    said = [
+        f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
+        f"with {', '.join(bound.assumptions)}."
+    ]
+    reasons = dict.fromkeys(reason for row in bound.rows for reason in row.reasons)
+    said += [f"– no charge bound: {reason}" for reason in list(reasons)[:8]]
+    if len(reasons) > 8:
+        said.append(f"– … and {len(reasons) - 8} more; see the reasons in bound.to_rows()")
+    yield from notes(said)
+
+
+def _measured(bound: Bound) -> dict[tuple[str, str, str], float]:
+    """SynOps of one sample in the bound's window, by connection."""
+    counts = bound.measured
+    if counts is None:
+        return {}
+    scale = bound.timesteps / counts.timesteps / counts.samples
+    return {row.connection.key: row.synops * scale for row in counts.rows}
 
 
 def _rows(bound: Bound) -> list[dict[str, Any]]:
     """See :meth:`fxsynops.Bound.to_rows`."""
     seconds = bound.timesteps * bound.dt / 1000
-    finite = 0 < bound.structural < math.inf
-    return [
-        {
+    finite = 0 < bound.total < math.inf
+    measured = _measured(bound)
+    rows = []
+    for row in bound.rows:
+        found = {
             "Source": row.connection.source,
             "Synapse": row.connection.synapse,
+            "Measured at": row.connection.measured_at,
             "Neurons": row.connection.neurons,
             "Synapses": row.connection.fanout.total,
             "Events per step": row.max_events,
-            "SynOps": row.structural,
-            "SynOps/s": row.structural / seconds,
-            "Share": row.structural / bound.structural if finite else None,
+            "Structural": row.structural,
+            "Charge": row.charge,
+            "SynOps": row.charge,
+            "SynOps/step": row.charge / bound.timesteps,
+            "SynOps/s": row.charge / seconds,
+            "Share": row.charge / bound.total if finite else None,
+            "Reasons": list(row.reasons),
         }
-        for row in bound.rows
-    ]
+        if measured:
+            value = measured[row.connection.key]
+            found["Measured"] = value
+            found["Used"] = value / row.charge if 0 < row.charge < math.inf else None
+        rows.append(found)
+    return rows
 
 
 def _json(bound: Bound) -> str:
     """See :meth:`fxsynops.Bound.to_json`; what is unbounded is null."""
     content = {
-        "kind": "bound",
+        "kind": "estimate" if bound.estimate else "bound",
         "model": bound.model,
         "timesteps": bound.timesteps,
         "dt": bound.dt,
         "structural": bound.structural,
+        "charge": bound.charge,
         "total": bound.total,
         "assumptions": list(bound.assumptions),
         "rows": _rows(bound),

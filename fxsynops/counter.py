@@ -114,7 +114,7 @@ class SynOpsCounter(nn.Module):
 
     def _commit(self, analysis: Findings, tally: Tally, window: Window) -> None:
         self._last = (analysis, tally)
-        key = tuple(map(_row_key, analysis.connections))
+        key = tuple(c.key for c in analysis.connections)
         if key not in self._totals:
             zeros = torch.zeros_like(tally.events.detach())
             self._totals[key] = _Total(analysis.connections, zeros, zeros, tally.largest.detach())
@@ -193,7 +193,7 @@ class SynOpsCounter(nn.Module):
         Raises:
             CountError: events were not numbers; names their source.
         """
-        measured = {_row_key(c): Measured(c) for c in self.analysis.connections}
+        measured = {c.key: Measured(c) for c in self.analysis.connections}
         for key, total in self._totals.items():
             events, synops = total.events.tolist(), total.synops.tolist()
             for i, name in enumerate(key):
@@ -229,11 +229,6 @@ class SynOpsCounter(nn.Module):
     def extra_repr(self) -> str:
         """How many connections are counted."""
         return f"connections={len(self.analysis.connections)}"
-
-
-def _row_key(connection: Connection) -> tuple[str, str, str]:
-    """What makes connections of different traces one row."""
-    return connection.source, connection.synapse, connection.measured_at
 
 
 def _rebuild(cls: type[SynOpsCounter], model: nn.Module, example: Inputs, options: Any) -> Any:

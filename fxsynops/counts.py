@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+from fxsynops.budget import Budget, Violation
 from fxsynops.errors import CountError
 from fxsynops.findings import Connection, Findings
 from fxsynops.inputs import Window
@@ -125,6 +126,21 @@ class Counts:
             findings.options.weights,
         )
 
+    def check(
+        self,
+        max_synops: float | None = None,
+        *,
+        max_synops_per_second: float | None = None,
+        per_layer: dict[str, float] | None = None,
+    ) -> tuple[Violation, ...]:
+        """The limits that the samples break on average; see :class:`fxsynops.budget.Budget`."""
+        layers: dict[str, float] = {}
+        for row in self.rows:
+            name = row.connection.synapse
+            layers[name] = layers.get(name, 0.0) + row.synops / max(self.samples, 1)
+        budget = Budget(max_synops, max_synops_per_second, per_layer)
+        return budget.violations(layers, self.timesteps * self.dt)
+
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per connection, for ``pandas.DataFrame``, with the how-to's columns."""
         return _rows(self)
@@ -161,7 +177,7 @@ def _table(counts: Counts, console: Console, options: ConsoleOptions) -> Iterato
     rows = [
         {
             "Layer": row["Layer"],
-            "Source": row["Source"],
+            "Source": shown.connection.label,
             "In": number(row["In"]),
             "Fanout_Prev": number(row["Fanout_Prev"], 1),
             "SynOps": number(row["SynOps"]),
@@ -171,7 +187,7 @@ def _table(counts: Counts, console: Console, options: ConsoleOptions) -> Iterato
             "SynOps (nominal)": number(row["SynOps (nominal)"]),
             "Rate": f"{row['Rate']:.4f}",
         }
-        for row in _rows(counts)
+        for shown, row in zip(counts.rows, _rows(counts), strict=True)
     ]
     per_second = sum(row.per_second for row in counts.rows)
     total = {
@@ -199,6 +215,7 @@ def _rows(counts: Counts) -> list[dict[str, Any]]:
         {
             "Layer": row.connection.synapse,
             "Source": row.connection.source,
+            "Measured at": row.connection.measured_at,
             "In": row.events,
             "Fanout_Prev": row.connection.fanout.nominal,
             "SynOps": row.synops,

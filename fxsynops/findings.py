@@ -75,6 +75,18 @@ class Connection:
     taps: tuple[Tap, ...] = field(repr=False, compare=False)
     calls: SynapseCalls = field(repr=False, compare=False)
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells the connections of one model apart: source, synapse, where it is measured."""
+        return self.source, self.synapse, self.measured_at
+
+    @property
+    def label(self) -> str:
+        """The source as tables name it."""
+        if self.measured_at == self.source:
+            return self.source
+        return f"{self.source} at {self.measured_at}"
+
 
 @dataclass(frozen=True)
 class DenseSynapse:

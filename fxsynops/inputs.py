@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -164,6 +164,27 @@ class Layout:
                 f"timesteps={self.timesteps} do not divide (layout {self.axes!r})."
             )
         return Window(samples, steps)
+
+    def lengthened(self, inputs: Inputs, window: Window, steps: int) -> tuple[Layout, Inputs]:
+        """A layout and inputs of another number of steps; the same if no axis is of time."""
+        if "T" not in self.axes or steps == window.timesteps:
+            return self, inputs
+        merged = self.axes.startswith("(")
+        axis = self.axes.strip("()").index("T")
+
+        def stretch(x: Any) -> Any:
+            if not isinstance(x, Tensor) or x.dim() < self.leading:
+                return x
+            if merged:
+                sizes = [window.timesteps, window.samples]
+                x = x.unflatten(0, sizes[::-1] if axis else sizes)
+            picked = torch.arange(steps, device=x.device) % window.timesteps
+            x = x.index_select(axis, picked)
+            return x.flatten(0, 1) if merged else x
+
+        args, kwargs = pytree.tree_map(stretch, (inputs.args, inputs.kwargs))
+        layout = replace(self, timesteps=self.timesteps and steps)
+        return layout, Inputs(args, kwargs, inputs.names)
 
     def check_same_sample(self, inputs: Inputs, example: Inputs) -> None:
         """A counter takes other numbers of samples and steps, but not other sample shapes.

@@ -1,0 +1,661 @@
+"""The charge bound: how many events every neuron can emit in a window, and what they cost.
+
+    Charge(findings, ...)
+      ├─ sources           every neuron with all its calls; what each emits, from the theorem in
+      │                    fxsynops.neurons.dynamics
+      ├─ per step          one pass over the graph: intervals, and each neuron's charge so far
+      ├─ totals            from source to source: the charge of a whole window, linear in the events
+      └─ row               a connection's SynOps: what its events weigh, times how many there can be
+
+The charge that a neuron gets in a window is bounded twice, and the smaller bound kept. *Per step*,
+each input is at its worst in every step. In *totals*, a source's n events are spread evenly over
+the steps, and the input summed over them; this is right if an event weighs the same whenever it is
+emitted (or nothing, if it comes too late), so that is verified: the derivative of the summed charge
+by every event, times random positive weights of the receiving neurons, must be constant in time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from fxsynops import replayed
+from fxsynops.caps import Assumptions, Caps
+from fxsynops.connect import Tap
+from fxsynops.findings import Connection, Findings
+from fxsynops.inputs import Layout, Window
+from fxsynops.neurons.dynamics import Drive, Dynamics, NoArgumentError, Start, Steps
+from fxsynops.operations.range import Range
+from fxsynops.operations.registry import shape
+from fxsynops.ranges import Ranges, unit_of
+from fxsynops.signals import Role, origin_of
+
+_TINY = 1e-9  # relative differences of derivatives that rounding makes
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A neuron (or an input) with all its calls, in order.
+
+    Attributes:
+        name: for reports.
+        nodes: what the calls put out.
+        inputs: what goes into them; empty for the model's inputs.
+        steps: where the output has its time steps.
+        positions: how many steps the window has, over all calls and passes.
+        cap: events per element and step.
+        amplitude: the value of one event.
+        signed: whether events can be negative.
+        most: of an input, events over the whole window, if that was said.
+        dynamics: how charge becomes events; None if there is no argument.
+        reason: why there is none.
+        restarts: how many times the start state is given.
+        computed: whether an operation's own rule says more than the cap (``floor`` of a range).
+    """
+
+    name: str
+    nodes: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...] = ()
+    steps: Steps = Steps()
+    positions: int = 1
+    cap: float = math.inf
+    amplitude: Tensor = torch.ones((), dtype=torch.float64)
+    signed: bool = False
+    most: float | None = None
+    dynamics: Dynamics | None = None
+    reason: str = ""
+    restarts: int = 1
+    computed: bool = False
+
+    @property
+    def drives(self) -> list[Drive]:
+        """Of positive events, and of negative ones if there are any."""
+        assert self.dynamics is not None
+        up, down = self.dynamics.up, self.dynamics.down
+        return [up] if down is None else [up, down]
+
+    @property
+    def spread(self) -> bool:
+        """Whether more is known of its total than of each step."""
+        return self.dynamics is not None or self.most is not None
+
+
+@dataclass(frozen=True)
+class _SoFar:
+    """A neuron's window until some step.
+
+    Attributes:
+        steps: how many.
+        charge: what came in, positive and negative.
+        emitted: events.
+    """
+
+    steps: int = 0
+    charge: tuple[Tensor, ...] = ()
+    emitted: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Events:
+    """How many events each element emits over the whole window, positive and negative."""
+
+    up: Tensor
+    down: Tensor | None = None
+
+    def finite(self) -> bool:
+        return all(bool(x.isfinite().all()) for x in (self.up, self.down) if x is not None)
+
+
+class Charge:
+    """Bounds on events from the charge that drives them.
+
+    Args:
+        findings: an analysis of the window, or of one of the forwards (passes) that make it.
+        assumptions: of inputs and neurons.
+        caps: events per step.
+    """
+
+    def __init__(self, findings: Findings, assumptions: Assumptions, caps: Caps) -> None:
+        passes = math.ceil(assumptions.timesteps / findings.window.timesteps)
+        self._findings = findings
+        self._roles = findings.connector.signals.roles
+        self._assumptions = assumptions
+        self._caps = caps
+        self._passes = passes
+        self._steps = Ranges(findings, self._leaf, limit=self._limit)
+        self._sources = _Sources(findings, assumptions, caps, passes, self._steps)
+        self._so_far: dict[int, _SoFar] = {}  # by source
+        self._totals: dict[int, _Events] = {}
+        self._busy: set[int] = set()
+        taps = {tap.node for c in findings.connections for tap in c.taps}
+        with torch.no_grad():
+            self._steps.run(findings.trace.graph.nodes, frozenset(taps))
+
+    # -- per step ---------------------------------------------------------------------------------
+
+    def _limit(self, node: fx.Node) -> tuple[float, float]:
+        scale = self._roles[node].signal.scale
+        if scale is None or scale.times or scale.over or node not in self._caps.ranges:
+            return -math.inf, math.inf
+        low, high = self._caps.ranges[node]
+        if scale.factor < 0:
+            low, high = -max(-low, high), max(-low, high)
+        size = abs(scale.factor)
+        return low * size if low else 0.0, high * size if high else 0.0
+
+    def _leaf(self, node: fx.Node, role: Role) -> Range | None:
+        """What a source can emit in one step, and an analog input be."""
+        if node.op == "placeholder" and role.signal.kind == "analog":
+            return self._analog(node)
+        if role.kind == "mask":
+            low, high = self._limit(node)
+            return Range.between(_filled(node, low), _filled(node, high))
+        source = self._sources.of.get(node)
+        if source is None or source.computed:
+            return None
+        size = shape(node)
+        if source.dynamics is None:
+            most = _filled(node, source.cap)
+            return Range(most, most if source.signed else None) * source.amplitude
+        value = self._steps.operand(source.inputs[source.nodes.index(node)])
+        split = source.steps.split
+        events = self._events_so_far(source, [split(part) for part in _charges(value, size)])
+        up, *down = (source.steps.join(part.clamp(max=source.cap)) for part in events)
+        return Range(up, down[0] if down else None) * source.amplitude
+
+    def _events_so_far(self, source: _Source, charges: list[Tensor]) -> list[Tensor]:
+        """Events, positive and perhaps negative, of the window until each step of a call.
+
+        Args:
+            source: a neuron.
+            charges: what this call brings at each step: positive and negative, (steps, …).
+        """
+        before = self._so_far.get(id(source), _SoFar())
+        running = [
+            part.cumsum(0) + (before.charge[i] if before.charge else 0.0)
+            for i, part in enumerate(charges)
+        ]
+        done = before.steps + len(running[0])
+        charge = tuple(part[-1] for part in running)
+        if self._passes == 1:
+            events = [
+                _fired(source, drive, part, before.steps, before.emitted)
+                for drive, part in zip(source.drives, running, strict=False)
+            ]
+        else:  # earlier passes have left what the later calls of a pass bring
+            times = float(self._passes) if len(source.nodes) == 1 else math.inf
+            events = [
+                _emitted(source, drive, (part[-1] * times).nan_to_num(nan=0.0)).expand_as(part)
+                for drive, part in zip(source.drives, running, strict=False)
+            ]
+        self._so_far[id(source)] = _SoFar(done, charge, events[0][-1])
+        return events
+
+    def _analog(self, node: fx.Node) -> Range:
+        low, high = self._assumptions.input_interval(str(node.target))
+        return Range.between(_filled(node, low), _filled(node, high))
+
+    # -- totals -----------------------------------------------------------------------------------
+
+    def _total(self, source: _Source) -> _Events:
+        """What a source emits over the whole window."""
+        key = id(source)
+        if key in self._totals:
+            return self._totals[key]
+        if source.dynamics is None:
+            most = source.most if source.most is not None else source.cap * source.positions
+            size = source.steps.split(_filled(source.nodes[0], 0.0)).shape[1:]
+            filled = torch.full(size, most, dtype=torch.float64)
+            self._totals[key] = _Events(filled, filled if source.signed else None)
+            return self._totals[key]
+        charges = [x * self._passes for x in self._so_far[key].charge]
+        if key in self._busy:  # a loop through other neurons
+            return _all_events(source, charges)
+        self._busy.add(key)
+        summed = self._summed(source)
+        self._busy.remove(key)
+        if summed is not None:
+            charges = [torch.minimum(a, b) for a, b in zip(charges, summed, strict=True)]
+        self._totals[key] = _all_events(source, charges)
+        return self._totals[key]
+
+    def _summed(self, source: _Source) -> tuple[Tensor, Tensor] | None:
+        """The charge of the window, from the totals of the sources before; None if unknown."""
+        nodes = self._steps.before(source.inputs)
+        leaves = _Leaves(self, nodes)
+        if not leaves.finite():
+            return None
+        need_down = len(source.drives) > 1
+        charges = self._window(source, leaves, nodes)
+        if not leaves.empty() and bool(charges[0].isfinite().all()):
+            weights = torch.rand(charges[0].shape[1:], dtype=torch.float64) + 0.5
+            parts = [charges[0], charges[1]] if need_down else [charges[0]]
+            verdicts = {leaves.timing((part * weights).sum()) for part in parts}
+            if "varies" in verdicts or (need_down and "again" in verdicts):
+                return None
+            if "again" in verdicts:
+                charges = self._window(source, leaves, nodes)
+        up, down = (x.detach().sum(0) * self._passes for x in charges)
+        return up, down
+
+    def _window(
+        self, source: _Source, leaves: _Leaves, nodes: list[fx.Node]
+    ) -> tuple[Tensor, Tensor]:
+        """The charge of every step, positive and negative."""
+        ranges = Ranges(self._findings, leaves.get, self._steps)
+        with torch.enable_grad():
+            ranges.run(nodes, frozenset(source.inputs))
+            found = [
+                _charges(ranges.operand(x), shape(node))
+                for x, node in zip(source.inputs, source.nodes, strict=True)
+            ]
+            up, down = (torch.cat([source.steps.split(pair[i]) for pair in found]) for i in (0, 1))
+        return up, down
+
+    # -- a connection -----------------------------------------------------------------------------
+
+    def row(self, connection: Connection) -> tuple[float, tuple[str, ...]]:
+        """SynOps of a connection per sample, and why no charge argument helps, where none does."""
+        taps = connection.taps
+        sources = [self._sources.of.get(tap.node) for tap in taps]
+        reasons = dict.fromkeys(source.reason for source in sources if source and source.reason)
+        if any(tap.product for tap in taps):
+            return math.inf, ("events meet events",)
+        graded = self._findings.options.events == "nonzero"
+        if graded and any(source is None for source in sources):
+            return math.inf, ("graded events behind a gate",)
+        if any(
+            tap.scale.times or tap.scale.over for tap in taps if tap.node not in self._sources.of
+        ):
+            return math.inf, ("what an event is worth can be trained",)
+        samples = self._findings.window.samples
+        with torch.no_grad():
+            per_step = math.fsum(self._worst_steps(tap) for tap in taps) * self._passes
+        found = min(per_step, self._weighed(taps)) / samples
+        return found, tuple(reasons)
+
+    def _worst_steps(self, tap: Tap) -> float:
+        """If every step is at its worst."""
+        value = self._steps.values[tap.node]
+        worth = self._worth(tap)
+        return tap.repeats * _dot(tap.map, (value.peak / worth).abs())
+
+    def _worth(self, tap: Tap) -> Tensor:
+        source = self._sources.of.get(tap.node)
+        if source is not None:
+            return source.amplitude
+        return torch.tensor(tap.scale.factor, dtype=torch.float64)
+
+    def _weighed(self, taps: tuple[Tap, ...]) -> float:
+        """Every event at the time when it weighs most: linear in the events of all sources."""
+        nodes = self._steps.before(tap.node for tap in taps)
+        leaves = _Leaves(self, nodes, at_rest=True)
+        ranges = Ranges(self._findings, leaves.get, self._steps)
+        with torch.enable_grad():
+            ranges.run(nodes, frozenset(tap.node for tap in taps))
+            cost = torch.zeros((), dtype=torch.float64)
+            for tap in taps:
+                value = ranges.values[tap.node]
+                size = value.up if value.down is None else value.up + value.down
+                size = size if value.center is None else size + value.center.abs()
+                cost = cost + tap.repeats * (tap.map * (size / self._worth(tap).abs())).sum()
+        if not bool(cost.isfinite()):
+            return math.inf
+        return float(cost.detach()) * self._passes + leaves.heaviest(cost)
+
+
+class _Leaves:
+    """The sources before some nodes, as the start of a computation that is linear in their events.
+
+    Args:
+        charge: the bound.
+        nodes: a part of the graph.
+        at_rest: with no events at all, for derivatives only.
+    """
+
+    def __init__(self, charge: Charge, nodes: list[fx.Node], at_rest: bool = False) -> None:
+        self._charge = charge
+        self._sources: list[tuple[_Source, _Events]] = []
+        self._emitted: dict[fx.Node, tuple[Tensor, Tensor | None]] = {}
+        self._factors: list[list[Tensor]] = []
+        self._of = charge._sources.of
+        present = set(nodes)
+        for source in dict.fromkeys(self._of[n] for n in nodes if n in self._of):
+            if source.spread:
+                known = charge._total(source)
+                self._sources.append((source, known))
+                for node in source.nodes:
+                    if node in present:
+                        self._emitted[node] = self._even(source, known, at_rest)
+
+    def _even(self, source: _Source, known: _Events, at_rest: bool) -> tuple[Tensor, Tensor | None]:
+        """Positive and negative events of one call, spread over all steps evenly."""
+        steps = source.steps.split(_filled(source.nodes[0], 0.0)).shape[0]
+
+        def part(total: Tensor) -> Tensor:
+            each = torch.zeros_like(total) if at_rest else total / source.positions
+            return each.expand(steps, *total.shape).clone().requires_grad_()
+
+        return part(known.up), None if known.down is None else part(known.down)
+
+    def finite(self) -> bool:
+        """Whether all totals are finite."""
+        return all(known.finite() for _, known in self._sources)
+
+    def empty(self) -> bool:
+        """Whether there is nothing whose timing could matter."""
+        return not self._emitted
+
+    def get(self, node: fx.Node, role: Role) -> Range | None:
+        """See :class:`fxsynops.ranges.Ranges`."""
+        if node in self._emitted:
+            source = self._of[node]
+            up, down = (None if x is None else source.steps.join(x) for x in self._emitted[node])
+            assert up is not None
+            return Range(up, down) * source.amplitude
+        if node in self._of or role.kind == "mask" or node.op == "placeholder":
+            with torch.no_grad():
+                return self._charge._leaf(node, role)
+        return None
+
+    def _derivatives(self, cost: Tensor, again: bool) -> list[list[Tensor | None]]:
+        """By source and sign: (steps, …) over all its calls."""
+        flat = [x for pair in self._emitted.values() for x in pair if x is not None]
+        if not flat or not cost.requires_grad:
+            return [[None, None] for _ in self._sources]
+        found = torch.autograd.grad(cost, flat, retain_graph=again, allow_unused=True)
+        by_leaf = {id(x): g for x, g in zip(flat, found, strict=True)}
+        result = []
+        for source, _ in self._sources:
+            pairs = [self._emitted[n] for n in source.nodes if n in self._emitted]
+            signs: list[Tensor | None] = []
+            for i in (0, 1):
+                parts = [pair[i] for pair in pairs]
+                known = [
+                    torch.zeros_like(x) if by_leaf[id(x)] is None else by_leaf[id(x)]
+                    for x in parts
+                    if x is not None
+                ]
+                signs.append(torch.cat(known) if known else None)
+            result.append(signs)
+        return result
+
+    def heaviest(self, cost: Tensor) -> float:
+        """All events, each at the step where it adds most to ``cost``."""
+        total = 0.0
+        for (_, known), signs in zip(self._sources, self._derivatives(cost, False), strict=True):
+            for events, slope in zip((known.up, known.down), signs, strict=True):
+                if slope is not None and events is not None:
+                    total += _dot(slope.amax(0), events)
+        return total
+
+    def timing(self, cost: Tensor) -> str:
+        """Whether it matters when events are emitted: "constant", "varies", or "again".
+
+        Where events add nothing in some steps, the other steps get theirs; then the computation
+        has to be done again.
+        """
+        verdict = "constant"
+        for (source, _), signs in zip(self._sources, self._derivatives(cost, True), strict=True):
+            calls = [self._emitted[n] for n in source.nodes if n in self._emitted]
+            for i, slope in enumerate(signs):
+                if slope is None:
+                    continue
+                most = slope.amax(0)
+                if bool(((slope > 0) & ((slope - most).abs() > _TINY * most)).any()):
+                    return "varies"
+                used = (slope > 0).sum(0)
+                all_steps = source.positions // self._charge._passes
+                missed = (used > 0) & (used < all_steps)
+                if not bool(missed.any()):
+                    continue
+                verdict = "again"
+                factor = torch.where(missed, all_steps / used.clamp(min=1), 1.0)
+                with torch.no_grad():
+                    for pair in calls:
+                        part = pair[i]
+                        assert part is not None
+                        part.mul_(factor)
+        return verdict
+
+
+class _Sources:
+    """All sources of a recorded forward, with their dynamics as the modules are now."""
+
+    def __init__(
+        self,
+        findings: Findings,
+        assumptions: Assumptions,
+        caps: Caps,
+        passes: int,
+        ranges: Ranges,
+    ) -> None:
+        self._findings, self._ranges, self._passes = findings, ranges, passes
+        self._assumptions = assumptions
+        roles = findings.connector.signals.roles
+        calls: dict[Any, list[fx.Node]] = {}
+        for node, role in roles.items():
+            if role.kind == "source":
+                calls.setdefault(id(role.module) if role.module else node, []).append(node)
+        self.of: dict[fx.Node, _Source] = {}
+        for nodes in calls.values():
+            role = roles[nodes[0]]
+            if origin_of(nodes[0])[0].op == "placeholder":
+                source = self._input(nodes[0])
+            else:
+                source = self._neuron(nodes, role, caps.source(nodes[0], role))
+            self.of.update(dict.fromkeys(nodes, source))
+
+    def _input(self, node: fx.Node) -> _Source:
+        layout, window = self._findings.options.layout, self._findings.window
+        steps = input_steps(layout, window)
+        positions = steps.split(_filled(node, 0.0)).shape[0] * self._passes
+        origin, path = origin_of(node)
+        value: Any = dict(
+            zip(self._findings.example.names, self._findings.example.values, strict=True)
+        )[str(origin.target)]
+        for key in path:
+            value = value[key]
+        known = isinstance(value, Tensor) and not value.is_meta
+        signed = known and value.dtype != torch.bool and bool((value < 0).any())
+        most = self._assumptions.input_max_events
+        cap = 1.0 if most is None else float(most)
+        name = self._findings.connector.names[node]
+        return _Source(name, (node,), (), steps, positions, cap, signed=signed, most=most)
+
+    def _neuron(self, nodes: list[fx.Node], role: Role, cap: float) -> _Source:
+        name = self._findings.connector.names[nodes[0]]
+        neuron, module = role.neuron, role.module
+        worth = neuron.amplitude if neuron else 1.0
+        amplitude = torch.as_tensor(worth(module) if callable(worth) else worth)
+        amplitude = amplitude.detach().double()
+        signed = neuron is None or neuron.signed
+        plain = _Source(
+            name, tuple(nodes), (), Steps(), len(nodes) * self._passes, cap, amplitude, signed
+        )
+        if module is None and cap == math.inf and self._ranges.rule(nodes[0]) is not None:
+            return replace(plain, computed=True)
+        try:
+            if module is None or neuron is None or neuron.dynamics is None:
+                raise NoArgumentError("no charge argument is known for it")
+            inputs, given, restarts = self._drive(nodes, module)
+            if not all(shape(x) == shape(y) for x, y in zip(inputs, nodes, strict=True)):
+                raise NoArgumentError("its input and output differ in shape")
+            start = Start(len(nodes) * self._passes, shape(nodes[0]), given)
+            dynamics = neuron.dynamics(module, start)
+            positions = start.length(dynamics.steps)
+            sizes = {dynamics.steps.split(_filled(n, 0.0)).shape[1:] for n in nodes}
+            if len(sizes) > 1:
+                raise NoArgumentError("its calls differ in shape")
+            _check_broadcast(dynamics, sizes.pop())
+        except NoArgumentError as reason:
+            return replace(plain, reason=f"'{name}': {reason}")
+        return _Source(
+            name, tuple(nodes), inputs, dynamics.steps, positions, cap, amplitude, signed,
+            None, dynamics, "", restarts,
+        )  # fmt: skip
+
+    def _drive(
+        self, nodes: list[fx.Node], module: nn.Module
+    ) -> tuple[tuple[fx.Node, ...], tuple[Any, ...], int]:
+        """What goes into each call, and the state that the first gets."""
+        self._check_untouched(module)
+        inputs, given = [], ()
+        before: fx.Node | None = None
+        for node in nodes:
+            origin, _ = origin_of(node)
+            args = origin.args[1:] if origin.target is replayed.forward_of else origin.args
+            try:
+                bound = inspect.signature(module.forward).bind(*args, **origin.kwargs)
+            except (TypeError, ValueError):
+                raise NoArgumentError("its arguments are not understood") from None
+            x, *states = (*bound.args, *bound.kwargs.values())
+            if not isinstance(x, fx.Node) or "spec" not in x.meta:
+                raise NoArgumentError("its input is not one tensor")
+            inputs.append(x)
+            if before is None:
+                given = self._given(states)
+            elif not _from(states, before):
+                raise NoArgumentError("its state does not come from its last call")
+            before = origin
+        return tuple(inputs), given, self._passes if given else 1
+
+    def _given(self, states: list[Any]) -> tuple[Any, ...]:
+        nodes: list[fx.Node] = []
+        map_arg(tuple(states), nodes.append)
+        roles = self._findings.connector.signals.roles
+        if any(n not in roles or roles[n].signal.kind != "const" for n in nodes):
+            raise NoArgumentError("its first state depends on data, or is kept by the model")
+        values = map_arg(tuple(states), self._ranges.constant)
+        return tuple(values) if any(v is not None for v in values) else ()
+
+    def _check_untouched(self, module: nn.Module) -> None:
+        """The model's own forward may set a module's state to nothing, but to nothing else."""
+        roots = {id(part.__dict__) for part in module.modules()}
+        for node in self._findings.trace.graph.nodes:
+            if node.target is replayed.change_state and id(node.args[0].place.root) in roots:
+                value = node.args[1]
+                if isinstance(value, fx.Node):
+                    role = self._findings.connector.signals.roles.get(value)
+                    value = (
+                        self._ranges.constant(value) if role and role.signal.kind == "const" else 1
+                    )
+                if isinstance(value, Tensor | int | float):
+                    value = not bool((torch.as_tensor(value) > 0).any())
+                if value not in (None, True):
+                    raise NoArgumentError("the model's forward changes its state")
+
+
+def _from(states: list[Any], before: fx.Node) -> bool:
+    """Whether states are none, or what a call has returned."""
+    nodes: list[fx.Node] = []
+    map_arg(tuple(states), nodes.append)
+    for node in nodes:
+        while origin_of(node)[0] is node and getattr(node.target, "__name__", "") in _COPIES:
+            node = node.args[0]  # type: ignore[assignment]
+        if origin_of(node)[0] is not before:
+            return False
+    return True
+
+
+_COPIES = ("detach", "clone", "contiguous")
+
+
+def _check_broadcast(dynamics: Dynamics, size: torch.Size) -> None:
+    for drive in (dynamics.up, dynamics.down):
+        for value in () if drive is None else (drive.removes, drive.gain, drive.start):
+            try:
+                fits = torch.broadcast_shapes(torch.as_tensor(value).shape, size) == size
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise NoArgumentError("its state or parameters have another shape than its input")
+
+
+def input_steps(layout: Layout, window: Window) -> Steps:
+    """Where the model's inputs have their time steps."""
+    axis = layout.axes.strip("()").find("T")
+    if axis < 0:
+        return Steps()
+    return Steps(axis, window.samples if layout.axes.startswith("(") else None)
+
+
+def _filled(node: fx.Node, value: float) -> Tensor:
+    return torch.full((), value, dtype=torch.float64).expand(shape(node))
+
+
+def _charges(value: Any, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The positive and negative charge that an input can bring."""
+    if isinstance(value, Tensor):
+        value = Range.between(value.double(), value.double())
+    if not isinstance(value, Range):
+        value = Range.unknown(size)
+    down = torch.zeros_like(value.up) if value.positive else value.total_down
+    return value.total.expand(size), down.expand(size)
+
+
+def _all_events(source: _Source, charges: list[Tensor]) -> _Events:
+    """The theorem: events of the window, from its positive and negative charge."""
+    found = [_emitted(source, d, c) for d, c in zip(source.drives, charges, strict=False)]
+    return _Events(*found)
+
+
+def _afford(source: _Source, drive: Drive, charge: Tensor) -> Tensor:
+    """⌊((start + gain·Q)·(1 + ε) + ε·level) / κ⌋, with ε for the rounding of the neuron's steps."""
+    slack = 6 * (source.positions + 2) * unit_of(source.nodes[0])
+    filled = drive.start * source.restarts + drive.gain * charge
+    found = torch.floor((filled * (1 + slack) + slack * drive.level) / drive.removes)
+    return found.nan_to_num(nan=math.inf, posinf=math.inf).clamp(min=0)
+
+
+def _emitted(source: _Source, drive: Drive, charge: Tensor) -> Tensor:
+    """Events of the whole window, from its charge from outside."""
+    assert source.dynamics is not None
+    feedback = source.dynamics.feedback
+    if feedback is None:
+        return _afford(source, drive, charge).clamp(max=source.cap * source.positions)
+    emitted = torch.zeros_like(charge)
+    for step in range(1, source.positions + 1):
+        new = _afford(source, drive, charge + feedback.charge(emitted, step))
+        new = torch.maximum(emitted, new.clamp(max=source.cap * step))
+        if step > 1 and feedback.settles and torch.equal(new, emitted):
+            break
+        emitted = new
+    return emitted
+
+
+def _fired(
+    source: _Source, drive: Drive, running: Tensor, step: int, emitted: Tensor | None
+) -> Tensor:
+    """Events until each step of a call, from the charge from outside until then.
+
+    Args:
+        source, drive: the neuron.
+        running: charge of the window until each step of the call.
+        step: how many steps were before the call.
+        emitted: events of these steps.
+    """
+    assert source.dynamics is not None
+    feedback = source.dynamics.feedback
+    if feedback is None:
+        return _afford(source, drive, running)
+    found = []
+    emitted = torch.zeros_like(running[0]) if emitted is None else emitted
+    for i, charge in enumerate(running):
+        new = _afford(source, drive, charge + feedback.charge(emitted, step + i + 1))
+        emitted = torch.maximum(emitted, new.clamp(max=source.cap * (step + i + 1)))
+        found.append(emitted)
+    return torch.stack(found)
+
+
+def _dot(weights: Tensor, values: Tensor) -> float:
+    """Σ weights · values, where nothing times anything is nothing."""
+    product = weights.double() * values
+    product = torch.where((weights == 0) | (values == 0), 0.0, product)
+    return float(product.sum())

@@ -1,0 +1,99 @@
+"""The user's model, as the command line names it: ``package.module:factory``, ``file.py:Class``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxsynops.errors import InputError
+
+
+def load_model(target: str) -> nn.Module:
+    """Import a model.
+
+    Args:
+        target: where it is and what it is called, such as ``package.module:factory`` or
+            ``path/to/file.py:Class``. A model is taken as it is; a class or function is called
+            without arguments and must return one.
+
+    Raises:
+        InputError: there is no such thing, it raises, or it is no model.
+    """
+    where, colon, what = target.rpartition(":")
+    if not colon or not where or not what:
+        raise InputError(f"'{target}' is no model: write package.module:factory or file.py:Class.")
+    found: Any = _module(where)
+    for name in what.split("."):
+        if not hasattr(found, name):
+            raise InputError(f"'{where}' has no '{what}'. It has {_public(found)}.")
+        found = getattr(found, name)
+    if not isinstance(found, nn.Module):
+        if not callable(found):
+            raise InputError(f"'{target}' is a {type(found).__name__}, no model and no factory.")
+        try:
+            found = found()
+        except Exception as error:
+            raise InputError(
+                f"'{target}()' raised {type(error).__name__}: {error}. It is called without "
+                "arguments; write a function that makes the model."
+            ) from error
+    if not isinstance(found, nn.Module):
+        raise InputError(f"'{target}()' returned a {type(found).__name__}, not an nn.Module.")
+    return found
+
+
+def example(shapes: str, events: bool) -> tuple[Tensor, ...]:
+    """Tensors of some shapes: ``1x28x28``, or several, separated by commas.
+
+    Args:
+        shapes: what the model takes.
+        events: whether to make spikes (0 or 1), or analog values in [0, 1].
+
+    Raises:
+        InputError: a shape is no list of positive whole numbers.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tensors = []
+    for shape in shapes.split(","):
+        sizes = shape.strip().lower().split("x")
+        if not all(size.isdecimal() and int(size) for size in sizes):
+            raise InputError(f"--input '{shapes}' is no shape: write 1x28x28 (several: 2x8,2x4).")
+        x = torch.rand([int(size) for size in sizes], generator=generator)
+        tensors.append(x.round() if events else x)
+    return tuple(tensors)
+
+
+def _module(where: str) -> ModuleType:
+    try:
+        if not where.endswith(".py"):
+            if os.getcwd() not in sys.path:
+                sys.path.insert(0, os.getcwd())
+            return importlib.import_module(where)
+        spec = importlib.util.spec_from_file_location("fxsynops_target", where)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file '{error.filename}'.") from None
+    except Exception as error:
+        raise InputError(f"importing '{where}' raised {type(error).__name__}: {error}.") from error
+
+
+def _public(module: Any) -> str:
+    own = getattr(module, "__name__", None)
+    names = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, nn.Module) or getattr(value, "__module__", None) == own
+    ]
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") or "nothing"
