@@ -19,13 +19,14 @@ from torch._subclasses import FakeTensor
 
 from fxsynops.budget import Budget, Violation
 from fxsynops.caps import Assumptions, Caps, check_count, check_names
-from fxsynops.charge import Charge, input_steps
+from fxsynops.charge import Charge
 from fxsynops.counts import Counts
 from fxsynops.errors import InputError
 from fxsynops.findings import Connection, Findings
 from fxsynops.operations.registry import shape
 from fxsynops.report import notes, number, render, table, to_json
 from fxsynops.signals import origin_of
+from fxsynops.sources import input_steps
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """The charge bound: how many events every neuron can emit in a window, and what they cost.
 
     Charge(findings, ...)
-      ├─ sources           every neuron with all its calls; what each emits, from the theorem in
-      │                    fxsynops.neurons.dynamics
+      ├─ sources           every neuron with all its calls, and what it emits (fxsynops.sources)
       ├─ per step          one pass over the graph: intervals, and each neuron's charge so far
       ├─ totals            from source to source: the charge of a whole window, linear in the events
       └─ row               a connection's SynOps: what its events weigh, times how many there can be
@@ -16,74 +15,23 @@ by every event, times random positive weights of the receiving neurons, must be 
 
 from __future__ import annotations
 
-import inspect
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
+from torch import Tensor, fx
 
-from fxsynops import replayed
 from fxsynops.caps import Assumptions, Caps
 from fxsynops.connect import Tap
 from fxsynops.findings import Connection, Findings
-from fxsynops.inputs import Layout, Window
-from fxsynops.neurons.dynamics import Drive, Dynamics, NoArgumentError, Start, Steps
 from fxsynops.operations.range import Range
 from fxsynops.operations.registry import shape
-from fxsynops.ranges import Ranges, unit_of
-from fxsynops.signals import Role, origin_of
+from fxsynops.ranges import Ranges
+from fxsynops.signals import Role
+from fxsynops.sources import Events, Source, Sources, filled
 
 _TINY = 1e-9  # relative differences of derivatives that rounding makes
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A neuron (or an input) with all its calls, in order.
-
-    Attributes:
-        name: for reports.
-        nodes: what the calls put out.
-        inputs: what goes into them; empty for the model's inputs.
-        steps: where the output has its time steps.
-        positions: how many steps the window has, over all calls and passes.
-        cap: events per element and step.
-        amplitude: the value of one event.
-        signed: whether events can be negative.
-        most: of an input, events over the whole window, if that was said.
-        dynamics: how charge becomes events; None if there is no argument.
-        reason: why there is none.
-        restarts: how many times the start state is given.
-        computed: whether an operation's own rule says more than the cap (``floor`` of a range).
-    """
-
-    name: str
-    nodes: tuple[fx.Node, ...]
-    inputs: tuple[fx.Node, ...] = ()
-    steps: Steps = Steps()
-    positions: int = 1
-    cap: float = math.inf
-    amplitude: Tensor = torch.ones((), dtype=torch.float64)
-    signed: bool = False
-    most: float | None = None
-    dynamics: Dynamics | None = None
-    reason: str = ""
-    restarts: int = 1
-    computed: bool = False
-
-    @property
-    def drives(self) -> list[Drive]:
-        """Of positive events, and of negative ones if there are any."""
-        assert self.dynamics is not None
-        up, down = self.dynamics.up, self.dynamics.down
-        return [up] if down is None else [up, down]
-
-    @property
-    def spread(self) -> bool:
-        """Whether more is known of its total than of each step."""
-        return self.dynamics is not None or self.most is not None
 
 
 @dataclass(frozen=True)
@@ -99,17 +47,6 @@ class _SoFar:
     steps: int = 0
     charge: tuple[Tensor, ...] = ()
     emitted: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class _Events:
-    """How many events each element emits over the whole window, positive and negative."""
-
-    up: Tensor
-    down: Tensor | None = None
-
-    def finite(self) -> bool:
-        return all(bool(x.isfinite().all()) for x in (self.up, self.down) if x is not None)
 
 
 class Charge:
@@ -129,9 +66,9 @@ class Charge:
         self._caps = caps
         self._passes = passes
         self._steps = Ranges(findings, self._leaf, limit=self._limit)
-        self._sources = _Sources(findings, assumptions, caps, passes, self._steps)
+        self._sources = Sources(findings, assumptions, caps, passes, self._steps)
         self._so_far: dict[int, _SoFar] = {}  # by source
-        self._totals: dict[int, _Events] = {}
+        self._totals: dict[int, Events] = {}
         self._busy: set[int] = set()
         taps = {tap.node for c in findings.connections for tap in c.taps}
         with torch.no_grad():
@@ -155,13 +92,13 @@ class Charge:
             return self._analog(node)
         if role.kind == "mask":
             low, high = self._limit(node)
-            return Range.between(_filled(node, low), _filled(node, high))
+            return Range.between(filled(node, low), filled(node, high))
         source = self._sources.of.get(node)
         if source is None or source.computed:
             return None
         size = shape(node)
         if source.dynamics is None:
-            most = _filled(node, source.cap)
+            most = filled(node, source.cap)
             return Range(most, most if source.signed else None) * source.amplitude
         value = self._steps.operand(source.inputs[source.nodes.index(node)])
         split = source.steps.split
@@ -169,7 +106,7 @@ class Charge:
         up, *down = (source.steps.join(part.clamp(max=source.cap)) for part in events)
         return Range(up, down[0] if down else None) * source.amplitude
 
-    def _events_so_far(self, source: _Source, charges: list[Tensor]) -> list[Tensor]:
+    def _events_so_far(self, source: Source, charges: list[Tensor]) -> list[Tensor]:
         """Events, positive and perhaps negative, of the window until each step of a call.
 
         Args:
@@ -185,13 +122,13 @@ class Charge:
         charge = tuple(part[-1] for part in running)
         if self._passes == 1:
             events = [
-                _fired(source, drive, part, before.steps, before.emitted)
+                source.until_each_step(drive, part, before.steps, before.emitted)
                 for drive, part in zip(source.drives, running, strict=False)
             ]
         else:  # earlier passes have left what the later calls of a pass bring
             times = float(self._passes) if len(source.nodes) == 1 else math.inf
             events = [
-                _emitted(source, drive, (part[-1] * times).nan_to_num(nan=0.0)).expand_as(part)
+                source.emitted(drive, (part[-1] * times).nan_to_num(nan=0.0)).expand_as(part)
                 for drive, part in zip(source.drives, running, strict=False)
             ]
         self._so_far[id(source)] = _SoFar(done, charge, events[0][-1])
@@ -199,33 +136,33 @@ class Charge:
 
     def _analog(self, node: fx.Node) -> Range:
         low, high = self._assumptions.input_interval(str(node.target))
-        return Range.between(_filled(node, low), _filled(node, high))
+        return Range.between(filled(node, low), filled(node, high))
 
     # -- totals -----------------------------------------------------------------------------------
 
-    def _total(self, source: _Source) -> _Events:
+    def _total(self, source: Source) -> Events:
         """What a source emits over the whole window."""
         key = id(source)
         if key in self._totals:
             return self._totals[key]
         if source.dynamics is None:
             most = source.most if source.most is not None else source.cap * source.positions
-            size = source.steps.split(_filled(source.nodes[0], 0.0)).shape[1:]
-            filled = torch.full(size, most, dtype=torch.float64)
-            self._totals[key] = _Events(filled, filled if source.signed else None)
+            size = source.steps.split(filled(source.nodes[0], 0.0)).shape[1:]
+            all_most = torch.full(size, most, dtype=torch.float64)
+            self._totals[key] = Events(all_most, all_most if source.signed else None)
             return self._totals[key]
         charges = [x * self._passes for x in self._so_far[key].charge]
         if key in self._busy:  # a loop through other neurons
-            return _all_events(source, charges)
+            return source.all_events(charges)
         self._busy.add(key)
         summed = self._summed(source)
         self._busy.remove(key)
         if summed is not None:
             charges = [torch.minimum(a, b) for a, b in zip(charges, summed, strict=True)]
-        self._totals[key] = _all_events(source, charges)
+        self._totals[key] = source.all_events(charges)
         return self._totals[key]
 
-    def _summed(self, source: _Source) -> tuple[Tensor, Tensor] | None:
+    def _summed(self, source: Source) -> tuple[Tensor, Tensor] | None:
         """The charge of the window, from the totals of the sources before; None if unknown."""
         nodes = self._steps.before(source.inputs)
         leaves = _Leaves(self, nodes)
@@ -245,7 +182,7 @@ class Charge:
         return up, down
 
     def _window(
-        self, source: _Source, leaves: _Leaves, nodes: list[fx.Node]
+        self, source: Source, leaves: _Leaves, nodes: list[fx.Node]
     ) -> tuple[Tensor, Tensor]:
         """The charge of every step, positive and negative."""
         ranges = Ranges(self._findings, leaves.get, self._steps)
@@ -321,7 +258,7 @@ class _Leaves:
 
     def __init__(self, charge: Charge, nodes: list[fx.Node], at_rest: bool = False) -> None:
         self._charge = charge
-        self._sources: list[tuple[_Source, _Events]] = []
+        self._sources: list[tuple[Source, Events]] = []
         self._emitted: dict[fx.Node, tuple[Tensor, Tensor | None]] = {}
         self._factors: list[list[Tensor]] = []
         self._of = charge._sources.of
@@ -334,9 +271,9 @@ class _Leaves:
                     if node in present:
                         self._emitted[node] = self._even(source, known, at_rest)
 
-    def _even(self, source: _Source, known: _Events, at_rest: bool) -> tuple[Tensor, Tensor | None]:
+    def _even(self, source: Source, known: Events, at_rest: bool) -> tuple[Tensor, Tensor | None]:
         """Positive and negative events of one call, spread over all steps evenly."""
-        steps = source.steps.split(_filled(source.nodes[0], 0.0)).shape[0]
+        steps = source.steps.split(filled(source.nodes[0], 0.0)).shape[0]
 
         def part(total: Tensor) -> Tensor:
             each = torch.zeros_like(total) if at_rest else total / source.positions
@@ -425,171 +362,6 @@ class _Leaves:
         return verdict
 
 
-class _Sources:
-    """All sources of a recorded forward, with their dynamics as the modules are now."""
-
-    def __init__(
-        self,
-        findings: Findings,
-        assumptions: Assumptions,
-        caps: Caps,
-        passes: int,
-        ranges: Ranges,
-    ) -> None:
-        self._findings, self._ranges, self._passes = findings, ranges, passes
-        self._assumptions = assumptions
-        roles = findings.connector.signals.roles
-        calls: dict[Any, list[fx.Node]] = {}
-        for node, role in roles.items():
-            if role.kind == "source":
-                calls.setdefault(id(role.module) if role.module else node, []).append(node)
-        self.of: dict[fx.Node, _Source] = {}
-        for nodes in calls.values():
-            role = roles[nodes[0]]
-            if origin_of(nodes[0])[0].op == "placeholder":
-                source = self._input(nodes[0])
-            else:
-                source = self._neuron(nodes, role, caps.source(nodes[0], role))
-            self.of.update(dict.fromkeys(nodes, source))
-
-    def _input(self, node: fx.Node) -> _Source:
-        layout, window = self._findings.options.layout, self._findings.window
-        steps = input_steps(layout, window)
-        positions = steps.split(_filled(node, 0.0)).shape[0] * self._passes
-        origin, path = origin_of(node)
-        value: Any = dict(
-            zip(self._findings.example.names, self._findings.example.values, strict=True)
-        )[str(origin.target)]
-        for key in path:
-            value = value[key]
-        known = isinstance(value, Tensor) and not value.is_meta
-        signed = known and value.dtype != torch.bool and bool((value < 0).any())
-        most = self._assumptions.input_max_events
-        cap = 1.0 if most is None else float(most)
-        name = self._findings.connector.names[node]
-        return _Source(name, (node,), (), steps, positions, cap, signed=signed, most=most)
-
-    def _neuron(self, nodes: list[fx.Node], role: Role, cap: float) -> _Source:
-        name = self._findings.connector.names[nodes[0]]
-        neuron, module = role.neuron, role.module
-        worth = neuron.amplitude if neuron else 1.0
-        amplitude = torch.as_tensor(worth(module) if callable(worth) else worth)
-        amplitude = amplitude.detach().double()
-        signed = neuron is None or neuron.signed
-        plain = _Source(
-            name, tuple(nodes), (), Steps(), len(nodes) * self._passes, cap, amplitude, signed
-        )
-        if module is None and cap == math.inf and self._ranges.rule(nodes[0]) is not None:
-            return replace(plain, computed=True)
-        try:
-            if module is None or neuron is None or neuron.dynamics is None:
-                raise NoArgumentError("no charge argument is known for it")
-            inputs, given, restarts = self._drive(nodes, module)
-            if not all(shape(x) == shape(y) for x, y in zip(inputs, nodes, strict=True)):
-                raise NoArgumentError("its input and output differ in shape")
-            start = Start(len(nodes) * self._passes, shape(nodes[0]), given)
-            dynamics = neuron.dynamics(module, start)
-            positions = start.length(dynamics.steps)
-            sizes = {dynamics.steps.split(_filled(n, 0.0)).shape[1:] for n in nodes}
-            if len(sizes) > 1:
-                raise NoArgumentError("its calls differ in shape")
-            _check_broadcast(dynamics, sizes.pop())
-        except NoArgumentError as reason:
-            return replace(plain, reason=f"'{name}': {reason}")
-        return _Source(
-            name, tuple(nodes), inputs, dynamics.steps, positions, cap, amplitude, signed,
-            None, dynamics, "", restarts,
-        )  # fmt: skip
-
-    def _drive(
-        self, nodes: list[fx.Node], module: nn.Module
-    ) -> tuple[tuple[fx.Node, ...], tuple[Any, ...], int]:
-        """What goes into each call, and the state that the first gets."""
-        self._check_untouched(module)
-        inputs, given = [], ()
-        before: fx.Node | None = None
-        for node in nodes:
-            origin, _ = origin_of(node)
-            args = origin.args[1:] if origin.target is replayed.forward_of else origin.args
-            try:
-                bound = inspect.signature(module.forward).bind(*args, **origin.kwargs)
-            except (TypeError, ValueError):
-                raise NoArgumentError("its arguments are not understood") from None
-            x, *states = (*bound.args, *bound.kwargs.values())
-            if not isinstance(x, fx.Node) or "spec" not in x.meta:
-                raise NoArgumentError("its input is not one tensor")
-            inputs.append(x)
-            if before is None:
-                given = self._given(states)
-            elif not _from(states, before):
-                raise NoArgumentError("its state does not come from its last call")
-            before = origin
-        return tuple(inputs), given, self._passes if given else 1
-
-    def _given(self, states: list[Any]) -> tuple[Any, ...]:
-        nodes: list[fx.Node] = []
-        map_arg(tuple(states), nodes.append)
-        roles = self._findings.connector.signals.roles
-        if any(n not in roles or roles[n].signal.kind != "const" for n in nodes):
-            raise NoArgumentError("its first state depends on data, or is kept by the model")
-        values = map_arg(tuple(states), self._ranges.constant)
-        return tuple(values) if any(v is not None for v in values) else ()
-
-    def _check_untouched(self, module: nn.Module) -> None:
-        """The model's own forward may set a module's state to nothing, but to nothing else."""
-        roots = {id(part.__dict__) for part in module.modules()}
-        for node in self._findings.trace.graph.nodes:
-            if node.target is replayed.change_state and id(node.args[0].place.root) in roots:
-                value = node.args[1]
-                if isinstance(value, fx.Node):
-                    role = self._findings.connector.signals.roles.get(value)
-                    value = (
-                        self._ranges.constant(value) if role and role.signal.kind == "const" else 1
-                    )
-                if isinstance(value, Tensor | int | float):
-                    value = not bool((torch.as_tensor(value) > 0).any())
-                if value not in (None, True):
-                    raise NoArgumentError("the model's forward changes its state")
-
-
-def _from(states: list[Any], before: fx.Node) -> bool:
-    """Whether states are none, or what a call has returned."""
-    nodes: list[fx.Node] = []
-    map_arg(tuple(states), nodes.append)
-    for node in nodes:
-        while origin_of(node)[0] is node and getattr(node.target, "__name__", "") in _COPIES:
-            node = node.args[0]  # type: ignore[assignment]
-        if origin_of(node)[0] is not before:
-            return False
-    return True
-
-
-_COPIES = ("detach", "clone", "contiguous")
-
-
-def _check_broadcast(dynamics: Dynamics, size: torch.Size) -> None:
-    for drive in (dynamics.up, dynamics.down):
-        for value in () if drive is None else (drive.removes, drive.gain, drive.start):
-            try:
-                fits = torch.broadcast_shapes(torch.as_tensor(value).shape, size) == size
-            except RuntimeError:
-                fits = False
-            if not fits:
-                raise NoArgumentError("its state or parameters have another shape than its input")
-
-
-def input_steps(layout: Layout, window: Window) -> Steps:
-    """Where the model's inputs have their time steps."""
-    axis = layout.axes.strip("()").find("T")
-    if axis < 0:
-        return Steps()
-    return Steps(axis, window.samples if layout.axes.startswith("(") else None)
-
-
-def _filled(node: fx.Node, value: float) -> Tensor:
-    return torch.full((), value, dtype=torch.float64).expand(shape(node))
-
-
 def _charges(value: Any, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The positive and negative charge that an input can bring."""
     if isinstance(value, Tensor):
@@ -598,60 +370,6 @@ def _charges(value: Any, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         value = Range.unknown(size)
     down = torch.zeros_like(value.up) if value.positive else value.total_down
     return value.total.expand(size), down.expand(size)
-
-
-def _all_events(source: _Source, charges: list[Tensor]) -> _Events:
-    """The theorem: events of the window, from its positive and negative charge."""
-    found = [_emitted(source, d, c) for d, c in zip(source.drives, charges, strict=False)]
-    return _Events(*found)
-
-
-def _afford(source: _Source, drive: Drive, charge: Tensor) -> Tensor:
-    """⌊((start + gain·Q)·(1 + ε) + ε·level) / κ⌋, with ε for the rounding of the neuron's steps."""
-    slack = 6 * (source.positions + 2) * unit_of(source.nodes[0])
-    filled = drive.start * source.restarts + drive.gain * charge
-    found = torch.floor((filled * (1 + slack) + slack * drive.level) / drive.removes)
-    return found.nan_to_num(nan=math.inf, posinf=math.inf).clamp(min=0)
-
-
-def _emitted(source: _Source, drive: Drive, charge: Tensor) -> Tensor:
-    """Events of the whole window, from its charge from outside."""
-    assert source.dynamics is not None
-    feedback = source.dynamics.feedback
-    if feedback is None:
-        return _afford(source, drive, charge).clamp(max=source.cap * source.positions)
-    emitted = torch.zeros_like(charge)
-    for step in range(1, source.positions + 1):
-        new = _afford(source, drive, charge + feedback.charge(emitted, step))
-        new = torch.maximum(emitted, new.clamp(max=source.cap * step))
-        if step > 1 and feedback.settles and torch.equal(new, emitted):
-            break
-        emitted = new
-    return emitted
-
-
-def _fired(
-    source: _Source, drive: Drive, running: Tensor, step: int, emitted: Tensor | None
-) -> Tensor:
-    """Events until each step of a call, from the charge from outside until then.
-
-    Args:
-        source, drive: the neuron.
-        running: charge of the window until each step of the call.
-        step: how many steps were before the call.
-        emitted: events of these steps.
-    """
-    assert source.dynamics is not None
-    feedback = source.dynamics.feedback
-    if feedback is None:
-        return _afford(source, drive, running)
-    found = []
-    emitted = torch.zeros_like(running[0]) if emitted is None else emitted
-    for i, charge in enumerate(running):
-        new = _afford(source, drive, charge + feedback.charge(emitted, step + i + 1))
-        emitted = torch.maximum(emitted, new.clamp(max=source.cap * (step + i + 1)))
-        found.append(emitted)
-    return torch.stack(found)
 
 
 def _dot(weights: Tensor, values: Tensor) -> float:

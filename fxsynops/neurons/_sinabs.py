@@ -53,7 +53,7 @@ def _integrates(module: Any, start: Start) -> Dynamics:
     """V ← α·v + g·i; spikes take δ off, or set v to r; ρ is the largest of 0, the clamp and r."""
     steps = _steps(module, start)
     window = start.length(steps)
-    theta = positive(module.spike_threshold, "threshold")
+    theta = _threshold(module, module.spike_threshold)
     gain = torch.ones((), dtype=torch.float64)
     if isinstance(module, layers.LIF):
         alpha = number(module.alpha_mem_calculated, "membrane decay", 0, 1)
@@ -88,7 +88,7 @@ def _adapts(module: Any, start: Start) -> Dynamics:
 
     The synapse filter multiplies its state by the input gain once more at every step.
     """
-    theta = positive(module.b0, "threshold")
+    theta = _threshold(module, module.b0)
     number(module.adapt_scale, "adaptation scale", 0)
     number(module.alpha_adapt_calculated, "adaptation decay", 0, 1)
     alpha = number(module.alpha_mem_calculated, "membrane decay", 0, 1)
@@ -109,6 +109,14 @@ def _adapts(module: Any, start: Start) -> Dynamics:
         gain = reach
     kappa = positive(theta - rest, "threshold above its lowest potential")
     return Dynamics(Drive(kappa, gain, charge, level), steps=Steps(1))
+
+
+def _threshold(module: Any, value: Any) -> torch.Tensor:
+    """The threshold, if the spike function fires ⌊v / θ⌋ times at most."""
+    known = (activation.SingleSpike, activation.MultiSpike)
+    if module.spike_fn not in known and not isinstance(module.spike_fn, activation.MaxSpike):
+        raise NoArgumentError("its spike function is not sinabs' own")
+    return positive(value, "threshold")
 
 
 def _rest(module: Any) -> tuple[torch.Tensor, float]:
