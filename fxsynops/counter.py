@@ -109,16 +109,16 @@ class SynOpsCounter(nn.Module):
         replay = self._replay_for(inputs)
         output, tally = replay.count(inputs.values)
         if torch._C._current_graph_task_id() == -1:  # else a checkpoint's recomputation
-            self._commit(replay.analysis, tally, window)
+            self._commit(replay, tally, window)
         return output
 
-    def _commit(self, analysis: Findings, tally: Tally, window: Window) -> None:
-        self._last = (analysis, tally)
-        key = tuple(c.key for c in analysis.connections)
-        if key not in self._totals:
+    def _commit(self, replay: Replay, tally: Tally, window: Window) -> None:
+        self._last = (replay.analysis, tally)
+        if replay.keys not in self._totals:
             zeros = torch.zeros_like(tally.events.detach())
-            self._totals[key] = _Total(analysis.connections, zeros, zeros, tally.largest.detach())
-        self._totals[key].add(tally)
+            rows = replay.analysis.connections
+            self._totals[replay.keys] = _Total(rows, zeros, zeros, tally.largest.detach())
+        self._totals[replay.keys].add(tally)
         self._span = self._span.plus(window)
 
     def _replay_for(self, inputs: Inputs) -> Replay:
@@ -126,7 +126,7 @@ class SynOpsCounter(nn.Module):
         candidates = self._replays.setdefault(key, [])
         self._replays.move_to_end(key)
         for replay in candidates:
-            if replay.analysis.trace.holds():
+            if replay.analysis.trace.conditions.hold():
                 return replay
         check_devices(self.model, inputs)
         analysis = analyze_inputs(self.model, inputs, self._options, self._states)
@@ -159,8 +159,7 @@ class SynOpsCounter(nn.Module):
 
     def _key(self, inputs: Inputs) -> Any:
         """What a trace is valid for, beside its own conditions."""
-        training = tuple(module.training for module in self.model.modules())
-        return inputs.key(), training, Mode.now(main_device(self.model))
+        return inputs.key(), Mode.now(main_device(self.model))
 
     # -- counts ----------------------------------------------------------------------------------
 

@@ -1,33 +1,36 @@
 """Replaying a trace: what the model does, and the count beside it.
 
+    Replay(analysis)                 an fx.Interpreter whose nodes are prepared once, ahead of runs
+      └─ prepare(node) -> _Step      what is called, where its arguments lie, what is dropped after
     Replay.count(args)
-      └─ run(*args)                  torch.fx.Interpreter's loop over the nodes
-           ├─ run_node(node)         its dispatch, under the mode the node was recorded in:
-           │                         placeholder, get_attr, call_function, call_module, output
-           └─ measure(node, value)   events × fan-out, where connections tap the node
+      └─ run(*args)                  over the steps
+           ├─ step.run(values)       call_function, call_module, get_attr, output
+           └─ measure(stop, value)   events in a tapped node's value, read once
+      └─ _tally()                    events × fan-out of all connections together
 
 A subclass that overrides :meth:`Replay.measure` sees every tapped value; one that overrides
-``run_node`` sees every node, as with any ``torch.fx.Interpreter``.
+:meth:`Replay.prepare` decides what each node does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.immutable_collections import immutable_dict, immutable_list
-from torch.fx.node import map_arg
 
 from fxsynops.connect import SynapseCalls, Tap
 from fxsynops.findings import Findings
 from fxsynops.operations.products import Product
-from fxsynops.operations.registry import Scale
-from fxsynops.reduction import sum_events
+from fxsynops.operations.registry import Scale, shape
+from fxsynops.reduction import Contraction, Reading, Term, largest, sum_events
 from fxsynops.site import Mode
+
+Run = Callable[[list[Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,24 @@ class _Stop:
     """A node whose events are measured.
 
     Attributes:
+        node: whose value is measured.
+        number: its place among the sums of a pass.
         scale: what one event is worth there.
         rows, taps, maps: the connections (by number) that count its events, and their maps.
         kept: axes along which sums are kept apart, because a map varies or a product needs them.
+        reading: how its values are read.
+        unit: what one event is worth, if that is a number; None if it is to be looked up.
     """
 
+    node: fx.Node
+    number: int
     scale: Scale
     rows: list[int] = field(default_factory=list)
     taps: list[Tap] = field(default_factory=list)
     maps: list[Tensor] = field(default_factory=list)
     kept: set[int] = field(default_factory=set)
+    reading: Reading = Reading()
+    unit: float | None = 1.0
 
     def add(self, row: int, tap: Tap) -> None:
         """Count this stop's events for a connection."""
@@ -68,11 +79,29 @@ class _Stop:
         self.maps.append(tap.map)
         self.kept |= {axis for axis, n in enumerate(tap.map.shape) if n > 1}
 
-    def on(self, device: torch.device) -> list[Tensor]:
-        """The maps, on ``device`` from now on."""
-        if self.maps and self.maps[0].device != device:
-            self.maps = [map.to(device) for map in self.maps]
-        return self.maps
+    def terms(self) -> list[Term]:
+        """What the connections make of its sums."""
+        triples = zip(self.rows, self.taps, self.maps, strict=True)
+        return [Term(row, self.number, map, tap.repeats) for row, tap, map in triples]
+
+
+@dataclass
+class _Step:
+    """A node, prepared.
+
+    Attributes:
+        node: the node.
+        run: gives its value, from the values so far.
+        slot: where that is kept.
+        dead: the slots that nobody reads later.
+        stop: if its events are measured.
+    """
+
+    node: fx.Node
+    run: Run
+    slot: int
+    dead: tuple[int, ...]
+    stop: _Stop | None
 
 
 class Replay(fx.Interpreter):
@@ -86,7 +115,8 @@ class Replay(fx.Interpreter):
         super().__init__(analysis.model, graph=analysis.trace.graph)
         self.analysis = analysis
         self.submodules = analysis.trace.modules
-        self._graded = analysis.options.events == "nonzero"
+        self.keys = tuple(connection.key for connection in analysis.connections)
+        self._roles = analysis.connector.signals.roles
         self._stops: dict[fx.Node, _Stop] = {}
         self._products: list[tuple[int, Product]] = []
         for row, connection in enumerate(analysis.connections):
@@ -96,132 +126,191 @@ class Replay(fx.Interpreter):
                     continue
                 self._products.append((row, tap.product))
                 for side, node in enumerate(tap.product.operands):
-                    stop = self._stop(node, analysis.connector.signals.roles[node].signal.scale)
+                    stop = self._stop(node, self._roles[node].signal.scale)
                     stop.kept |= set(tap.product.shared(side))
         self._sparse = _sparse(analysis, self._stops) if analysis.options.weights != "all" else []
-        self._weights: dict[fx.Node, Tensor | None] = {
-            node: None for sparse in self._sparse for node in sparse.weights.values()
-        }
-        self._idle = _idle(self.graph, [*self._stops, *self._weights])
-        self._nodes = list(self.graph.nodes)
-        self._nested = {n for n in self._nodes if _has_containers(n)}
-        self._sums: dict[fx.Node, Tensor] = {}
-        self._largest: list[Tensor] = []
-        scales = [stop.scale for stop in self._stops.values()]
-        kept = {node for scale in scales for node in (*scale.times, *scale.over)}
-        for node, dead in self.user_to_last_uses.items():  # looked at behind a later gate
-            self.user_to_last_uses[node] = [n for n in dead if n not in kept]
+        self._weights = {n for sparse in self._sparse for n in sparse.weights.values()}
+        for stop in self._stops.values():
+            self._settle(stop)
+        self._contraction: Contraction | None = None
+        self._start: list[Any] = []  # a slot for each node, then constants
+        self._slots = {node: i for i, node in enumerate(self.graph.nodes)}
+        self._start += [None] * len(self._slots)
+        self._placeholders: list[int] = []
+        self._steps = self._prepared()
+        self._values: list[Any] = []
+        self._sums: list[Any] = []
+        self._parts: list[Tensor] = []
+
+    # -- ahead of runs ---------------------------------------------------------------------------
 
     def _stop(self, node: fx.Node, scale: Scale | None) -> _Stop:
-        return self._stops.setdefault(node, _Stop(scale or Scale()))
+        number = len(self._stops)
+        return self._stops.setdefault(node, _Stop(node, number, scale or Scale()))
+
+    def _settle(self, stop: _Stop) -> None:
+        """Find out how a stop is read, once all connections have been added."""
+        graded = self.analysis.options.events == "nonzero"
+        neuron = self._roles[stop.node].neuron
+        signed = neuron is None or neuron.signed
+        stop.reading = Reading(tuple(sorted(stop.kept)), signed, graded)
+        looked_up = stop.scale.times or stop.scale.over or callable(neuron and neuron.amplitude)
+        stop.unit = 1.0 if graded else None if looked_up else float(stop.scale.factor)
+
+    def _prepared(self) -> list[_Step]:
+        scales = [stop.scale for stop in self._stops.values()]
+        kept = {node for scale in scales for node in (*scale.times, *scale.over)} | self._weights
+        idle = _idle(self.graph, [*self._stops, *self._weights])
+        steps = []
+        for node in self.graph.nodes:
+            dead = [n for n in self.user_to_last_uses.get(node, ()) if n not in kept]
+            dead += [node] if not node.users and node not in kept else []
+            slots = tuple(self._slots[n] for n in dead)
+            if node.op == "placeholder":
+                self._placeholders.append(self._slots[node])
+            if node not in idle:
+                stop = self._stops.get(node)
+                steps.append(_Step(node, self.prepare(node), self._slots[node], slots, stop))
+            elif slots and steps:
+                steps[-1].dead += slots
+        return steps
+
+    def prepare(self, node: fx.Node) -> Run:
+        """How to execute a node, under the mode that it was recorded in."""
+        run = self._prepare(node)
+        mode, ambient = node.meta["mode"], self.analysis.trace.mode
+        if mode == ambient or not node.op.startswith("call"):
+            return run
+
+        def under_its_mode(values: list[Any]) -> Any:
+            with _under(mode, ambient):
+                return run(values)
+
+        return under_its_mode
+
+    def _prepare(self, node: fx.Node) -> Run:
+        slot, target = self._slots[node], str(node.target)
+        if node.op == "placeholder":
+            return itemgetter(slot)
+        if node.op == "get_attr":
+            place = self.analysis.trace.reads.get(target)
+            constant = self.analysis.trace.constants.get(target)
+            return lambda _: constant if place is None else place.get()
+        args = self._arguments(node.args)
+        if node.op == "output":
+            return lambda values: args(values)[0]
+        called: Any = self.submodules[target] if node.op == "call_module" else node.target
+        if not node.kwargs:
+            return lambda values: called(*args(values))
+        names, given = tuple(node.kwargs), self._arguments(tuple(node.kwargs.values()))
+        return lambda values: called(*args(values), **dict(zip(names, given(values), strict=True)))
+
+    def _arguments(self, args: tuple[Any, ...]) -> Callable[[list[Any]], tuple[Any, ...]]:
+        """How to gather arguments: each lies in a slot, or is built anew from some."""
+        makers = [self._argument(arg) for arg in args]
+        if all(isinstance(maker, int) for maker in makers):
+            if len(makers) < 2:
+                return lambda values: tuple(values[i] for i in makers)  # type: ignore[index]
+            return itemgetter(*makers)
+        gets = [itemgetter(m) if isinstance(m, int) else m for m in makers]
+        return lambda values: tuple(get(values) for get in gets)
+
+    def _argument(self, arg: Any) -> int | Run:
+        """The slot of a node or a constant; for a list or the like with nodes in it, a maker.
+
+        Lists and dicts are always made anew, since a call may keep or change them.
+        """
+        if isinstance(arg, fx.Node):
+            return self._slots[arg]
+        if isinstance(arg, dict):
+            names, values = tuple(arg), self._arguments(tuple(arg.values()))
+            return lambda held: dict(zip(names, values(held), strict=True))
+        if isinstance(arg, list) or (isinstance(arg, tuple) and _holds_nodes(arg)):
+            parts = self._arguments(tuple(arg))
+            if hasattr(arg, "_fields"):  # a named tuple
+                return lambda held: type(arg)(*parts(held))
+            return (lambda held: list(parts(held))) if isinstance(arg, list) else parts
+        if isinstance(arg, slice) and _holds_nodes((arg.start, arg.stop, arg.step)):
+            ends = self._arguments((arg.start, arg.stop, arg.step))
+            return lambda held: slice(*ends(held))
+        self._start.append(arg)
+        return len(self._start) - 1
+
+    # -- running ---------------------------------------------------------------------------------
 
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
-        self._sums, self._largest = {}, []
+        self._sums, self._parts = [None] * len(self._stops), []
         try:
             output = self.run(*args)
             return output, self._tally()
         finally:
-            self.env = {}
-            self._sums, self._largest = {}, []
+            self._values, self._sums, self._parts = [], [], []
 
     def run(self, *args: Any, **_: Any) -> Any:
         """One pass over the nodes."""
-        self.env = {}
-        self.args_iter = iter(args)
-        for node in self._nodes:
-            if node in self._idle:
-                self._forget(node)
-                continue
-            value = self.run_node(node)
-            if node in self._stops:
-                self.measure(node, value)
-            if node in self._weights:
-                self._weights[node] = value.detach()
-            if node.op == "output":
-                return value
-            if node.users:
-                self.env[node] = value
-            self._forget(node)
-        raise AssertionError("a graph ends with its output")
-
-    def _forget(self, node: fx.Node) -> None:
-        """Drop the values of which ``node`` is the last user."""
-        for dead in self.user_to_last_uses.get(node, ()):
-            self.env.pop(dead, None)
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Execute one node, under the mode that it was recorded in."""
-        args, kwargs = map_arg((n.args, n.kwargs), self.env.__getitem__)
-        if n in self._nested:
-            args, kwargs = _plain((args, kwargs))
-        mode: Mode = n.meta["mode"]
+        values = self._values = self._start.copy()
+        for slot, arg in zip(self._placeholders, args, strict=True):
+            values[slot] = arg
+        value: Any = None
+        step = self._steps[0]
         try:
-            if mode == self.analysis.trace.mode:
-                return getattr(self, n.op)(n.target, args, kwargs)
-            with _under(mode, self.analysis.trace.mode):
-                return getattr(self, n.op)(n.target, args, kwargs)
+            for step in self._steps:
+                value = values[step.slot] = step.run(values)
+                if step.stop is not None:
+                    self.measure(step.stop, value)
+                for slot in step.dead:
+                    values[slot] = None
         except Exception as error:
-            if n.op.startswith("call") and not getattr(error, "__notes__", None):
-                error.add_note(f"raised by '{n.name}' {n.meta['site']}, replayed by fxsynops")
+            node = step.node
+            if node.op.startswith("call") and not getattr(error, "__notes__", None):
+                error.add_note(f"raised by '{node.name}' {node.meta['site']}, replayed by fxsynops")
             raise
+        return value
 
-    def fetch_attr(self, target: str) -> Any:
-        """The model's own tensor, as it is now."""
-        place = self.analysis.trace.reads.get(target)
-        return place.get() if place else self.analysis.trace.constants[target]
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """A whole module, with its hooks."""
-        return self.submodules[target](*args, **kwargs)
-
-    def measure(self, node: fx.Node, value: Tensor) -> None:
+    def measure(self, stop: _Stop, value: Tensor) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
-        stop = self._stops[node]
-        neuron = self.analysis.connector.signals.roles[node].neuron
-        sums, largest = sum_events(
-            value,
-            sorted(stop.kept),
-            unit=1.0 if self._graded else self._unit(node, stop.scale),
-            signed=neuron is None or neuron.signed,
-            graded=self._graded,
-        )
-        self._sums[node] = sums
-        self._largest.append(largest)
+        unit = self._unit(stop) if stop.unit is None else stop.unit
+        sums, parts = sum_events(value, unit, stop.reading)
+        self._sums[stop.number] = sums
+        self._parts.append(parts)
 
-    def _unit(self, node: fx.Node, scale: Scale) -> Tensor | float:
+    def _unit(self, stop: _Stop) -> Tensor | float:
         """What one event is worth here."""
-        unit: Tensor | float = scale.factor
-        role = self.analysis.connector.signals.roles[node]
+        unit: Tensor | float = stop.scale.factor
+        role = self._roles[stop.node]
         if role.neuron is not None and callable(role.neuron.amplitude):
             unit = role.neuron.amplitude(role.module) * unit
-        for factor in scale.times:
-            unit = unit * self.env[factor]
-        for factor in scale.over:
-            unit = unit / self.env[factor]
+        for factor in stop.scale.times:
+            unit = unit * self._values[self._slots[factor]]
+        for factor in stop.scale.over:
+            unit = unit / self._values[self._slots[factor]]
         return unit
 
     def _tally(self) -> Tally:
-        for sparse in self._sparse:
-            sparse.update(self._weights)
-        device = next((sums.device for sums in self._sums.values()), torch.device("cpu"))
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        events = [zero] * len(self.analysis.connections)
-        synops = list(events)
-        for node, sums in self._sums.items():
-            stop = self._stops[node]
-            total = sums.sum()
-            for row, tap, map in zip(stop.rows, stop.taps, stop.on(sums.device), strict=True):
-                events[row] = events[row] + total * tap.repeats
-                synops[row] = synops[row] + (sums * map).sum() * tap.repeats
-        for row, product in self._products:
-            left, right = (self._sums[node] for node in product.operands)
-            coincidences = product.pairs(left, right)
-            events[row] = events[row] + coincidences
-            synops[row] = synops[row] + coincidences
-        if not events:
+        if not self.keys:
+            zero = torch.zeros((), dtype=torch.float64)
             return Tally(zero.expand(0), zero.expand(0), zero)
-        return Tally(torch.stack(events), torch.stack(synops), torch.stack(self._largest).amax())
+        changed = [sparse.update(self._weight) for sparse in self._sparse]
+        device = self._sums[0].device
+        if self._contraction is None or any(changed) or self._contraction.device != device:
+            terms = [term for stop in self._stops.values() for term in stop.terms()]
+            sizes = [s.reading.shape(shape(s.node)) for s in self._stops.values()]
+            self._contraction = Contraction(terms, len(self.keys), sizes, device)
+            self._product_rows = torch.tensor([r for r, _ in self._products], device=device)
+        events, synops = self._contraction(self._sums)
+        if self._products:
+            met = torch.stack([self._coincidences(product) for _, product in self._products])
+            events = events.index_add(0, self._product_rows, met)
+            synops = synops.index_add(0, self._product_rows, met)
+        return Tally(events, synops, largest(self._parts))
+
+    def _coincidences(self, product: Product) -> Tensor:
+        left, right = (self._sums[self._stops[node].number] for node in product.operands)
+        return product.pairs(left, right)
+
+    def _weight(self, node: fx.Node) -> Tensor:
+        return self._values[self._slots[node]].detach()
 
 
 @dataclass
@@ -235,20 +324,22 @@ class _Sparse:
     stops: dict[fx.Node, _Stop]
     masks: list[Tensor] = field(default_factory=list)
 
-    def update(self, values: dict[fx.Node, Tensor | None]) -> None:
-        """Derive the maps anew if another set of weights is zero."""
-        weights = {call: values[node] for call, node in self.weights.items()}
+    def update(self, value: Callable[[fx.Node], Tensor]) -> bool:
+        """Derive the maps anew if another set of weights is zero; whether that was so."""
+        weights: dict[fx.Node, Tensor | None]
+        weights = {call: value(node) for call, node in self.weights.items()}
         present = [w for w in weights.values() if w is not None]
         masks = [w != 0 for w in present]  # a version does not tell of writes through .data
         if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
-            return
+            return False
         self.masks = masks
         maps = {n: m for n, m, _ in self.analysis.connector.taps(self.synapse, weights)}
         for node, stop in self.stops.items():
             for k, (row, tap) in enumerate(zip(stop.rows, stop.taps, strict=True)):
                 if row in self.rows:
                     zero = tap.map.new_zeros((1,) * tap.map.dim())
-                    stop.maps[k] = maps.get(node, zero).to(stop.maps[k].device) / tap.repeats
+                    stop.maps[k] = maps.get(node, zero) / tap.repeats
+        return True
 
 
 def _sparse(analysis: Findings, stops: dict[fx.Node, _Stop]) -> list[_Sparse]:
@@ -283,25 +374,13 @@ def _idle(graph: fx.Graph, measured: list[fx.Node]) -> frozenset[fx.Node]:
     )
 
 
-def _has_containers(node: fx.Node) -> bool:
-    """Whether lists or dicts are among a node's arguments (fx keeps its own kinds of them)."""
-    stack: list[Any] = [*node.args, *node.kwargs.values()]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, (list, dict)):
-            return True
-        if isinstance(value, tuple):
-            stack += value
-    return False
-
-
-def _plain(value: Any) -> Any:
-    """Python's own lists and dicts in place of fx's immutable ones."""
-    if isinstance(value, immutable_list):
-        return [_plain(v) for v in value]
-    if isinstance(value, immutable_dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return tuple(_plain(v) for v in value) if type(value) is tuple else value
+def _holds_nodes(values: tuple[Any, ...]) -> bool:
+    """Whether there is a node, a list or a dict in a tuple."""
+    return any(
+        isinstance(value, (fx.Node, list, dict, slice))
+        or (isinstance(value, tuple) and _holds_nodes(value))
+        for value in values
+    )
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fxsynops.errors import TraceError
 
-_HOOKS = (
+HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
     "_backward_hooks",
@@ -33,7 +33,7 @@ _GLOBAL_HOOKS = (
     "_global_backward_hooks",
     "_global_backward_pre_hooks",
 )
-_ATOMS = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+ATOMS = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 _MAX_OBJECT_DEPTH = 4
 
 
@@ -100,9 +100,12 @@ class Change:
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling ``module`` runs any user hook, its own or a global one."""
     state = module.__dict__
-    return any(state.get(name) for name in _HOOKS) or any(
-        getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS
-    )
+    return any(state.get(name) for name in HOOKS) or has_global_hooks()
+
+
+def has_global_hooks() -> bool:
+    """Whether any hook runs at every module's call."""
+    return any(getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS)
 
 
 def _is_plain_object(value: Any) -> bool:
@@ -272,7 +275,7 @@ class Borrowed:
         if module._backward_hooks and not module._is_full_backward_hook:
             self.legacy.add(module)
         self._visit(module.__dict__, Place(module.__dict__, (), name), 0)
-        for hooks in _HOOKS:
+        for hooks in HOOKS:
             module.__dict__[hooks] = type(module.__dict__[hooks])()
 
     def _visit(self, container: Any, place: Place, depth: int) -> None:
@@ -287,14 +290,14 @@ class Borrowed:
         for key, value in list(items):
             if key == "_modules":
                 self._saved.append((value, _copy(value), place.below(key)))
-            if key in _HOOKS or key == "_modules":
+            if key in HOOKS or key == "_modules":
                 continue
             replaced = self._replace(value, place.below(key), depth)
             if replaced is not value:
                 container[key] = replaced
 
     def _replace(self, value: Any, place: Place, depth: int) -> Any:
-        if isinstance(value, _ATOMS):
+        if isinstance(value, ATOMS):
             return value
         if isinstance(value, Tensor):
             return self._clone(value, place)
@@ -391,7 +394,7 @@ def _join(name: str, key: Any) -> str:
 
 
 def _same(new: Any, old: Any) -> bool:
-    return new is old or (isinstance(new, _ATOMS) and type(new) is type(old) and new == old)
+    return new is old or (isinstance(new, ATOMS) and type(new) is type(old) and new == old)
 
 
 def fingerprint(value: Any, depth: int = 0) -> Any:
@@ -400,7 +403,7 @@ def fingerprint(value: Any, depth: int = 0) -> Any:
     Plain Python values stand for themselves; of tensors, whose values the replay reads anew, only
     shape, dtype and device count; everything else is compared by identity.
     """
-    if isinstance(value, _ATOMS):
+    if isinstance(value, ATOMS):
         return (type(value), value)
     if isinstance(value, Tensor):
         return (value.shape, value.dtype, value.device, value.requires_grad)

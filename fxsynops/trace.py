@@ -30,12 +30,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxsynops.conditions import Conditions
 from fxsynops.inputs import Inputs
 from fxsynops.neurons.registry import Inside
 from fxsynops.recorder import Recorder
 from fxsynops.site import Mode
-from fxsynops.state import Borrowed, Place, fingerprint, has_hooks
-from fxsynops.watch import MISSING
+from fxsynops.state import Borrowed, Place
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,7 @@ class Trace:
         stateful: those of ``reads`` that the forward writes to, or puts another tensor in place of.
         written: what will be in these places (or those that come to be) for the next forward.
         modules: every module of the model by its path.
-        unhooked: modules whose calls are not recorded, because no hooks were on them.
-        conditions: what Python read from the model while tracing, and what it was like.
-        values: numbers that Python read out of the model's own tensors, and what they were.
+        conditions: what the model must still be like.
         branches: where the forward branched on data (``file:line: what``).
         mode: the gradient and autocast mode around the whole forward.
         names: the placeholders, one per argument.
@@ -65,21 +63,10 @@ class Trace:
     stateful: frozenset[str]
     written: dict[str, fx.Node]
     modules: dict[str, nn.Module]
-    unhooked: tuple[nn.Module, ...]
-    conditions: tuple[tuple[Place, object], ...]
-    values: tuple[tuple[Callable[..., object], Place, object], ...]
+    conditions: Conditions
     branches: tuple[str, ...]
     mode: Mode
     names: tuple[str, ...]
-
-    def holds(self) -> bool:
-        """Whether the model's attributes are still what this trace has specialized on."""
-        if any(has_hooks(module) for module in self.unhooked):
-            return False
-        for place, expected in self.conditions:
-            if _present(place) != expected:
-                return False
-        return all(read(place.get()) == value for read, place, value in self.values)
 
 
 def trace(
@@ -105,7 +92,9 @@ def trace(
         recorder = Recorder(model, borrowed, whole, inside)
         recorder.run(inputs.clone())
     # Only now do the places hold the model's own values again.
-    conditions = [(place, _present(place)) for place in recorder.conditions()]
+    modules = borrowed.modules.values()
+    unhooked = [m for m in modules if m not in borrowed.hooked and not whole(m)]
+    conditions = Conditions(recorder.conditions(), recorder.values, modules, unhooked)
     return Trace(
         recorder.graph,
         recorder.reads,
@@ -113,18 +102,8 @@ def trace(
         frozenset(recorder.stateful),
         recorder.written,
         borrowed.modules,
-        tuple(m for m in borrowed.modules.values() if m not in borrowed.hooked and not whole(m)),
-        tuple(conditions),
-        tuple(recorder.values),
+        conditions,
         tuple(dict.fromkeys(recorder.branches)),
         recorder.mode,
         inputs.names,
     )
-
-
-def _present(place: Place) -> object:
-    """What is in a place now, or that nothing is."""
-    try:
-        return fingerprint(place.get())
-    except LookupError:
-        return MISSING
