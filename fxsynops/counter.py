@@ -27,15 +27,21 @@ class _Total:
     """What has been counted on one set of connections."""
 
     connections: tuple[Connection, ...]
-    events: Tensor
-    synops: Tensor
+    both: Tensor
     largest: Tensor
 
+    @classmethod
+    def none(cls, replay: Replay) -> _Total:
+        """Of a replay's connections, before anything was counted."""
+        zeros = torch.zeros((2, len(replay.keys)), dtype=torch.float64)
+        return cls(replay.analysis.connections, zeros, zeros.new_zeros(()))
+
     def add(self, tally: Tally) -> None:
-        device = tally.events.device
-        self.events = self.events.to(device) + tally.events.detach()
-        self.synops = self.synops.to(device) + tally.synops.detach()
-        self.largest = torch.maximum(self.largest.to(device), tally.largest)
+        """One more pass."""
+        if self.both.device != tally.both.device:
+            self.both, self.largest = (x.to(tally.both.device) for x in (self.both, self.largest))
+        self.both = self.both + tally.both.detach()
+        self.largest = torch.maximum(self.largest, tally.largest)
 
 
 class SynOpsCounter(nn.Module):
@@ -115,9 +121,7 @@ class SynOpsCounter(nn.Module):
     def _commit(self, replay: Replay, tally: Tally, window: Window) -> None:
         self._last = (replay.analysis, tally)
         if replay.keys not in self._totals:
-            zeros = torch.zeros_like(tally.events.detach())
-            rows = replay.analysis.connections
-            self._totals[replay.keys] = _Total(rows, zeros, zeros, tally.largest.detach())
+            self._totals[replay.keys] = _Total.none(replay)
         self._totals[replay.keys].add(tally)
         self._span = self._span.plus(window)
 
@@ -194,7 +198,7 @@ class SynOpsCounter(nn.Module):
         """
         measured = {c.key: Measured(c) for c in self.analysis.connections}
         for key, total in self._totals.items():
-            events, synops = total.events.tolist(), total.synops.tolist()
+            events, synops = total.both.tolist()
             for i, name in enumerate(key):
                 row = measured.setdefault(name, Measured(total.connections[i]))
                 row.events += events[i]

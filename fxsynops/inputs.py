@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.utils import _pytree as pytree
 from fxsynops.errors import InputError
 from fxsynops.state import fingerprint
 
+# The names of positional arguments, by function and number, so as to look at signatures once.
+_NAMES: WeakKeyDictionary[Any, dict[int, tuple[str, ...]]] = WeakKeyDictionary()
 LAYOUTS = ("N", "NT", "TN", "T", "", "(NT)", "(TN)")
 
 
@@ -32,6 +35,10 @@ class Inputs:
         Raises:
             InputError: too many, too few or unknown arguments.
         """
+        function = getattr(model.forward, "__func__", None)
+        known = {} if function is None else _NAMES.setdefault(function, {})
+        if not kwargs and len(args) in known:
+            return cls(args, {}, known[len(args)])
         try:
             signature = inspect.signature(model.forward)
         except (TypeError, ValueError):
@@ -50,6 +57,8 @@ class Inputs:
                 names += [f"{name}_{i}" for i in range(len(bound.args) - len(names))]
             elif len(names) < len(bound.args):
                 names.append(name)
+        if not kwargs:
+            known[len(args)] = tuple(names)
         return cls(bound.args, bound.kwargs, (*names, *bound.kwargs))
 
     @property
@@ -77,6 +86,8 @@ class Inputs:
 
     def key(self) -> Any:
         """What a trace specializes on: shapes, dtypes, devices, and plain Python values."""
+        if all(type(value) is Tensor for value in self.values):
+            return self.names, tuple((x.stride(), fingerprint(x)) for x in self.values)
         leaves, structure = pytree.tree_flatten((self.args, self.kwargs))
         strides = tuple(leaf.stride() for leaf in leaves if isinstance(leaf, Tensor))
         return structure, strides, tuple(fingerprint(leaf) for leaf in leaves)

@@ -195,11 +195,11 @@ class Contraction:
         lengths = [math.prod(size) for size in sizes]
         numbers = torch.arange(sum(lengths)).split(lengths)  # of the sums, by source
         which, weights, into = [numbers[t.source] for t in terms] * 2, [], []
-        for term in terms:
-            weights.append((term.fanout.double() * term.repeats).expand(sizes[term.source]))
-            into.append(term.row)
         for term in terms:  # events are SynOps of fan-out one
             weights.append(torch.tensor(float(term.repeats)).double().expand(sizes[term.source]))
+            into.append(term.row)
+        for term in terms:
+            weights.append((term.fanout.double() * term.repeats).expand(sizes[term.source]))
             into.append(rows + term.row)
         counts = torch.tensor([len(w) for w in which], dtype=torch.int64)
         nothing = torch.zeros(0, dtype=torch.int64)
@@ -209,8 +209,8 @@ class Contraction:
         self._weights = torch.cat([*(w.reshape(-1) for w in weights), nothing.double()]).to(device)
         self._into = torch.tensor(into, dtype=torch.int64).repeat_interleave(counts).to(device)
 
-    def __call__(self, sums: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Events and SynOps of every connection, in float64.
+    def __call__(self, sums: Sequence[Tensor]) -> Tensor:
+        """Events and SynOps of every connection: (2, connections), in float64.
 
         Args:
             sums: what :func:`sum_events` has returned, by source.
@@ -218,7 +218,7 @@ class Contraction:
         joined = torch.cat([part.reshape(-1) for part in sums])
         products = joined.index_select(0, self._which) * self._weights
         found = products.new_zeros(2 * self._rows).index_add(0, self._into, products)
-        return found[self._rows :], found[: self._rows]
+        return found.view(2, self._rows)
 
 
 def largest(parts: Sequence[Tensor]) -> Tensor:

@@ -35,17 +35,21 @@ Run = Callable[[list[Any]], Any]
 
 @dataclass(frozen=True)
 class Tally:
-    """What one pass counted: one entry per connection, float64 and differentiable.
+    """What one pass counted.
 
     Attributes:
-        events: Σ |e| measured.
-        synops: Σ |e| × fan-out.
+        both: Σ |e| measured, and Σ |e| × fan-out, of every connection: (2, connections), float64,
+            differentiable.
         largest: the largest partial sum that was added up in float32.
     """
 
-    events: Tensor
-    synops: Tensor
+    both: Tensor
     largest: Tensor
+
+    @property
+    def synops(self) -> Tensor:
+        """Σ |e| × fan-out of every connection."""
+        return self.both[1]
 
 
 @dataclass
@@ -289,8 +293,8 @@ class Replay(fx.Interpreter):
 
     def _tally(self) -> Tally:
         if not self.keys:
-            zero = torch.zeros((), dtype=torch.float64)
-            return Tally(zero.expand(0), zero.expand(0), zero)
+            nothing = torch.zeros((2, 0), dtype=torch.float64)
+            return Tally(nothing, nothing.sum())
         changed = [sparse.update(self._weight) for sparse in self._sparse]
         device = self._sums[0].device
         if self._contraction is None or any(changed) or self._contraction.device != device:
@@ -298,12 +302,11 @@ class Replay(fx.Interpreter):
             sizes = [s.reading.shape(shape(s.node)) for s in self._stops.values()]
             self._contraction = Contraction(terms, len(self.keys), sizes, device)
             self._product_rows = torch.tensor([r for r, _ in self._products], device=device)
-        events, synops = self._contraction(self._sums)
+        both = self._contraction(self._sums)
         if self._products:
             met = torch.stack([self._coincidences(product) for _, product in self._products])
-            events = events.index_add(0, self._product_rows, met)
-            synops = synops.index_add(0, self._product_rows, met)
-        return Tally(events, synops, largest(self._parts))
+            both = both.index_add(1, self._product_rows, met.expand(2, -1))
+        return Tally(both, largest(self._parts))
 
     def _coincidences(self, product: Product) -> Tensor:
         left, right = (self._sums[self._stops[node].number] for node in product.operands)
