@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -20,6 +21,7 @@ from torch._subclasses import FakeTensor
 from fxsynops.budget import Budget, Violation
 from fxsynops.caps import Assumptions, Caps, check_count, check_names
 from fxsynops.charge import Charge
+from fxsynops.connect import Tap
 from fxsynops.counts import Counts
 from fxsynops.errors import InputError
 from fxsynops.findings import Connection, Findings
@@ -27,6 +29,7 @@ from fxsynops.operations.registry import shape
 from fxsynops.report import notes, number, render, table, to_json
 from fxsynops.signals import origin_of
 from fxsynops.sources import input_steps
+from fxsynops.untouched import state_unlike_later
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,8 @@ def upper_bound(findings: Findings, assumptions: Assumptions) -> Bound:
         if role.signal.kind == "analog" and origin_of(node)[0].op == "placeholder"
     }
     assumptions.check(_sources(findings), analog)
+    if assumptions.timesteps > findings.window.timesteps:
+        _check_repeats(findings)
     caps = Caps(findings, assumptions)
     charge = None if _without_values(findings) else Charge(findings, assumptions, caps)
     rows = tuple(_row(findings, c, assumptions, caps, charge) for c in findings.connections)
@@ -213,14 +218,27 @@ def _structural(
     most = max(caps.at(tap) for tap in connection.taps)
     of_input = all(origin_of(tap.node)[0].op == "placeholder" for tap in connection.taps)
     if assumptions.input_max_events is not None and of_input:
-        steps = input_steps(findings.options.layout, findings.window)
-        weights = sum(
-            tap.repeats * float(steps.split(tap.map.expand(shape(tap.node))).amax(0).sum())
-            for tap in connection.taps
-        )
+        weights = sum(map(partial(_heaviest_steps, findings), connection.taps))
         return most, assumptions.input_max_events * weights / findings.window.samples
     total = connection.fanout.total
     return most, most * assumptions.timesteps * total if total else 0.0
+
+
+def _check_repeats(findings: Findings) -> None:
+    """One recorded forward must show what later ones of the window do."""
+    if (name := state_unlike_later(findings)) is not None:
+        raise InputError(
+            f"the model keeps '{name}' from forward to forward, which is no tensor yet, so one "
+            "forward does not show what the next ones do. Run the model once on an example and "
+            "analyze it then, or analyze a forward of all time steps."
+        )
+
+
+def _heaviest_steps(findings: Findings, tap: Tap) -> float:
+    """Fan-out of each input element at the step where it is largest, summed over the elements."""
+    size = shape(tap.node)
+    steps = input_steps(findings.options.layout, findings.window, size)
+    return tap.repeats * float(steps.split(tap.map.expand(size)).amax(0).sum())
 
 
 def _without_values(findings: Findings) -> bool:

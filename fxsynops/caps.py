@@ -16,8 +16,10 @@ from torch import fx
 from fxsynops.connect import Tap
 from fxsynops.errors import InputError
 from fxsynops.findings import Findings
+from fxsynops.neurons import Neuron, describe
 from fxsynops.operations.registry import Call, Kind, Scale
-from fxsynops.signals import Role
+from fxsynops.signals import Role, origin_of
+from fxsynops.state import has_hooks
 from fxsynops.values import PRODUCTS
 
 Interval = tuple[float, float]
@@ -111,12 +113,34 @@ def check_names(option: str, given: Any, known: set[str], what: str) -> None:
         )
 
 
+# Gates with a lower and an upper limit: position, name and default of each.
+_LIMITS: dict[str, tuple[tuple[int, str, float | None], tuple[int, str, float | None]]] = {
+    "clamp": ((1, "min", None), (2, "max", None)),
+    "clip": ((1, "min", None), (2, "max", None)),
+    "clamp_min": ((1, "min", None), (0, "", None)),
+    "clamp_max": ((0, "", None), (1, "max", None)),
+    "hardtanh": ((1, "min_val", -1.0), (2, "max_val", 1.0)),
+    "relu": ((0, "", 0.0), (0, "", None)),
+    "relu6": ((0, "", 0.0), (0, "", 6.0)),
+}
+_PICKS = ("where", "maximum", "minimum", "fmax", "fmin")
+_PICKS_OF = ("input", "other")
+# Gates that may fill in a value: its position and name.
+_FILLS = {
+    "masked_fill": (2, "value"),
+    "index_fill": (3, "value"),
+    "threshold": (2, "value"),
+    "nan_to_num": (1, "nan"),
+}
+
+
 class Caps:
     """The most events per element and step, at every node."""
 
     def __init__(self, findings: Findings, assumptions: Assumptions) -> None:
         self._names = findings.connector.names
         self._constant = findings.connector.signals.constant
+        self._spiking = findings.options.spiking
         given = assumptions.max_spikes
         self._given = given if isinstance(given, dict) else {}
         self._cap = None if isinstance(given, dict) else given
@@ -143,7 +167,7 @@ class Caps:
     def _range(self, node: fx.Node, role: Role) -> Interval:
         """The least and the most that an element can be, in events (interval arithmetic)."""
         if role.kind == "mask":
-            return 0.0, 1.0
+            return self._operand(role.call.x) if role.call else (0.0, 1.0)
         if role.kind == "source":
             most = self.source(node, role)
             return (-most if role.neuron is None or role.neuron.signed else 0.0), most
@@ -160,17 +184,56 @@ class Caps:
             return _multiplied([self.ranges[carrier] for carrier in role.carriers])
         if operation.merges and role.kind == "routing":
             return self._merged(role, call)
+        if (limited := self._limited(role, call)) is not None:
+            return limited
         gain = operation.gain(call)
         low = min(self.ranges[carrier][0] for carrier in role.carriers)
         high = max(self.ranges[carrier][1] for carrier in role.carriers)
         most = max(-low, high)
         if call.name in ("abs", "absolute"):
             low, high = 0.0, most
-        elif call.name in ("relu", "relu6"):
-            low = 0.0
         elif call.name in PRODUCTS or operation.scale(call) != Scale():
             low, high = -most, most  # a scale may be negative
         return low * gain if low else 0.0, high * gain if high else 0.0
+
+    def _limited(self, role: Role, call: Call) -> Interval | None:
+        """Of a gate that may put constants in the place of events; None for any other."""
+        unit = role.signal.scale
+        worth = unit.factor if unit and not unit.times and not unit.over else math.nan
+
+        def interval(operand: Any, default: Interval) -> Interval:
+            if operand is None:
+                return default
+            low, high = self._operand(operand)
+            if not isinstance(operand, fx.Node) or operand not in self.ranges:
+                low, high = sorted((low / worth, high / worth))  # a constant is a value
+            return low, high
+
+        below, above = (-math.inf, -math.inf), (math.inf, math.inf)
+        names = _LIMITS.get(call.name)
+        if names is not None:
+            (a, b), limits = interval(call.arg(0, "input"), below), []
+            for (position, name, default), none in zip(names, (below, above), strict=True):
+                given = call.arg(position, name, default) if name else default
+                limits.append(interval(given, none))
+            (low0, low1), (high0, high1) = limits
+            found = min(max(a, low0), high0), min(max(b, low1), high1)
+        elif call.name in _PICKS:
+            start = 1 if call.name == "where" else 0
+            parts = [interval(call.arg(start + i, n), below) for i, n in enumerate(_PICKS_OF)]
+            found = min(a for a, _ in parts), max(b for _, b in parts)
+        elif call.name in _FILLS:
+            position, name = _FILLS[call.name]
+            parts = [interval(call.x, below), interval(call.arg(position, name, 0.0), below)]
+            found = min(a for a, _ in parts), max(b for _, b in parts)
+        elif call.name in ("prelu", "leaky_relu", "rrelu"):
+            low, high = self.ranges[call.x]
+            slopes = [self._operand(n) for n in (*call.args[1:], *call.kwargs.values())] or [(0, 1)]
+            steepest = max(abs(end) for pair in slopes for end in pair)
+            found = (low * max(steepest, 1.0) if low else 0.0), max(high, -low * steepest)
+        else:
+            return None
+        return (-math.inf, math.inf) if any(map(math.isnan, found)) else found
 
     def _merged(self, role: Role, call: Call) -> Interval:
         """A sum or difference of events and constants."""
@@ -199,12 +262,19 @@ class Caps:
         number = float(operand) if isinstance(operand, int | float) else 0.0
         return number, number
 
+    def neuron(self, role: Role) -> Neuron | None:
+        """What is known of a source, as its module is now."""
+        return role.neuron if role.module is None else describe(role.module, self._spiking)
+
     def source(self, node: fx.Node, role: Role) -> float:
         """Events per neuron and step of a source."""
         name = self._names[node]
-        if node.op == "placeholder":
+        if origin_of(node)[0].op == "placeholder":
             return self._input
-        own = role.neuron.max_spikes if role.neuron else math.inf
+        if role.module is not None and has_hooks(role.module):
+            return self._given.get(name, math.inf)  # they may make something else of its output
+        neuron = self.neuron(role)
+        own = neuron.max_spikes if neuron else math.inf
         if name in self._given:
             return self._given[name]
         return own if self._cap is None else min(own, self._cap)

@@ -27,7 +27,7 @@ from fxsynops.connect import Tap
 from fxsynops.findings import Connection, Findings
 from fxsynops.operations.range import Range
 from fxsynops.operations.registry import shape
-from fxsynops.ranges import Ranges
+from fxsynops.ranges import Ranges, unit_of
 from fxsynops.signals import Role
 from fxsynops.sources import Events, Source, Sources, filled
 
@@ -221,7 +221,11 @@ class Charge:
         """If every step is at its worst."""
         value = self._steps.values[tap.node]
         worth = self._worth(tap)
-        return tap.repeats * _dot(tap.map, (value.peak / worth).abs())
+        return self._slack(tap) * tap.repeats * _dot(tap.map, (value.peak / worth).abs())
+
+    def _slack(self, tap: Tap) -> float:
+        """A gate measures whole events in values that were rounded."""
+        return 1.0 if tap.node in self._sources.of else 1 + 8 * unit_of(tap.node)
 
     def _worth(self, tap: Tap) -> Tensor:
         source = self._sources.of.get(tap.node)
@@ -241,7 +245,8 @@ class Charge:
                 value = ranges.values[tap.node]
                 size = value.up if value.down is None else value.up + value.down
                 size = size if value.center is None else size + value.center.abs()
-                cost = cost + tap.repeats * (tap.map * (size / self._worth(tap).abs())).sum()
+                each = self._slack(tap) * tap.repeats / self._worth(tap).abs()
+                cost = cost + (tap.map * (size * each)).sum()
         if not bool(cost.isfinite()):
             return math.inf
         return float(cost.detach()) * self._passes + leaves.heaviest(cost)
@@ -269,11 +274,13 @@ class _Leaves:
                 self._sources.append((source, known))
                 for node in source.nodes:
                     if node in present:
-                        self._emitted[node] = self._even(source, known, at_rest)
+                        self._emitted[node] = self._even(node, source, known, at_rest)
 
-    def _even(self, source: Source, known: Events, at_rest: bool) -> tuple[Tensor, Tensor | None]:
+    def _even(
+        self, node: fx.Node, source: Source, known: Events, at_rest: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Positive and negative events of one call, spread over all steps evenly."""
-        steps = source.steps.split(filled(source.nodes[0], 0.0)).shape[0]
+        steps = source.steps.split(filled(node, 0.0)).shape[0]
 
         def part(total: Tensor) -> Tensor:
             each = torch.zeros_like(total) if at_rest else total / source.positions

@@ -210,7 +210,8 @@ class _Classifier(Values):
         if operation is not None and operation.kind is Kind.RANDOM:
             if not operation.binary:
                 return _other(ANALOG)
-            return Role("source", EVENTS, call, operation, neuron=Neuron(max_spikes=1))
+            cap = 1.0 if call.name == "bernoulli" else math.inf
+            return Role("source", EVENTS, call, operation, neuron=Neuron(max_spikes=cap))
         operands = call.data(operation.data if operation else None)
         data = [n for n in operands if self.roles[n].signal.kind != "const"]
         steering = [n for n in call.operands() if n not in operands]

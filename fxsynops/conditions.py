@@ -47,6 +47,8 @@ class Conditions:
         modules: Iterable[nn.Module],
         unhooked: Iterable[nn.Module],
     ) -> None:
+        places = list(places)
+        self.places = frozenset((id(place.root), place.path) for place in places)
         self._values = tuple(values)
         self._modes = [(module, module.training) for module in modules]
         self._unhooked = [module.__dict__ for module in unhooked]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -176,6 +176,15 @@ class Layout:
             )
         return Window(samples, steps)
 
+    def covers(self, size: Sequence[int], window: Window) -> bool:
+        """Whether a tensor of some size has the layout's axes; a static input has not."""
+        if self.axes.startswith("("):
+            return len(size) > 0 and size[0] == window.samples * window.timesteps
+        wanted = {"N": window.samples, "T": window.timesteps}
+        return len(size) >= self.leading and all(
+            size[i] == wanted[axis] for i, axis in enumerate(self.axes)
+        )
+
     def lengthened(self, inputs: Inputs, window: Window, steps: int) -> tuple[Layout, Inputs]:
         """A layout and inputs of another number of steps; the same if no axis is of time."""
         if "T" not in self.axes or steps == window.timesteps:
@@ -184,7 +193,7 @@ class Layout:
         axis = self.axes.strip("()").index("T")
 
         def stretch(x: Any) -> Any:
-            if not isinstance(x, Tensor) or x.dim() < self.leading:
+            if not isinstance(x, Tensor) or not self.covers(x.shape, window):
                 return x
             if merged:
                 sizes = [window.timesteps, window.samples]

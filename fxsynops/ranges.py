@@ -25,11 +25,20 @@ from fxsynops.findings import Findings
 from fxsynops.operations import Kind, operations, range_rules, straight_through
 from fxsynops.operations.linear import overlay
 from fxsynops.operations.range import Range, RangeRule, finite
-from fxsynops.operations.registry import is_torch, operation_name, shape
+from fxsynops.operations.registry import Scale, is_torch, operation_name, shape
 from fxsynops.signals import Role, origin_of
 
 Leaf = Callable[[fx.Node, Role], "Range | None"]
 Limit = Callable[[fx.Node], tuple[float, float]]
+_WHOLE = (Scale(), Scale(-1.0))  # whole numbers are not rounded
+# Random, beside what the registry knows to be so.
+_RANDOM = (
+    "gumbel_softmax",
+    "rrelu",
+    "exponential",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
+)
 _STEERING = (getattr, operator.getitem, replayed.getitem, replayed.size_of, replayed.check_branch)
 
 
@@ -177,7 +186,7 @@ class Ranges:
     def constant(self, node: fx.Node) -> Any:
         """The present value of a node that depends on no data; its range if it cannot be had."""
         if node not in self._constants:
-            value = self._constant(node)
+            value = None if self._is_random(node) else self._constant(node)
             if not isinstance(value, Tensor) or value.is_meta:
                 value = Range.unknown(shape(node))
             self._constants[node] = value
@@ -196,6 +205,26 @@ class Ranges:
                 value = value[key]
             return value
         return self._call(node)
+
+    def _is_random(self, node: fx.Node) -> bool:
+        """Whether a constant differs from forward to forward, or depends on one that does."""
+        origin, _ = origin_of(node)
+        if origin.op != "call_function":
+            return origin.op == "call_module"
+        name = operation_name(origin.target)
+        operation = operations.by_name.get(name)
+        chance = operation is not None and (operation.random or operation.kind is Kind.RANDOM)
+        if chance and "dropout" in name:
+            given = dict(zip(("input", "p", "training"), origin.args, strict=False))
+            chance = bool((given | origin.kwargs).get("training", True))
+        if chance or name in _RANDOM:
+            return True
+        constants = (n for n in origin.all_input_nodes if self._is_constant(n))
+        return any(isinstance(self.constant(n), Range) for n in constants)
+
+    def _is_constant(self, node: fx.Node) -> bool:
+        role = self._roles.get(node)
+        return role is not None and role.signal.kind == "const"
 
     def _call(self, node: fx.Node) -> Any:
         """The call itself, on the present values; what it writes to is a copy."""
@@ -221,10 +250,7 @@ class Ranges:
         """What an argument of a call can be."""
         if not isinstance(node, fx.Node):
             return node
-        role = self._roles.get(node)
-        if role is not None and role.signal.kind == "const":
-            return self.constant(node)
-        return self.values.get(node)
+        return self.constant(node) if self._is_constant(node) else self.values.get(node)
 
     # -- arithmetic -------------------------------------------------------------------------------
 
@@ -253,7 +279,8 @@ class Ranges:
         unit round-off u, in any order (Higham 2002, §3.1).
         """
         role = self._roles.get(node)
-        if role is not None and role.signal.kind == "events" and role.signal.whole:
+        signal = None if role is None else role.signal
+        if signal and signal.kind == "events" and signal.whole and signal.scale in _WHOLE:
             return value
         share = 2 * (terms + 2) * unit_of(node)
         size = value.up

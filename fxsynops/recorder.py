@@ -270,8 +270,9 @@ class Recorder(TorchFunctionMode):
                     self._condition(module, name)
                 self._known(value)
             elif not self._known(value):  # the state of a module kept whole: as it is now
-                path = (name,) if name in module.__dict__ else ("_buffers", name)
-                place = Place(module.__dict__, path, f"{self._paths[module]}.{name}")
+                place = Place(
+                    module.__dict__, _where(module, name, value), f"{self._paths[module]}.{name}"
+                )
                 after = tuple(n for m, n in self._last_call.items() if module in set(m.modules()))
                 node = self._node("call_function", replayed.read_state, (place, *after), {}, name)
                 self.bind(value, node)
@@ -653,6 +654,16 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield from _leaves(part)
     else:
         yield value
+
+
+def _where(module: nn.Module, name: str, value: Any) -> tuple[str, ...]:
+    """The path to an attribute from a module's ``__dict__``: in it, or in a dict that it holds."""
+    if name in module.__dict__:
+        return (name,)
+    for key, held in module.__dict__.items():
+        if isinstance(held, dict) and held.get(name) is value:
+            return key, name
+    return "_buffers", name
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from fxsynops.neurons.dynamics import Drive, Dynamics, NoArgumentError, Start, S
 from fxsynops.operations.registry import shape
 from fxsynops.ranges import Ranges, unit_of
 from fxsynops.signals import Role, origin_of
+from fxsynops.untouched import check_untouched
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Events:
         return all(bool(x.isfinite().all()) for x in (self.up, self.down) if x is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A neuron (or an input) with all its calls, in order.
 
@@ -147,7 +149,7 @@ class Sources:
         ranges: Ranges,
     ) -> None:
         self._findings, self._ranges, self._passes = findings, ranges, passes
-        self._assumptions = assumptions
+        self._assumptions, self._caps = assumptions, caps
         roles = findings.connector.signals.roles
         calls: dict[Any, list[fx.Node]] = {}
         for node, role in roles.items():
@@ -164,7 +166,7 @@ class Sources:
 
     def _input(self, node: fx.Node) -> Source:
         layout, window = self._findings.options.layout, self._findings.window
-        steps = input_steps(layout, window)
+        steps = input_steps(layout, window, shape(node))
         positions = steps.split(filled(node, 0.0)).shape[0] * self._passes
         origin, path = origin_of(node)
         value: Any = dict(
@@ -181,7 +183,7 @@ class Sources:
 
     def _neuron(self, nodes: list[fx.Node], role: Role, cap: float) -> Source:
         name = self._findings.connector.names[nodes[0]]
-        neuron, module = role.neuron, role.module
+        neuron, module = self._caps.neuron(role), role.module
         worth = neuron.amplitude if neuron else 1.0
         amplitude = torch.as_tensor(worth(module) if callable(worth) else worth)
         amplitude = amplitude.detach().double()
@@ -197,8 +199,9 @@ class Sources:
             inputs, given, restarts = self._drive(nodes, module)
             if not all(shape(x) == shape(y) for x, y in zip(inputs, nodes, strict=True)):
                 raise NoArgumentError("its input and output differ in shape")
-            start = Start(len(nodes) * self._passes, shape(nodes[0]), given)
+            start = Start(tuple(map(shape, nodes)), self._passes, given)
             dynamics = neuron.dynamics(module, start)
+            check_untouched(self._findings, module, dynamics.resets, self._constant)
             positions = start.length(dynamics.steps)
             sizes = {dynamics.steps.split(filled(n, 0.0)).shape[1:] for n in nodes}
             if len(sizes) > 1:
@@ -215,7 +218,6 @@ class Sources:
         self, nodes: list[fx.Node], module: nn.Module
     ) -> tuple[tuple[fx.Node, ...], tuple[Any, ...], int]:
         """What goes into each call, and the state that the first gets."""
-        self._check_untouched(module)
         inputs, given = [], ()
         before: fx.Node | None = None
         for node in nodes:
@@ -236,6 +238,11 @@ class Sources:
             before = origin
         return tuple(inputs), given, self._passes if given else 1
 
+    def _constant(self, node: fx.Node) -> Any:
+        role = self._findings.connector.signals.roles.get(node)
+        known = role is not None and role.signal.kind == "const"
+        return self._ranges.constant(node) if known else node
+
     def _given(self, states: list[Any]) -> tuple[Any, ...]:
         nodes: list[fx.Node] = []
         map_arg(tuple(states), nodes.append)
@@ -245,33 +252,34 @@ class Sources:
         values = map_arg(tuple(states), self._ranges.constant)
         return tuple(values) if any(v is not None for v in values) else ()
 
-    def _check_untouched(self, module: nn.Module) -> None:
-        """The model's own forward may set a module's state to nothing, but to nothing else."""
-        roots = {id(part.__dict__) for part in module.modules()}
-        for node in self._findings.trace.graph.nodes:
-            if node.target is replayed.change_state and id(node.args[0].place.root) in roots:
-                value = node.args[1]
-                if isinstance(value, fx.Node):
-                    role = self._findings.connector.signals.roles.get(value)
-                    value = (
-                        self._ranges.constant(value) if role and role.signal.kind == "const" else 1
-                    )
-                if isinstance(value, Tensor | int | float):
-                    value = not bool((torch.as_tensor(value) > 0).any())
-                if value not in (None, True):
-                    raise NoArgumentError("the model's forward changes its state")
-
 
 def _from(states: list[Any], before: fx.Node) -> bool:
-    """Whether states are none, or what a call has returned."""
-    nodes: list[fx.Node] = []
-    map_arg(tuple(states), nodes.append)
-    for node in nodes:
-        while origin_of(node)[0] is node and getattr(node.target, "__name__", "") in _COPIES:
-            node = node.args[0]  # type: ignore[assignment]
-        if origin_of(node)[0] is not before:
-            return False
-    return True
+    """Whether states are none, or what the call ``before`` has returned last, in its order."""
+    parts = [n.args[1] for n in before.users if _is_part(n)]
+    first = max(parts, default=-1) + 1 - len(states)  # type: ignore[type-var, operator]
+    return all(
+        state is None or _comes_from(state, before, (first + i,)) for i, state in enumerate(states)
+    )
+
+
+def _is_part(node: fx.Node) -> bool:
+    return node.target in (replayed.getitem, operator.getitem) and isinstance(node.args[1], int)
+
+
+def _comes_from(state: Any, before: fx.Node, path: tuple[Any, ...]) -> bool:
+    """Whether a state (or a tuple of them) is what stands at ``path`` in what a call returned."""
+    if isinstance(state, tuple):
+        names = getattr(state, "_fields", range(len(state)))
+        return all(
+            _comes_from(part, before, (*path, i)) or _comes_from(part, before, (*path, name))
+            for i, (name, part) in enumerate(zip(names, state, strict=True))
+        )
+    if not isinstance(state, fx.Node):
+        return False
+    while origin_of(state)[0] is state and getattr(state.target, "__name__", "") in _COPIES:
+        state = state.args[0]
+    origin, found = origin_of(state)
+    return origin is before and tuple(found) == path
 
 
 _COPIES = ("detach", "clone", "contiguous")
@@ -288,11 +296,11 @@ def _check_broadcast(dynamics: Dynamics, size: torch.Size) -> None:
                 raise NoArgumentError("its state or parameters have another shape than its input")
 
 
-def input_steps(layout: Layout, window: Window) -> Steps:
-    """Where the model's inputs have their time steps."""
-    axis = layout.axes.strip("()").find("T")
-    if axis < 0:
+def input_steps(layout: Layout, window: Window, size: tuple[int, ...]) -> Steps:
+    """Where an input of some size has its time steps, if it has all axes of the layout."""
+    if "T" not in layout.axes or not layout.covers(size, window):
         return Steps()
+    axis = layout.axes.strip("()").index("T")
     return Steps(axis, window.samples if layout.axes.startswith("(") else None)
 
 

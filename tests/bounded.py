@@ -348,7 +348,13 @@ KINDS: dict[str, Kind] = {
     "norse LSNNCell": Kind(lambda r, s: LSNNCell(_norse_lsnn(r)), "state"),
 }
 TIMESTEPS = 6
-FLOAT32_ONLY = ("sinabs IAFRecurrent", "sinabs LIFRecurrent")  # their first feedback is float32
+# Their first feedback is float32.
+FLOAT32_ONLY = (
+    "sinabs IAFRecurrent",
+    "sinabs LIFRecurrent",
+    "snntorch RLeaky",
+    "snntorch RSynaptic",
+)
 SEQUENCE = [name for name, kind in KINDS.items() if kind.takes in ("NT", "TN", "any")]
 LOOP = [name for name, kind in KINDS.items() if kind.takes in ("step", "state", "any")]
 

@@ -39,7 +39,7 @@ def _integrates(module: IAF, start: Start) -> Dynamics:
     steps = Steps(1)
     if isinstance(module, IAFSqueeze):
         steps = Steps(1, module.batch_size)
-    return Dynamics(Drive(kappa, 1.0, v, largest(floor)), steps=steps)
+    return Dynamics(Drive(kappa, 1.0, v, largest(floor)), steps=steps, resets={"v_mem": rest})
 
 
 def _rounds(module: NeuromorphicReLU, start: Start) -> Dynamics:

@@ -80,7 +80,9 @@ def _integrates(module: Any, start: Start) -> Dynamics:
     feedback = None
     if isinstance(module, layers.LIFRecurrent):
         feedback = excitation(module.rec_connect, start.shape[2:], late=1)
-    return Dynamics(Drive(kappa, gain, charge, level), steps=steps, feedback=feedback)
+    return Dynamics(
+        Drive(kappa, gain, charge, level), steps=steps, feedback=feedback, resets=_resets(rest)
+    )
 
 
 def _adapts(module: Any, start: Start) -> Dynamics:
@@ -108,7 +110,7 @@ def _adapts(module: Any, start: Start) -> Dynamics:
         charge = charge + reach * above(start.state(module.i_syn if known else None), 0.0)
         gain = reach
     kappa = positive(theta - rest, "threshold above its lowest potential")
-    return Dynamics(Drive(kappa, gain, charge, level), steps=Steps(1))
+    return Dynamics(Drive(kappa, gain, charge, level), steps=Steps(1), resets=_resets(rest))
 
 
 def _threshold(module: Any, value: Any) -> torch.Tensor:
@@ -125,6 +127,10 @@ def _rest(module: Any) -> tuple[torch.Tensor, float]:
     reset = getattr(module.reset_fn, "reset_value", None)
     floor = torch.zeros(()) if clamp is None else number(clamp, "lowest potential")
     return floor.double().clamp(min=0), largest(clamp, reset)
+
+
+def _resets(rest: torch.Tensor) -> dict[str, Any]:
+    return {"v_mem": rest, "i_syn": 0.0}
 
 
 def _steps(module: Any, start: Start) -> Steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import snntorch
@@ -43,7 +44,7 @@ def describe(module: nn.Module) -> Neuron | None:
         amplitude=(_squared_factor if in_one_go else _factor) if graded else 1.0,
         signed=graded,
         inside=_parallel if parallel else _inside(module),
-        dynamics=_DYNAMICS.get(type(module)),
+        dynamics=_dynamics if type(module) in _DYNAMICS else None,
     )
 
 
@@ -241,6 +242,13 @@ def _lstm_cell(module: Any, start: Start) -> Dynamics:
     if held is not None and bool((held > 1).any()):
         raise NoArgumentError("its membrane is above 1")
     return Dynamics(Drive(theta, 0.0))
+
+
+def _dynamics(module: Any, start: Start) -> Dynamics:
+    """What the module's type says; its states may be set to zero at any time."""
+    states = ("mem", "syn", "spk")
+    found: Dynamics = _DYNAMICS[type(module)](module, start)
+    return replace(found, resets=dict.fromkeys(states, 0.0))
 
 
 _DYNAMICS: dict[type, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def describe(module: nn.Module) -> Neuron | None:
         amplitude=next((worth for name, worth in _WORTH.items() if name in names), 1.0),
         signed=any("Ternary" in name for name in names) or "STBIFNode" in names,
         inside=inside,
-        dynamics=_DYNAMICS.get(type(module)),
+        dynamics=_dynamics if type(module) in _DYNAMICS else None,
     )
 
 
@@ -225,6 +226,15 @@ def _dual(module: Any, start: Start) -> Dynamics:
         gain = 1 - math.exp(-module.delta_t / module.tau)
         return Dynamics(Drive(module.alpha * theta, gain), steps=Steps(0))
     return Dynamics(Drive(theta, 1.0, (1 - module.alpha) * theta), steps=Steps(0))
+
+
+def _dynamics(module: Any, start: Start) -> Dynamics:
+    """What the module's type says; it may be reset to its own first potential, or below."""
+    found: Dynamics = _DYNAMICS[type(module)](module, start)
+    if found.down is not None or "v" not in module._memories:
+        return found
+    reset = getattr(module, "v_reset", None)
+    return replace(found, resets={"v": 0.0 if reset is None else float(reset), "c": 0.0})
 
 
 _DYNAMICS: dict[type, Any] = {

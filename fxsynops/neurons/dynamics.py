@@ -19,11 +19,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fxsynops.state import has_hooks
 
 Number = float | Tensor
 
@@ -111,12 +113,15 @@ class Dynamics:
         down: what negative charge causes (negative events); None: nothing.
         steps: where its input and output have their time steps.
         feedback: recurrent weights and their bias.
+        resets: by the name of a state, the largest value that the model's forward may set it to
+            without bringing charge.
     """
 
     up: Drive
     down: Drive | None = None
     steps: Steps = Steps()
     feedback: Feedback | None = None
+    resets: dict[str, Number] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,19 +129,30 @@ class Start:
     """What a neuron starts a window with.
 
     Attributes:
-        calls: how many calls of the module make the window.
-        shape: of the module's input at each of them.
+        shapes: of the module's input, at each of its calls in a forward.
+        passes: how many forwards make the window.
         given: the states that the forward hands to the module's first call, by position after the
             input; None where it hands over none.
     """
 
-    calls: int
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    passes: int = 1
     given: tuple[Any, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the module's input at its first call."""
+        return self.shapes[0]
+
+    @property
+    def calls(self) -> int:
+        """How many calls make the window."""
+        return len(self.shapes) * self.passes
 
     def length(self, steps: Steps = Steps()) -> int:
         """How many time steps the window has, if each call has ``steps``."""
-        return self.calls * len(steps.split(torch.empty(self.shape, device="meta")))
+        calls = (steps.split(torch.empty(shape, device="meta")) for shape in self.shapes)
+        return self.passes * sum(map(len, calls))
 
     def state(self, own: Any, position: int = 0) -> Tensor | None:
         """The state at the start: what the forward hands over, or what the module holds."""
@@ -151,11 +167,18 @@ class Start:
 FindDynamics = Callable[[Any, Start], Dynamics]
 
 
+def as_double(value: Any) -> Tensor:
+    """A value in float64; a Python number is not rounded to float32 on the way."""
+    if isinstance(value, Tensor):
+        return value.detach().double().cpu()
+    return torch.tensor(value, dtype=torch.float64)
+
+
 def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> Tensor:
     """A parameter as the module holds it now, if it lies where the theorem needs it."""
     if value is None:
         raise NoArgumentError(f"its {name} is not set")
-    found = torch.as_tensor(value).detach().double().cpu()
+    found = as_double(value)
     if not bool(((found >= low) & (found <= high)).all()):
         raise NoArgumentError(f"its {name} is not in [{low:g}, {high:g}]")
     return found
@@ -204,8 +227,9 @@ def excitation(module: nn.Module, sample: tuple[int, ...], late: int = 0) -> Fee
         late: see :class:`Feedback`.
     """
     weighted = [m for m in module.modules() if isinstance(m, _WEIGHTED)]
-    known = all(type(m) in (*_WEIGHTED, *_RESHAPING) for m in module.modules())
-    if len(weighted) != 1 or not known:
+    parts = list(module.modules())
+    known = all(type(m) in (*_WEIGHTED, *_RESHAPING) and not has_hooks(m) for m in parts)
+    if len(weighted) != 1 or not known or any("forward" in m.__dict__ for m in parts):
         raise NoArgumentError("its recurrence is no single linear layer or convolution")
     positive = copy.deepcopy(module).double().cpu().requires_grad_(False)
     layer: Any = next(m for m in positive.modules() if isinstance(m, _WEIGHTED))

@@ -39,25 +39,13 @@ def _unbounded(_: Call) -> float:
     return math.inf
 
 
-def _filled(call: Call) -> float:
-    """A number other than zero may stand where no event was."""
-    numbers = [a for a in (*call.args[1:], *call.kwargs.values()) if isinstance(a, int | float)]
-    return math.inf if any(number > 0 for number in numbers) else 1.0
-
-
-def _limited(call: Call) -> float:
-    """So may a lower limit."""
-    limit = call.arg(1, "min", call.kwargs.get("min_val"))
-    return math.inf if isinstance(limit, int | float) and limit > 0 else 1.0
-
-
 operations.add(
     "clamp clip clamp_min hardtanh",
-    Operation(Kind.GATE, data=(0,), gain=_limited, range=range_rules.shrinks),
+    Operation(Kind.GATE, data=(0,), range=range_rules.shrinks),
 )
 operations.add(
     "threshold index_fill masked_fill nan_to_num",
-    Operation(Kind.GATE, data=(0,), gain=_filled),
+    Operation(Kind.GATE, data=(0,)),
 )
 operations.add(
     "masked_scatter scatter scatter_add index_add index_copy",

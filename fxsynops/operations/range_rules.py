@@ -23,14 +23,34 @@ from fxsynops.operations.registry import Call, Scale, operation_name, operations
 
 
 def _double(value: Any) -> Tensor:
-    return torch.as_tensor(value).detach().to(torch.float64)
+    """In float64; a Python number is not rounded to float32 on the way."""
+    if isinstance(value, Tensor):
+        return value.detach().to(torch.float64)
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _call(node: fx.Node) -> Call:
+    return Call(
+        node, node.target, operation_name(node.target), node.args, node.kwargs, None, lambda _: None
+    )
+
+
+def _input(ranges: Evaluation, node: fx.Node) -> Any:
+    """What the first operand can be."""
+    return ranges.operand(_call(node).arg(0, "input"))
+
+
+def _pair(ranges: Evaluation, node: fx.Node) -> tuple[Any, Any]:
+    """What the first two operands can be."""
+    call = _call(node)
+    return ranges.operand(call.arg(0, "input")), ranges.operand(call.arg(1, "other"))
 
 
 # -- linear rules ----------------------------------------------------------------------------------
 
 
 def _same(ranges: Evaluation, node: fx.Node) -> Any:
-    value = ranges.operand(node.args[0])
+    value = _input(ranges, node)
     dtype = node.meta["spec"].dtype
     if not isinstance(value, Range) or dtype.is_floating_point:
         return value
@@ -90,16 +110,16 @@ def _met(node: fx.Node) -> float:
     return 0 if moved else max(operation.gain(call), 4)
 
 
-def _call(node: fx.Node) -> Call:
-    return Call(
-        node, node.target, operation_name(node.target), node.args, node.kwargs, None, lambda _: None
-    )
-
-
 def _weighs(ranges: Evaluation, node: fx.Node) -> Any:
     """Resizing: cubic weights may be negative."""
     bicubic = _call(node).arg(3, "mode", "nearest") == "bicubic"
     return None if bicubic else _linear(ranges, node)
+
+
+def _averages(ranges: Evaluation, node: fx.Node) -> Any:
+    """Average pooling, unless its divisor is negative."""
+    divisor = _call(node).arg(6, "divisor_override")
+    return None if isinstance(divisor, int) and divisor < 0 else _linear(ranges, node)
 
 
 def _pools(ranges: Evaluation, node: fx.Node) -> Any:
@@ -123,13 +143,13 @@ def _pad(ranges: Evaluation, node: fx.Node) -> Any:
 
 
 def _negative(ranges: Evaluation, node: fx.Node) -> Any:
-    value = ranges.operand(node.args[0])
+    value = _input(ranges, node)
     return -value if isinstance(value, Range) else None
 
 
 def _add(ranges: Evaluation, node: fx.Node) -> Any:
     name = operation_name(node.target)
-    left, right = (ranges.operand(a) for a in node.args[:2])
+    left, right = _pair(ranges, node)
     factor = float(node.kwargs.get("alpha", 1.0))  # type: ignore[arg-type]
     if name == "rsub":
         left, right = right, left
@@ -151,7 +171,7 @@ def _ranged(value: Any) -> Range | None:
 
 
 def _multiply(ranges: Evaluation, node: fx.Node) -> Any:
-    left, right = (ranges.operand(a) for a in node.args[:2])
+    left, right = _pair(ranges, node)
     if isinstance(left, Range) and isinstance(right, Range):
         return _product(ranges, node)
     if not isinstance(left, Range):
@@ -162,7 +182,7 @@ def _multiply(ranges: Evaluation, node: fx.Node) -> Any:
 
 
 def _divide(ranges: Evaluation, node: fx.Node) -> Any:
-    left, right = (ranges.operand(a) for a in node.args[:2])
+    left, right = _pair(ranges, node)
     if not isinstance(left, Range) or isinstance(right, Range) or node.kwargs:
         return None
     divisor = _double(right)
@@ -175,8 +195,8 @@ def _product(ranges: Evaluation, node: fx.Node) -> Any:
     Summed over steps, a product x·y of positive x and y is at most Σx · max y.
     """
     operands = [n for n in node.all_input_nodes if isinstance(ranges.operand(n), Range)]
-    alpha = node.kwargs.get("alpha", 1)
-    if isinstance(alpha, fx.Node) or float(alpha) < 0:  # type: ignore[arg-type]
+    factors = node.kwargs.get("alpha", 1), node.kwargs.get("beta", 1)
+    if any(isinstance(f, fx.Node) or f < 0 for f in factors):  # type: ignore[operator]
         return None
     if len(operands) == 1:
         return _weighted(ranges, node, operands[0])
@@ -269,6 +289,8 @@ def _terms(node: fx.Node) -> float:
     product = operation.product(call) if operation.product else None
     if product is not None:
         return product.contracted
+    if operation.synapse is None or call.name == "one_to_one":
+        return 1  # element by element
     size = shape(_factors(node)[1])
     transposed = "transpose" in call.name or call.arg(6, "transposed", False) is True
     return math.prod(size) / size[1 if transposed else 0]
@@ -286,6 +308,10 @@ def _batch_norm_module(ranges: Evaluation, node: fx.Node) -> Range | None:
     with torch.no_grad():
         offset = module.forward(zeros)
         slope = module.forward(zeros + 1) - offset
+        for size in (1.0, -3.0, 1e3):  # a forward of the user's may be something else
+            probe = size * torch.rand_like(zeros)
+            if not torch.allclose(module.forward(probe), offset + slope * probe):
+                return None
     return _affine(ranges, node, value * slope, offset, offset.abs() + slope.abs())
 
 
@@ -357,21 +383,17 @@ def _joined(
     ranges: Evaluation, operands: Any, f: Callable[[Tensor, Tensor], Tensor]
 ) -> Range | None:
     parts = [_ranged(ranges.operand(n)) for n in operands]
-    if any(part is None for part in parts):
+    a, b = parts if len(parts) == 2 else (None, None)
+    if a is None or b is None:
         return None
-    a, b = parts
+    zeros = torch.zeros_like(a.up), torch.zeros_like(b.up)
 
-    def part(name: str) -> Tensor | None:
-        left, right = getattr(a, name), getattr(b, name)
+    def part(left: Tensor | None, right: Tensor | None) -> Tensor | None:
         if left is None and right is None:
             return None
-        left = torch.zeros_like(a.up) if left is None else left  # type: ignore[union-attr]
-        right = torch.zeros_like(b.up) if right is None else right  # type: ignore[union-attr]
-        return f(left, right)
+        return f(zeros[0] if left is None else left, zeros[1] if right is None else right)
 
-    up = part("up")
-    assert up is not None
-    return Range(up, part("down"), part("center"))
+    return Range(f(a.up, b.up), part(a.down, b.down), part(a.center, b.center))
 
 
 def _after(ranges: Evaluation, node: fx.Node) -> Range | None:
@@ -384,12 +406,13 @@ def _after(ranges: Evaluation, node: fx.Node) -> Range | None:
 
 def _apply(ranges: Evaluation, node: fx.Node, x: Any) -> Any:
     """The call on other values of what may vary."""
-    return ranges.replaced(node, lambda n, value: x if n is node.args[0] else value)
+    varies = _call(node).arg(0, "input")
+    return ranges.replaced(node, lambda n, value: x if n is varies else value)
 
 
 def _shrinks(ranges: Evaluation, node: fx.Node) -> Any:
     """What grows with its input, and no faster: a deviation does not become larger."""
-    value = ranges.operand(node.args[0])
+    value = _input(ranges, node)
     if not isinstance(value, Range) or not _is_fixed(ranges, node):
         return None
     if not ranges.totals:
@@ -401,12 +424,14 @@ def _shrinks(ranges: Evaluation, node: fx.Node) -> Any:
 
 
 def _is_fixed(ranges: Evaluation, node: fx.Node) -> bool:
-    return not any(isinstance(ranges.operand(n), Range) for n in node.all_input_nodes[1:])
+    varies = _call(node).arg(0, "input")
+    others = (n for n in node.all_input_nodes if n is not varies)
+    return not any(isinstance(ranges.operand(n), Range) for n in others)
 
 
 def _grows(ranges: Evaluation, node: fx.Node) -> Any:
     """What grows with its input, however fast."""
-    value = ranges.operand(node.args[0])
+    value = _input(ranges, node)
     if not isinstance(value, Range) or not _is_fixed(ranges, node):
         return None
     low, high = (_apply(ranges, node, x) for x in (value.low, value.high))
@@ -418,7 +443,7 @@ def _lowest(x: Tensor, fill: float) -> Tensor:
 
 
 def _absolute(ranges: Evaluation, node: fx.Node) -> Any:
-    value = ranges.operand(node.args[0])
+    value = _input(ranges, node)
     if not isinstance(value, Range) or value.positive:
         return value
     if not ranges.totals:
@@ -430,19 +455,18 @@ def _absolute(ranges: Evaluation, node: fx.Node) -> Any:
 
 
 def _dropout(ranges: Evaluation, node: fx.Node) -> Any:
-    value = ranges.operand(node.args[0])
-    p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
-    training = node.args[2] if len(node.args) > 2 else node.kwargs.get("training", True)
+    value = _input(ranges, node)
+    p, training = _call(node).arg(1, "p", 0.5), _call(node).arg(2, "training", True)
     if not training or not isinstance(value, Range) or isinstance(p, fx.Node):
         return value
-    kept = 1 / (1 - float(p)) if float(p) < 1 else 0.0  # type: ignore[arg-type]
+    kept = 1 / (1 - float(p)) if float(p) < 1 else 0.0
     parts = Range(value.total, None if value.positive else value.total_down)
     return ranges.rounded(node, parts * torch.tensor(kept).double(), 2)
 
 
 def _max_pool(ranges: Evaluation, node: fx.Node) -> Any:
     """The largest of a window; in totals, no more than the sum of the window's deviations."""
-    value = ranges.operand(node.args[0])
+    value = _input(ranges, node)
     if not isinstance(value, Range):
         return None
     low = value.low if not value.positive else None
@@ -490,22 +514,20 @@ def _alike(node: fx.Node, value: Any) -> Any:
 
 def _largest(ranges: Evaluation, node: fx.Node) -> Any:
     """Element by element, the larger (or smaller) one."""
-    parts = [_ranged(ranges.operand(a)) for a in node.args[:2]]
-    if len(parts) < 2 or any(part is None for part in parts):
+    a, b = map(_ranged, _pair(ranges, node))
+    if a is None or b is None:
         return None
-    a, b = parts
     pick = torch.minimum if operation_name(node.target) in ("minimum", "fmin") else torch.maximum
-    return Range.between(pick(a.low, b.low), pick(a.high, b.high))  # type: ignore[union-attr]
+    return Range.between(pick(a.low, b.low), pick(a.high, b.high))
 
 
 def _chosen(ranges: Evaluation, node: fx.Node) -> Any:
     """``where``: one of two, in totals at most both."""
-    parts = [_ranged(ranges.operand(a)) for a in node.args[1:3]]
-    if len(parts) < 2 or any(part is None for part in parts):
+    call = _call(node)
+    parts = (ranges.operand(call.arg(i, name)) for i, name in ((1, "input"), (2, "other")))
+    a, b = map(_ranged, parts)
+    if a is None or b is None:
         return None
-    a, b = parts
-    assert a is not None
-    assert b is not None
     if not ranges.totals:
         low, high = torch.minimum(a.low, b.low), torch.maximum(a.high, b.high)
         return Range.between(low.expand(shape(node)), high.expand(shape(node)))
@@ -523,6 +545,7 @@ def _fraction(ranges: Evaluation, node: fx.Node) -> Any:
 same = RangeRule(_same)
 linear = RangeRule(_linear)
 resize = RangeRule(_weighs)
+average_pool = RangeRule(_averages)
 norm_pool = RangeRule(_pools)
 pad = RangeRule(_pad)
 negative = RangeRule(_negative)

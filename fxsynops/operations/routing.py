@@ -451,7 +451,9 @@ def _avg_pool(n: int) -> Operation:
     def gain(call: Call) -> float:
         return math.prod(_pool_arguments(call, n)[0])
 
-    return Operation(Kind.ROUTING, pull, scale=scale, gain=gain, data=(0,))
+    return Operation(
+        Kind.ROUTING, pull, scale=scale, gain=gain, data=(0,), range=range_rules.average_pool
+    )
 
 
 operations.add("avg_pool1d", _avg_pool(1))
