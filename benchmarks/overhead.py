@@ -274,7 +274,7 @@ def reduction(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
         for name, (kept, signed, graded, dtype) in cases.items():
             x = (torch.rand(shape) < 0.2).to(dtype)
             plain = x.float() if dtype != torch.float32 else x
-            reading = Reading(kept, signed, graded)
+            reading = Reading(shape, kept, signed=signed, graded=graded)
             with torch.no_grad():
                 found = ratios(
                     lambda x=plain: [x.sum() for _ in range(20)],

@@ -1,33 +1,23 @@
 """What a trace has specialized on: what Python read from the model, its hooks and its modes.
 
-All of it is checked before every replay, so the checks are prepared once: an attribute that is
-still the very same object needs no closer look, if such an object cannot change.
+All of it is checked before every replay, so the checks are prepared: the attributes in one dict are
+fetched and compared at once, by identity first. Only if something is another object is everything
+looked at closely.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from torch import Tensor, nn
 
-from fxsynops.state import ATOMS, HOOKS, Place, fingerprint, has_global_hooks
+from fxsynops.state import ATOMS, HOOKS, Place, fingerprint, has_global_hooks, has_hooks
 from fxsynops.watch import MISSING
 
 # A number that Python read out of a tensor of the model's: how, where, and what it was.
 Value = tuple[Callable[..., object], Place, object]
-
-
-@dataclass
-class _Seen:
-    """An object, where it lay at the last look."""
-
-    place: Place
-    expected: object
-    held: dict[Any, Any]
-    key: Any
-    value: Any
 
 
 class Conditions:
@@ -47,96 +37,119 @@ class Conditions:
         modules: Iterable[nn.Module],
         unhooked: Iterable[nn.Module],
     ) -> None:
-        places = list(places)
-        self.places = frozenset((id(place.root), place.path) for place in places)
+        self._all = [(place, _present(place)) for place in places]
+        self.places = frozenset((id(place.root), place.path) for place, _ in self._all)
         self._values = tuple(values)
-        self._modes = [(module, module.training) for module in modules]
-        self._unhooked = [module.__dict__ for module in unhooked]
-        self._settled: list[_Seen] = []
-        self._dicts: dict[tuple[int, Any], tuple[dict[Any, Any], Any, object]] = {}
-        self._tensors: list[tuple[_Seen, object]] = []  # with what may change of them
-        self._entries: list[tuple[_Seen, dict[Any, Any]]] = []  # dicts, with what is in them
-        self._changing: list[tuple[Place, object]] = []  # lists and the like
-        for place in places:
-            self._add(place)
-
-    def _add(self, place: Place) -> None:
-        expected, root = _present(place), place.root
-        value = MISSING if expected is MISSING else place.get()
-        held: Any = root
-        if len(place.path) == 2:
-            held = root.get(place.path[0])
-        if len(place.path) > 2 or not isinstance(held, dict):
-            self._changing.append((place, expected))
-            return
-        if held is not root:
-            self._dicts[id(root), place.path[0]] = (root, place.path[0], held)
-        seen = _Seen(place, expected, held, place.path[-1], value)
-        if _is_settled(value, expected):
-            self._settled.append(seen)
-        elif isinstance(value, Tensor):
-            self._tensors.append((seen, _kind(value)))
-        elif isinstance(value, dict) and all(map(_is_settled_value, value.values())):
-            self._entries.append((seen, dict(value)))
-        else:
-            self._changing.append((place, expected))
+        self._modules = list(modules)
+        self._modes = [module.training for module in self._modules]
+        self._unhooked = list(unhooked)
+        hooks = set(HOOKS)
+        self._hooks = [m.__dict__ for m in self._unhooked if hooks <= m.__dict__.keys()]
+        self._scripted = [m for m in self._unhooked if not hooks <= m.__dict__.keys()]
+        self._prepare()
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
         return (
-            self._no_hooks()
-            and all(module.training is flag for module, flag in self._modes)
-            and self._same_attributes()
-            and all(_present(place) == expected for place, expected in self._changing)
+            not self._hooked()
+            and [module.training for module in self._modules] == self._modes
+            and (self._untouched() or self._equal())
             and all(read(place.get()) == value for read, place, value in self._values)
         )
 
-    def _no_hooks(self) -> bool:
-        if self._unhooked and has_global_hooks():
+    def _hooked(self) -> bool:
+        return (
+            any(map(any, map(_GET_HOOKS, self._hooks)))
+            or any(map(has_hooks, self._scripted))
+            or (bool(self._unhooked) and has_global_hooks())
+        )
+
+    def _equal(self) -> bool:
+        """Whether other objects than before stand for the same."""
+        if any(_present(place) != expected for place, expected in self._all):
             return False
-        for state in self._unhooked:
-            for name in HOOKS:
-                if state.get(name):
-                    return False
+        self._prepare()
         return True
 
-    def _same_attributes(self) -> bool:
-        if any(root.get(key) is not held for root, key, held in self._dicts.values()):
-            others = (*(seen for seen, _ in self._tensors), *(seen for seen, _ in self._entries))
-            return all(_present(seen.place) == seen.expected for seen in (*self._settled, *others))
-        for seen in self._settled:
-            if seen.held.get(seen.key, MISSING) is not seen.value and not self._again(seen):
+    # -- by identity -----------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Sort the attributes by the dict that they are in, as they are now."""
+        self._links: list[tuple[dict[Any, Any], Any, object]] = []  # dicts that stay in place
+        self._tensors: list[tuple[dict[Any, Any], Any, object]] = []
+        self._changing: list[tuple[Place, object]] = []  # lists and the like
+        self._sizes: list[tuple[dict[Any, Any], int]] = []
+        settled: dict[int, tuple[dict[Any, Any], dict[Any, Any]]] = {}
+        self._absent: dict[int, tuple[dict[Any, Any], set[Any]]] = {}
+        linked: set[tuple[int, Any]] = set()
+
+        def settle(held: dict[Any, Any], key: Any, value: Any) -> None:
+            if value is MISSING:
+                self._absent.setdefault(id(held), (held, set()))[1].add(key)
+            else:
+                settled.setdefault(id(held), (held, {}))[1][key] = value
+
+        def link(held: dict[Any, Any], key: Any) -> None:
+            if (id(held), key) not in linked:
+                linked.add((id(held), key))
+                self._links.append((held, key, held[key]))
+
+        for place, expected in self._all:
+            value = MISSING if expected is MISSING else place.get()
+            held: Any = place.root
+            *path, key = place.path
+            if len(path) == 1 and isinstance(held.get(path[0]), dict):
+                link(held, path[0])
+                held = held[path.pop()]
+            if path:
+                self._changing.append((place, expected))
+            elif _is_settled(value):
+                settle(held, key, value)
+            elif isinstance(value, Tensor):
+                self._tensors.append((held, key, _kind(value)))
+            elif isinstance(value, dict) and all(map(_is_settled, value.values())):
+                link(held, key)
+                self._sizes.append((value, len(value)))
+                for name, entry in value.items():
+                    settle(value, name, entry)
+            else:
+                self._changing.append((place, expected))
+        self._groups = [
+            (held, get := itemgetter(*entries), get(held)) for held, entries in settled.values()
+        ]
+
+    def _untouched(self) -> bool:
+        """Whether everything is the very object that it was (of tensors: of its kind)."""
+        try:
+            for held, key, value in self._links:
+                if held.get(key) is not value:
+                    return False
+            for held, get, values in self._groups:
+                if get(held) != values:
+                    return False
+        except Exception:  # an attribute is gone, or a tensor that does not compare
+            return False
+        for held, size in self._sizes:
+            if len(held) != size:
                 return False
-        for seen, kind in self._tensors:
-            value = seen.held.get(seen.key)
+        for held, names in self._absent.values():
+            if not held.keys().isdisjoint(names):
+                return False
+        for held, key, kind in self._tensors:
+            value = held.get(key)
             if not isinstance(value, Tensor) or _kind(value) != kind:
                 return False
-        for seen, entries in self._entries:
-            held: Any = seen.held.get(seen.key)
-            same: bool = held is seen.value and len(held) == len(entries)
-            same = same and all(held.get(k, MISSING) is v for k, v in entries.items())
-            if not same and not self._again(seen):
-                return False
-        return True
-
-    @staticmethod
-    def _again(seen: _Seen) -> bool:
-        """Another object is there: perhaps an equal one."""
-        if _present(seen.place) != seen.expected:
-            return False
-        seen.value = seen.held.get(seen.key, MISSING)
-        return True
+        return all(_present(place) == expected for place, expected in self._changing)
 
 
-def _is_settled(value: Any, expected: object) -> bool:
+_GET_HOOKS = itemgetter(*HOOKS)
+
+
+def _is_settled(value: Any) -> bool:
     """Whether the same object always has the same fingerprint."""
-    if value is MISSING or isinstance(value, ATOMS) or expected == id(value):
+    if value is MISSING or isinstance(value, ATOMS) or fingerprint(value) == id(value):
         return True
-    return type(value) is tuple and all(map(_is_settled_value, value))
-
-
-def _is_settled_value(value: Any) -> bool:
-    return _is_settled(value, fingerprint(value))
+    return type(value) is tuple and all(map(_is_settled, value))
 
 
 def _kind(value: Tensor) -> object:

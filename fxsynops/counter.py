@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,12 +14,14 @@ from fxsynops.analysis import Analysis, analyze, analyze_inputs
 from fxsynops.counts import Counts, Measured, Span
 from fxsynops.errors import CountError
 from fxsynops.findings import Connection, Findings, Options
-from fxsynops.inputs import Inputs, Window, check_devices
-from fxsynops.replay import Replay, Tally
+from fxsynops.inputs import Inputs, check_devices
+from fxsynops.reduction import Tally, add_up
+from fxsynops.replay import Replay
 from fxsynops.signals import State
-from fxsynops.site import Mode, main_device
+from fxsynops.site import Mode
 
 _MAX_TRACES = 16
+_PENDING = 2**17  # sums of passes that are kept until they are added up
 
 
 @dataclass
@@ -29,6 +31,7 @@ class _Total:
     connections: tuple[Connection, ...]
     both: Tensor
     largest: Tensor
+    pending: list[Tally] = field(default_factory=list)
 
     @classmethod
     def none(cls, replay: Replay) -> _Total:
@@ -37,11 +40,20 @@ class _Total:
         return cls(replay.analysis.connections, zeros, zeros.new_zeros(()))
 
     def add(self, tally: Tally) -> None:
-        """One more pass."""
-        if self.both.device != tally.both.device:
-            self.both, self.largest = (x.to(tally.both.device) for x in (self.both, self.largest))
-        self.both = self.both + tally.both.detach()
-        self.largest = torch.maximum(self.largest, tally.largest)
+        """One more pass; passes are added up some at a time."""
+        self.pending.append(tally.detached())
+        size = tally.contraction.size
+        if tally.contraction.products or len(self.pending) * size > _PENDING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Add up what is pending."""
+        if self.pending:
+            device = self.pending[-1].sums[0].device if self.pending[-1].sums else self.both.device
+            both, largest = add_up(self.pending, device)
+            self.both = self.both.to(device) + both
+            self.largest = torch.maximum(self.largest.to(device), largest)
+            self.pending.clear()
 
 
 class SynOpsCounter(nn.Module):
@@ -110,35 +122,33 @@ class SynOpsCounter(nn.Module):
                 and time steps are fine, and so are other modes, dtypes and devices.
         """
         inputs = Inputs.bind(self.model, args, kwargs)
-        self._options.layout.check_same_sample(inputs, self._example)
-        window = self._options.layout.window(inputs)
         replay = self._replay_for(inputs)
         output, tally = replay.count(inputs.values)
         if torch._C._current_graph_task_id() == -1:  # else a checkpoint's recomputation
-            self._commit(replay, tally, window)
+            self._commit(replay, tally)
         return output
 
-    def _commit(self, replay: Replay, tally: Tally, window: Window) -> None:
+    def _commit(self, replay: Replay, tally: Tally) -> None:
         self._last = (replay.analysis, tally)
         if replay.keys not in self._totals:
             self._totals[replay.keys] = _Total.none(replay)
         self._totals[replay.keys].add(tally)
-        self._span = self._span.plus(window)
+        self._span = self._span.plus(replay.analysis.window)
 
     def _replay_for(self, inputs: Inputs) -> Replay:
         key = self._key(inputs)
-        candidates = self._replays.setdefault(key, [])
-        self._replays.move_to_end(key)
+        candidates = self._replays.get(key, [])
         for replay in candidates:
             if replay.analysis.trace.conditions.hold():
                 return replay
+        self._options.layout.check_same_sample(inputs, self._example)
         check_devices(self.model, inputs)
         analysis = analyze_inputs(self.model, inputs, self._options, self._states)
         self._warn_of_lost_rows(analysis)
         self._learn(analysis)
         replay = Replay(analysis)
-        candidates.insert(0, replay)
-        del candidates[_MAX_TRACES:]
+        self._replays[key] = [replay, *candidates][:_MAX_TRACES]
+        self._replays.move_to_end(key)
         while len(self._replays) > _MAX_TRACES:
             self._replays.popitem(last=False)
         return replay
@@ -163,7 +173,8 @@ class SynOpsCounter(nn.Module):
 
     def _key(self, inputs: Inputs) -> Any:
         """What a trace is valid for, beside its own conditions."""
-        return inputs.key(), Mode.now(main_device(self.model))
+        devices = (tensor.device.type for _, tensor in inputs.tensors())
+        return inputs.key(), Mode.now(next((d for d in devices if d != "meta"), "cpu"))
 
     # -- counts ----------------------------------------------------------------------------------
 
@@ -198,6 +209,7 @@ class SynOpsCounter(nn.Module):
         """
         measured = {c.key: Measured(c) for c in self.analysis.connections}
         for key, total in self._totals.items():
+            total.settle()
             events, synops = total.both.tolist()
             for i, name in enumerate(key):
                 row = measured.setdefault(name, Measured(total.connections[i]))

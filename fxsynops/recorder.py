@@ -289,7 +289,7 @@ class Recorder(TorchFunctionMode):
             self._condition(module, name)
         elif not hasattr(type(module), name):  # kept in a dict of the module's own
             for key, held in module.__dict__.items():
-                if isinstance(held, dict) and key != "_modules" and held.get(name) is value:
+                if isinstance(held, dict) and key != "_modules" and name in held:
                     self._condition(module, key, name)
         if value is None or value is watch.MISSING:
             self._condition(module, "_buffers", name)

@@ -1,7 +1,9 @@
 """Counting events: Σ |e| of each source in one read, and what connections make of all of them.
 
-    sum_events(values, …)       one read of a source's values, while they are in cache
-    Contraction(…)(sums)        all sums of a pass times fan-out, added up by connection
+    Reading(size, …)             how the values of one source are read, prepared
+    sum_events(values, …)        … while they are in cache
+    Contraction(…)(sums)         all sums of a pass times fan-out, added up by connection
+    Tally                        one pass; added up only when somebody asks
 
 Whole numbers stay exact: at most 4096 elements are added up in float32 (in which 4096 × 4096 =
 2**24 is still exact), everything beyond in float64. Sums that leave this range are not waited for
@@ -13,33 +15,52 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fxsynops.operations.products import Product
+
 BLOCK = 4096
 EXACT_BELOW = 2.0**24
 
 
-@dataclass(frozen=True)
 class Reading:
     """How a source's values are read.
 
-    Attributes:
+    Args:
+        size: their shape.
         kept: axes whose sums are kept apart, because fan-out varies along them.
         signed: whether there may be negative values; their magnitude counts.
         graded: whether each value that is not zero counts one.
+
+    Attributes:
+        shape: of the sums.
+        inner, outer: the axes to sum over first, as many as fit into one block, and then.
+        block: without kept axes, how many elements to sum over first; 0 if there is no good number.
     """
 
-    kept: tuple[int, ...] = ()
-    signed: bool = True
-    graded: bool = False
-
-    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the sums of values of some size."""
-        return tuple(n if axis in self.kept else 1 for axis, n in enumerate(size))
+    def __init__(
+        self,
+        size: Sequence[int],
+        kept: Sequence[int] = (),
+        *,
+        signed: bool = True,
+        graded: bool = False,
+    ) -> None:
+        self.kept, self.signed, self.graded = tuple(kept), signed, graded
+        self.shape = tuple(n if axis in kept else 1 for axis, n in enumerate(size))
+        inner: list[int] = []
+        outer: list[int] = []
+        for axis in reversed([axis for axis in range(len(size)) if axis not in kept]):
+            fits = math.prod(size[a] for a in (*inner, axis)) <= BLOCK
+            (inner if fits else outer).append(axis)
+        self.inner, self.outer = tuple(inner), tuple(outer)
+        count = math.prod(size)
+        largest = next((n for n in range(min(BLOCK, count), 0, -1) if count % n == 0), 0)
+        self.block = largest if largest * 64 >= min(BLOCK, count) else 0
 
 
 class _SumEvents(torch.autograd.Function):
@@ -55,6 +76,7 @@ class _SumEvents(torch.autograd.Function):
         needed = reading.signed or isinstance(unit, Tensor)
         ctx.save_for_backward(*([values] if needed else []))
         sums, parts = _sums(values, unit, reading)
+        sums = sums.double()  # also a tensor of its own
         ctx.mark_non_differentiable(parts)
         return sums, parts
 
@@ -82,8 +104,8 @@ def sum_events(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[
         reading: how to read them.
 
     Returns:
-        the sums in float64, of :meth:`Reading.shape`, and the partial sums of blocks that they are
-        made of, in float32 (float64 for values in float64).
+        the sums, of ``reading.shape``, and the partial sums of blocks that they are made of, in
+        float32 (float64 for values in float64); sums of several blocks are in float64.
     """
     if not values.is_floating_point() and not reading.graded and values.dtype != torch.bool:
         values = values.double()
@@ -102,47 +124,22 @@ def _sums(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[Tenso
         if reading.signed and values.dtype != torch.bool:
             values = values.abs()
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    sizes = reading.shape(values.shape)
-    if not reading.kept:
-        parts = _block_sums(values, dtype)
-        return parts.sum(dtype=torch.float64).view(sizes), parts
-    inner, outer = _split_axes(tuple(values.shape), reading.kept)
-    parts = values.sum(inner, keepdim=True, dtype=dtype) if inner else values.to(dtype)
-    sums = parts.sum(outer, keepdim=True, dtype=torch.float64) if outer else parts.double()
-    return sums, parts
-
-
-def _block_sums(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Σ over blocks of at most 4096 elements, in any order that memory suggests."""
+    if reading.kept:
+        parts = values.sum(reading.inner, True, dtype=dtype) if reading.inner else values.to(dtype)
+        if not reading.outer:
+            return parts, parts
+        return parts.sum(reading.outer, True, dtype=torch.float64), parts
     if not values.is_contiguous():
         values = values.permute(_by_stride(values.stride()))  # no copy, if it is dense
-    block = _block(values.numel())
-    if block:
-        return values.reshape(-1, block).sum(1, dtype=dtype)
-    flat = values.reshape(-1)  # its length has no good divisor
-    whole = flat.numel() // BLOCK * BLOCK
-    parts = flat[:whole].view(-1, BLOCK).sum(1, dtype=dtype)
-    return torch.cat((parts, flat[whole:].sum(0, keepdim=True, dtype=dtype)))
-
-
-@lru_cache(maxsize=4096)
-def _split_axes(
-    size: tuple[int, ...], kept: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The axes to sum over, as many as fit into one block first."""
-    inner: list[int] = []
-    outer: list[int] = []
-    for axis in reversed([axis for axis in range(len(size)) if axis not in kept]):
-        fits = math.prod(size[a] for a in (*inner, axis)) <= BLOCK
-        (inner if fits else outer).append(axis)
-    return tuple(inner), tuple(outer)
-
-
-@lru_cache(maxsize=4096)
-def _block(count: int) -> int:
-    """The largest divisor of ``count`` that is no larger than a block; 0 if that is small."""
-    best = next((n for n in range(min(BLOCK, count), 0, -1) if count % n == 0), 0)
-    return best if best * 64 >= min(BLOCK, count) else 0
+    if reading.block:
+        parts = values.reshape(-1, reading.block).sum(1, dtype=dtype)
+    else:  # their number has no good divisor
+        flat = values.reshape(-1)
+        whole = flat.numel() // BLOCK * BLOCK
+        parts = flat[:whole].view(-1, BLOCK).sum(1, dtype=dtype)
+        parts = torch.cat((parts, flat[whole:].sum(0, keepdim=True, dtype=dtype)))
+    sums = parts if parts.numel() == 1 else parts.sum(dtype=torch.float64)
+    return sums.view(reading.shape), parts
 
 
 def _by_stride(strides: tuple[int, ...]) -> list[int]:
@@ -182,6 +179,7 @@ class Contraction:
         terms: one for each source of each connection.
         rows: how many connections there are.
         sizes: the shape of each source's sums.
+        products: of events with events: the row, the product, and the numbers of its two sources.
         device: where they are.
     """
 
@@ -190,6 +188,7 @@ class Contraction:
         terms: Sequence[Term],
         rows: int,
         sizes: Sequence[Sequence[int]],
+        products: Sequence[tuple[int, Product, tuple[int, int]]],
         device: torch.device,
     ) -> None:
         lengths = [math.prod(size) for size in sizes]
@@ -203,11 +202,12 @@ class Contraction:
             into.append(rows + term.row)
         counts = torch.tensor([len(w) for w in which], dtype=torch.int64)
         nothing = torch.zeros(0, dtype=torch.int64)
-        self.device = device
+        self.device, self.size, self.products = device, sum(lengths), tuple(products)
         self._rows = rows
         self._which = torch.cat([*which, nothing]).to(device)
         self._weights = torch.cat([*(w.reshape(-1) for w in weights), nothing.double()]).to(device)
         self._into = torch.tensor(into, dtype=torch.int64).repeat_interleave(counts).to(device)
+        self._met = torch.tensor([row for row, _, _ in products], dtype=torch.int64, device=device)
 
     def __call__(self, sums: Sequence[Tensor]) -> Tensor:
         """Events and SynOps of every connection: (2, connections), in float64.
@@ -215,16 +215,74 @@ class Contraction:
         Args:
             sums: what :func:`sum_events` has returned, by source.
         """
-        joined = torch.cat([part.reshape(-1) for part in sums])
+        if not sums:
+            return torch.zeros((2, self._rows), dtype=torch.float64, device=self.device)
+        joined = torch.cat([part.reshape(-1) for part in sums]).double()
         products = joined.index_select(0, self._which) * self._weights
         found = products.new_zeros(2 * self._rows).index_add(0, self._into, products)
-        return found.view(2, self._rows)
+        found = found.view(2, self._rows)
+        if self.products:
+            met = [
+                product.pairs(sums[left].double(), sums[right].double())
+                for _, product, (left, right) in self.products
+            ]
+            found = found.index_add(1, self._met, torch.stack(met).expand(2, -1))
+        return found
 
 
-def largest(parts: Sequence[Tensor]) -> Tensor:
-    """The largest partial sum that was added up in float32; 0 if there is none."""
-    narrow = [part.reshape(-1) for part in parts if part.dtype == torch.float32]
-    if not narrow or not sum(part.numel() for part in narrow):
-        device = parts[0].device if parts else None
-        return torch.zeros((), dtype=torch.float64, device=device)
-    return torch.cat(narrow).amax().double()
+@dataclass(frozen=True)
+class Tally:
+    """What one pass counted.
+
+    Attributes:
+        contraction: makes the counts of the sums.
+        sums: of every source.
+        parts: the partial sums that these are made of.
+    """
+
+    contraction: Contraction
+    sums: tuple[Tensor, ...]
+    parts: tuple[Tensor, ...]
+
+    @cached_property
+    def both(self) -> Tensor:
+        """Σ |e| measured, and Σ |e| × fan-out: (2, connections), float64, differentiable."""
+        return self.contraction(self.sums)
+
+    @property
+    def synops(self) -> Tensor:
+        """Σ |e| × fan-out of every connection."""
+        return self.both[1]
+
+    def detached(self) -> Tally:
+        """The same numbers, without their history."""
+        if not any(part.requires_grad for part in self.sums):
+            return self
+        return Tally(self.contraction, tuple(part.detach() for part in self.sums), self.parts)
+
+
+def add_up(tallies: Sequence[Tally], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Σ over passes of :attr:`Tally.both`, and the largest partial sum added up in float32.
+
+    Args:
+        tallies: of one replay, detached; at least one.
+        device: where the sums shall be.
+    """
+    both: list[Tensor] = []
+    together: dict[int, list[Tally]] = {}  # counts are linear in the sums
+    for tally in tallies:
+        if tally.contraction.products:
+            both.append(tally.both)
+        else:
+            together.setdefault(id(tally.contraction), []).append(tally)
+    for group in together.values():
+        if len(group) > 1:
+            columns = zip(*(tally.sums for tally in group), strict=True)
+            sums = [torch.stack(column).sum(0, dtype=torch.float64) for column in columns]
+            both.append(group[0].contraction(sums))
+        else:
+            both.append(group[0].both)
+    parts = [part.reshape(-1) for tally in tallies for part in tally.parts]
+    narrow = [part.to(device) for part in parts if part.dtype == torch.float32 and part.numel()]
+    most = torch.cat(narrow).amax().double() if narrow else torch.zeros((), dtype=torch.float64)
+    return torch.stack([x.detach().to(device) for x in both]).sum(0), most.to(device)

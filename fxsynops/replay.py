@@ -27,29 +27,11 @@ from fxsynops.connect import SynapseCalls, Tap
 from fxsynops.findings import Findings
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale, shape
-from fxsynops.reduction import Contraction, Reading, Term, largest, sum_events
+from fxsynops.reduction import Contraction, Reading, Tally, Term, sum_events
+from fxsynops.signals import Role
 from fxsynops.site import Mode
 
 Run = Callable[[list[Any]], Any]
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What one pass counted.
-
-    Attributes:
-        both: Σ |e| measured, and Σ |e| × fan-out, of every connection: (2, connections), float64,
-            differentiable.
-        largest: the largest partial sum that was added up in float32.
-    """
-
-    both: Tensor
-    largest: Tensor
-
-    @property
-    def synops(self) -> Tensor:
-        """Σ |e| × fan-out of every connection."""
-        return self.both[1]
 
 
 @dataclass
@@ -73,7 +55,7 @@ class _Stop:
     taps: list[Tap] = field(default_factory=list)
     maps: list[Tensor] = field(default_factory=list)
     kept: set[int] = field(default_factory=set)
-    reading: Reading = Reading()
+    reading: Reading = Reading(())
     unit: float | None = 1.0
 
     def add(self, row: int, tap: Tap) -> None:
@@ -145,6 +127,7 @@ class Replay(fx.Interpreter):
         self._values: list[Any] = []
         self._sums: list[Any] = []
         self._parts: list[Tensor] = []
+        self._amplitudes: dict[int, Tensor | float] = {}
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
@@ -157,7 +140,8 @@ class Replay(fx.Interpreter):
         graded = self.analysis.options.events == "nonzero"
         neuron = self._roles[stop.node].neuron
         signed = neuron is None or neuron.signed
-        stop.reading = Reading(tuple(sorted(stop.kept)), signed, graded)
+        size, kept = shape(stop.node), sorted(stop.kept)
+        stop.reading = Reading(size, kept, signed=signed, graded=graded)
         looked_up = stop.scale.times or stop.scale.over or callable(neuron and neuron.amplitude)
         stop.unit = 1.0 if graded else None if looked_up else float(stop.scale.factor)
 
@@ -245,11 +229,12 @@ class Replay(fx.Interpreter):
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
         self._sums, self._parts = [None] * len(self._stops), []
+        self._amplitudes = {}
         try:
             output = self.run(*args)
             return output, self._tally()
         finally:
-            self._values, self._sums, self._parts = [], [], []
+            self._values, self._sums, self._parts, self._amplitudes = [], [], [], {}
 
     def run(self, *args: Any, **_: Any) -> Any:
         """One pass over the nodes."""
@@ -284,33 +269,40 @@ class Replay(fx.Interpreter):
         unit: Tensor | float = stop.scale.factor
         role = self._roles[stop.node]
         if role.neuron is not None and callable(role.neuron.amplitude):
-            unit = role.neuron.amplitude(role.module) * unit
+            unit = self._amplitude(role) * unit
         for factor in stop.scale.times:
             unit = unit * self._values[self._slots[factor]]
         for factor in stop.scale.over:
             unit = unit / self._values[self._slots[factor]]
         return unit
 
-    def _tally(self) -> Tally:
-        if not self.keys:
-            nothing = torch.zeros((2, 0), dtype=torch.float64)
-            return Tally(nothing, nothing.sum())
-        changed = [sparse.update(self._weight) for sparse in self._sparse]
-        device = self._sums[0].device
-        if self._contraction is None or any(changed) or self._contraction.device != device:
-            terms = [term for stop in self._stops.values() for term in stop.terms()]
-            sizes = [s.reading.shape(shape(s.node)) for s in self._stops.values()]
-            self._contraction = Contraction(terms, len(self.keys), sizes, device)
-            self._product_rows = torch.tensor([r for r, _ in self._products], device=device)
-        both = self._contraction(self._sums)
-        if self._products:
-            met = torch.stack([self._coincidences(product) for _, product in self._products])
-            both = both.index_add(1, self._product_rows, met.expand(2, -1))
-        return Tally(both, largest(self._parts))
+    def _amplitude(self, role: Role) -> Tensor | float:
+        """The value of a neuron's spikes; looked up once a pass, and read where that is no wait."""
+        known = self._amplitudes.get(id(role.module))
+        if known is None:
+            assert role.neuron is not None
+            assert callable(role.neuron.amplitude)
+            known = role.neuron.amplitude(role.module)
+            if known.numel() == 1 and not known.requires_grad and known.device.type == "cpu":
+                known = float(known)
+            self._amplitudes[id(role.module)] = known
+        return known
 
-    def _coincidences(self, product: Product) -> Tensor:
-        left, right = (self._sums[self._stops[node].number] for node in product.operands)
-        return product.pairs(left, right)
+    def _tally(self) -> Tally:
+        device = self._sums[0].device if self._sums else torch.device("cpu")
+        changed = [sparse.update(self._weight) for sparse in self._sparse]
+        if self._contraction is None or any(changed) or self._contraction.device != device:
+            self._contraction = self._contract(device)
+        return Tally(self._contraction, tuple(self._sums), tuple(self._parts))
+
+    def _contract(self, device: torch.device) -> Contraction:
+        terms = [term for stop in self._stops.values() for term in stop.terms()]
+        sizes = [stop.reading.shape for stop in self._stops.values()]
+        products = []
+        for row, product in self._products:
+            left, right = (self._stops[node].number for node in product.operands)
+            products.append((row, product, (left, right)))
+        return Contraction(terms, len(self.keys), sizes, products, device)
 
     def _weight(self, node: fx.Node) -> Tensor:
         return self._values[self._slots[node]].detach()

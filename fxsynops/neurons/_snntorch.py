@@ -42,7 +42,7 @@ def describe(module: nn.Module) -> Neuron | None:
         spikes=bool(module.output) if in_one_go else True,
         max_spikes=1,
         amplitude=(_squared_factor if in_one_go else _factor) if graded else 1.0,
-        signed=graded,
+        signed=graded and bool((_factor(module) < 0).any()),
         inside=_parallel if parallel else _inside(module),
         dynamics=_dynamics if type(module) in _DYNAMICS else None,
     )
