@@ -137,7 +137,8 @@ class Analysis(Findings):
     def _of_length(self, steps: int) -> Analysis:
         """The analysis of as many steps, where the inputs say how many there are."""
         layout, example = self.options.layout.lengthened(self.example, self.window, steps)
-        if example is self.example and self.trace.conditions.hold():
+        as_it_is = self.options.weights == "all" and self.trace.conditions.hold()
+        if example is self.example and as_it_is:
             return self
         try:
             return analyze_inputs(self.model, example, replace(self.options, layout=layout))

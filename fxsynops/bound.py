@@ -228,9 +228,9 @@ def _check_repeats(findings: Findings) -> None:
     """One recorded forward must show what later ones of the window do."""
     if (name := state_unlike_later(findings)) is not None:
         raise InputError(
-            f"the model keeps '{name}' from forward to forward, which is no tensor yet, so one "
-            "forward does not show what the next ones do. Run the model once on an example and "
-            "analyze it then, or analyze a forward of all time steps."
+            f"the model changes '{name}' from forward to forward, and one forward does not show "
+            "what the next ones do: it is no tensor yet, or written to through .data. Run the "
+            "model once on an example and analyze it then, or analyze a forward of all steps."
         )
 
 

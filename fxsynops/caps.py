@@ -8,15 +8,18 @@ size, a maximum keeps the largest. No weights are looked at, and no values of th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
+import torch
+from torch import fx, nn
 
 from fxsynops.connect import Tap
 from fxsynops.errors import InputError
 from fxsynops.findings import Findings
-from fxsynops.neurons import Neuron, describe
+from fxsynops.neurons import Neuron, describe, registered
+from fxsynops.neurons.registry import is_librarys, is_patched
 from fxsynops.operations.registry import Call, Kind, Scale
 from fxsynops.signals import Role, origin_of
 from fxsynops.state import has_hooks
@@ -123,8 +126,7 @@ _LIMITS: dict[str, tuple[tuple[int, str, float | None], tuple[int, str, float | 
     "relu": ((0, "", 0.0), (0, "", None)),
     "relu6": ((0, "", 0.0), (0, "", 6.0)),
 }
-_PICKS = ("where", "maximum", "minimum", "fmax", "fmin")
-_PICKS_OF = ("input", "other")
+_OF = ("input", "other")
 # Gates that may fill in a value: its position and name.
 _FILLS = {
     "masked_fill": (2, "value"),
@@ -132,6 +134,11 @@ _FILLS = {
     "threshold": (2, "value"),
     "nan_to_num": (1, "nan"),
 }
+# Operations that may put constants beside events.
+_JOINS = frozenset(
+    """cat concat concatenate stack hstack vstack dstack row_stack broadcast_tensors setitem copy
+    alias_after""".split()
+)
 
 
 class Caps:
@@ -139,6 +146,7 @@ class Caps:
 
     def __init__(self, findings: Findings, assumptions: Assumptions) -> None:
         self._names = findings.connector.names
+        self._roles = findings.connector.signals.roles
         self._constant = findings.connector.signals.constant
         self._spiking = findings.options.spiking
         given = assumptions.max_spikes
@@ -149,7 +157,7 @@ class Caps:
         self.ranges: dict[fx.Node, Interval] = {}
         for node, role in findings.connector.signals.roles.items():
             if role.signal.kind == "events":
-                low, high = self._range(node, role)
+                low, high = _wrapped(node, self._range(node, role))
                 self.ranges[node] = (min(low, 0.0), max(high, 0.0))
         self._most = 1.0 if findings.options.events == "nonzero" else math.inf
 
@@ -179,7 +187,8 @@ class Caps:
             return (-most if most != 1 else 0.0), most
         if role.product is not None:
             low, high = _multiplied([self.ranges[operand] for operand in role.carriers])
-            return low * role.product.contracted, high * role.product.contracted
+            terms, (less, more) = role.product.contracted, self._added(role, call)
+            return _times(low, terms) + less, _times(high, terms) + more
         if role.kind == "gate" and (call.name in PRODUCTS or operation.kind is Kind.PRODUCT):
             return _multiplied([self.ranges[carrier] for carrier in role.carriers])
         if operation.merges and role.kind == "routing":
@@ -187,8 +196,9 @@ class Caps:
         if (limited := self._limited(role, call)) is not None:
             return limited
         gain = operation.gain(call)
-        low = min(self.ranges[carrier][0] for carrier in role.carriers)
-        high = max(self.ranges[carrier][1] for carrier in role.carriers)
+        low, high = _hull(self.ranges[carrier] for carrier in role.carriers)
+        if (beside := self._joined(role, call)) is not None:
+            low, high = _hull(((low, high), beside))
         most = max(-low, high)
         if call.name in ("abs", "absolute"):
             low, high = 0.0, most
@@ -196,44 +206,66 @@ class Caps:
             low, high = -most, most  # a scale may be negative
         return low * gain if low else 0.0, high * gain if high else 0.0
 
+    # -- constants in the place of events: reckoned in values, not in numbers of events ----------
+
+    def _value(self, operand: Any) -> Interval:
+        """What an operand's values can be."""
+        low, high = self._operand(operand)
+        if isinstance(operand, fx.Node) and operand in self.ranges:
+            worth = _worth(self._roles[operand])
+            low, high = sorted((_times(low, worth), _times(high, worth)))
+        return low, high
+
+    def _events(self, role: Role, value: Interval) -> Interval:
+        """How many events of a role these values are."""
+        worth = _worth(role)
+        if not math.isfinite(worth) or worth == 0:
+            return (0.0, 0.0) if value == (0.0, 0.0) else (-math.inf, math.inf)
+        low, high = sorted((value[0] / worth, value[1] / worth))
+        return low, high
+
     def _limited(self, role: Role, call: Call) -> Interval | None:
         """Of a gate that may put constants in the place of events; None for any other."""
-        unit = role.signal.scale
-        worth = unit.factor if unit and not unit.times and not unit.over else math.nan
-
-        def interval(operand: Any, default: Interval) -> Interval:
-            if operand is None:
-                return default
-            low, high = self._operand(operand)
-            if not isinstance(operand, fx.Node) or operand not in self.ranges:
-                low, high = sorted((low / worth, high / worth))  # a constant is a value
-            return low, high
-
-        below, above = (-math.inf, -math.inf), (math.inf, math.inf)
-        names = _LIMITS.get(call.name)
-        if names is not None:
-            (a, b), limits = interval(call.arg(0, "input"), below), []
-            for (position, name, default), none in zip(names, (below, above), strict=True):
+        if call.name in _LIMITS:
+            low, high = self._value(call.arg(0, "input"))
+            limits = [(-math.inf, -math.inf), (math.inf, math.inf)]
+            for k, (position, name, default) in enumerate(_LIMITS[call.name]):
                 given = call.arg(position, name, default) if name else default
-                limits.append(interval(given, none))
+                limits[k] = limits[k] if given is None else self._value(given)
             (low0, low1), (high0, high1) = limits
-            found = min(max(a, low0), high0), min(max(b, low1), high1)
-        elif call.name in _PICKS:
+            found = min(max(low, low0), high0), min(max(high, low1), high1)
+        elif call.name in ("where", "maximum", "minimum", "fmax", "fmin"):
             start = 1 if call.name == "where" else 0
-            parts = [interval(call.arg(start + i, n), below) for i, n in enumerate(_PICKS_OF)]
-            found = min(a for a, _ in parts), max(b for _, b in parts)
+            found = _hull(self._value(call.arg(start + i, n)) for i, n in enumerate(_OF))
         elif call.name in _FILLS:
-            position, name = _FILLS[call.name]
-            parts = [interval(call.x, below), interval(call.arg(position, name, 0.0), below)]
-            found = min(a for a, _ in parts), max(b for _, b in parts)
+            fill = call.arg(*_FILLS[call.name], 0.0)
+            found = _hull((self._value(call.x), self._value(fill)))
         elif call.name in ("prelu", "leaky_relu", "rrelu"):
-            low, high = self.ranges[call.x]
+            low, high = self._value(call.x)
             slopes = [self._operand(n) for n in (*call.args[1:], *call.kwargs.values())] or [(0, 1)]
             steepest = max(abs(end) for pair in slopes for end in pair)
-            found = (low * max(steepest, 1.0) if low else 0.0), max(high, -low * steepest)
+            found = _times(low, max(steepest, 1.0)), max(high, _times(-low, steepest))
         else:
             return None
-        return (-math.inf, math.inf) if any(map(math.isnan, found)) else found
+        return self._events(role, found)
+
+    def _joined(self, role: Role, call: Call) -> Interval | None:
+        """Constants that routing or a write puts beside events; None if there are none."""
+        if call.name not in _JOINS:
+            return None
+        operands = [call.args[2]] if call.name == "setitem" else call.operands()
+        constants = [n for n in operands if not isinstance(n, fx.Node) or n not in self.ranges]
+        if not constants:
+            return None
+        return self._events(role, _hull(self._value(n) for n in constants))
+
+    def _added(self, role: Role, call: Call) -> Interval:
+        """What a product of events adds to it (``addmm``)."""
+        beta = call.kwargs.get("beta", 1)
+        if role.product is None or role.product.added is None or not beta:
+            return 0.0, 0.0
+        low, high = self._value(role.product.added)
+        return self._events(role, tuple(sorted((low * beta, high * beta))))
 
     def _merged(self, role: Role, call: Call) -> Interval:
         """A sum or difference of events and constants."""
@@ -271,13 +303,55 @@ class Caps:
         name = self._names[node]
         if origin_of(node)[0].op == "placeholder":
             return self._input
-        if role.module is not None and has_hooks(role.module):
-            return self._given.get(name, math.inf)  # they may make something else of its output
         neuron = self.neuron(role)
         own = neuron.max_spikes if neuron else math.inf
+        if role.module is not None and not _is_itself(role.module, neuron):
+            own = math.inf
         if name in self._given:
             return self._given[name]
         return own if self._cap is None else min(own, self._cap)
+
+
+def _is_itself(module: nn.Module, neuron: Neuron | None) -> bool:
+    """Whether a module's output is what its library (or its user) says of it."""
+    if has_hooks(module) or is_patched(module):
+        return False
+    if registered(type(module)) is not None:
+        return True
+    if neuron is not None and neuron.checked is not None and not neuron.checked(module):
+        return False
+    return is_librarys(type(module).forward)
+
+
+def _worth(role: Role) -> float:
+    """The value of one event; not a number if it differs, or can be trained."""
+    scale = role.signal.scale
+    return scale.factor if scale and not scale.times and not scale.over else math.nan
+
+
+def _times(a: float, b: float) -> float:
+    """A · b, where nothing times anything is nothing, and what is not known is endless."""
+    if a == 0 or b == 0:
+        return 0.0
+    return math.copysign(math.inf, a) if math.isnan(b) else a * b
+
+
+def _hull(parts: Iterable[Interval]) -> Interval:
+    """The interval around some intervals."""
+    lows, highs = zip(*parts, strict=True)
+    return min(lows), max(highs)
+
+
+def _wrapped(node: fx.Node, interval: Interval) -> Interval:
+    """Whole numbers of a narrow dtype wrap around."""
+    dtype = node.meta["spec"].dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        return interval
+    limits = torch.iinfo(dtype)
+    low, high = interval
+    if (low >= limits.min and high <= limits.max) or math.isinf(high):
+        return interval
+    return float(limits.min), float(limits.max)
 
 
 def _multiplied(parts: list[Interval]) -> Interval:

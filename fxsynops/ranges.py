@@ -121,7 +121,7 @@ class Ranges:
         if known is not None:
             return known
         value = self._computed(node, role)
-        if value is None:
+        if value is None or _wraps(node, value):
             value = Range.unknown(shape(node))
         if role.signal.kind == "events" and self._limit and not bool(value.up.isfinite().all()):
             low, high = self._limit(node)
@@ -264,10 +264,11 @@ class Ranges:
         return value
 
     def replaced(self, node: fx.Node, choose: Callable[[fx.Node, Any], Any]) -> Any:
-        """The call, on other operands."""
+        """The call, on other operands, and in their dtype."""
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: choose(n, self.operand(n)))
         if args and isinstance(args[0], Tensor) and _may_write(node):
             args = (args[0].clone(), *args[1:])
+        kwargs = {name: value for name, value in kwargs.items() if name != "dtype"}
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
     def rounded(
@@ -289,6 +290,15 @@ class Ranges:
         error = finite(size * share)
         down = error if value.down is None else value.down + error
         return Range(value.up + error, down, value.center)
+
+
+def _wraps(node: fx.Node, value: Range) -> bool:
+    """Whether whole numbers may be beyond what the node's dtype can hold."""
+    dtype = node.meta["spec"].dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        return False
+    limits = torch.iinfo(dtype)
+    return bool((value.low < limits.min).any() or (value.high > limits.max).any())
 
 
 def _may_write(node: fx.Node) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -227,13 +226,15 @@ class Sources:
                 bound = inspect.signature(module.forward).bind(*args, **origin.kwargs)
             except (TypeError, ValueError):
                 raise NoArgumentError("its arguments are not understood") from None
+            bound.apply_defaults()
             x, *states = (*bound.args, *bound.kwargs.values())
+            names = [*bound.signature.parameters][1:]
             if not isinstance(x, fx.Node) or "spec" not in x.meta:
                 raise NoArgumentError("its input is not one tensor")
             inputs.append(x)
             if before is None:
                 given = self._given(states)
-            elif not _from(states, before):
+            elif not _from(dict(zip(names, states, strict=False)), before):
                 raise NoArgumentError("its state does not come from its last call")
             before = origin
         return tuple(inputs), given, self._passes if given else 1
@@ -253,17 +254,18 @@ class Sources:
         return tuple(values) if any(v is not None for v in values) else ()
 
 
-def _from(states: list[Any], before: fx.Node) -> bool:
-    """Whether states are none, or what the call ``before`` has returned last, in its order."""
-    parts = [n.args[1] for n in before.users if _is_part(n)]
-    first = max(parts, default=-1) + 1 - len(states)  # type: ignore[type-var, operator]
+def _from(states: dict[str, Any], before: fx.Node) -> bool:
+    """Whether states are none, or what the call ``before`` has returned for them.
+
+    Calls return the spikes and then all states, which go in by name, in the same order; the spikes
+    themselves may be among them (as ``spk``).
+    """
+    others = [name for name in states if name != "spk"]
+    places = {name: 1 + i for i, name in enumerate(others)} | {"spk": 0}
     return all(
-        state is None or _comes_from(state, before, (first + i,)) for i, state in enumerate(states)
+        state is None or _comes_from(state, before, (places[name],))
+        for name, state in states.items()
     )
-
-
-def _is_part(node: fx.Node) -> bool:
-    return node.target in (replayed.getitem, operator.getitem) and isinstance(node.args[1], int)
 
 
 def _comes_from(state: Any, before: fx.Node, path: tuple[Any, ...]) -> bool:

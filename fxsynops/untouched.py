@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from fxsynops import replayed
 from fxsynops.findings import Findings
 from fxsynops.neurons.dynamics import NoArgumentError, Number
+from fxsynops.neurons.registry import is_patched
 from fxsynops.operations.registry import operation_name
 from fxsynops.state import Place, has_hooks
 
@@ -40,16 +41,16 @@ def check_untouched(
         NoArgumentError: it is hooked, patched, or written to.
     """
     parts = list(module.modules())
-    if any(has_hooks(part) or "forward" in part.__dict__ for part in parts):
-        raise NoArgumentError("it has hooks, or another forward than its type's")
+    if any(has_hooks(part) or is_patched(part) for part in parts):
+        raise NoArgumentError("it has hooks, or other methods than its type's")
     roots = {id(part.__dict__) for part in parts}
     for node in findings.trace.graph.nodes:
         if node.target is replayed.change_state and id(node.args[0].place.root) in roots:
             value = node.args[1]
             value = constant(value) if isinstance(value, fx.Node) else value
-            if value is not None and not _holds_no_charge(node.args[0].place, value, harmless):
+            if not _holds_no_charge(node.args[0].place, value, harmless):
                 raise NoArgumentError("the model's forward changes its state")
-    for place, node in _written(findings, roots):
+    for place, node in written(findings, lambda place: id(place.root) in roots):
         name = operation_name(node.target)
         zeroed = name == "zero" and _holds_no_charge(place, 0.0, harmless)
         if name not in _HARMLESS and not zeroed:
@@ -58,41 +59,49 @@ def check_untouched(
 
 def _holds_no_charge(place: Place, value: Any, harmless: dict[str, Number]) -> bool:
     limit = harmless.get(str(place.path[-1]))
+    if limit is not None and value is None:
+        return True
     if limit is None or not isinstance(value, Tensor | int | float) or isinstance(value, bool):
         return False
     known = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
     return bool((known <= torch.as_tensor(limit, dtype=torch.float64).min()).all())
 
 
-def _written(findings: Findings, roots: set[int]) -> Iterator[tuple[Place, fx.Node]]:
-    """Calls that write to what was read from a module, or to what comes of it."""
+def written(
+    findings: Findings, concerns: Callable[[Place], bool]
+) -> Iterator[tuple[Place, fx.Node]]:
+    """Calls that write to what was read from some places, or to what comes of it."""
     trace = findings.trace
     for node in trace.graph.nodes:
         place = trace.reads.get(str(node.target)) if node.op == "get_attr" else None
         if node.target is replayed.read_state:
             place = node.args[0]
-        if place is None or id(place.root) not in roots:
+        if place is None or not concerns(place):
             continue
         seen, stack = {node}, [node]
         while stack:
             at = stack.pop()
             for user in at.users:
-                if _writes(user) and at in (*user.args[:1], user.kwargs.get("out")):
+                if at in _targets(user):
                     yield place, user
                 if user not in seen:
                     seen.add(user)
                     stack.append(user)
 
 
-def _writes(node: fx.Node) -> bool:
+def _targets(node: fx.Node) -> tuple[Any, ...]:
+    """What a call may write to."""
     name = getattr(node.target, "__name__", "")
     dunder = name.startswith("__")
-    return (
+    in_place = (
         (name.endswith("_") and not dunder)
         or (dunder and name.startswith(("__i", "__set")))
         or name == "setitem"
-        or "out" in node.kwargs
+        or any(arg is True for arg in (*node.args, node.kwargs.get("inplace")))
     )
+    first = node.args[0] if in_place and node.args else None
+    several = tuple(first) if isinstance(first, (list, tuple)) else (first,)
+    return (*several, node.kwargs.get("out"))
 
 
 def state_unlike_later(findings: Findings) -> str | None:
@@ -103,14 +112,21 @@ def state_unlike_later(findings: Findings) -> str | None:
 
     Returns:
         the name of a state that the forward reads and changes, and that was no tensor when the
-        analysis was made; None if there is none.
+        analysis was made, or is written to out of sight (through ``.data``); None if there is none.
     """
     trace, roles = findings.trace, findings.connector.signals.roles.values()
     neurons = {id(m.__dict__) for role in roles if role.module for m in role.module.modules()}
     tensors = {(id(p.root), p.path) for name, p in trace.reads.items() if name in trace.stateful}
+
+    def hidden(place: Place) -> bool:
+        return id(place.root) not in neurons and (id(place.root), place.path) not in tensors
+
+    for place, node in written(findings, hidden):
+        if operation_name(node.target) not in _HARMLESS:
+            return place.name
     for node in trace.graph.nodes:
         if node.target is replayed.change_state and id(node.args[0].place.root) not in neurons:
-            place: Place = node.args[0].place
+            place = node.args[0].place
             if (id(place.root), place.path) in tensors:
                 continue
             above = (place.path[: i + 1] for i in range(len(place.path)))

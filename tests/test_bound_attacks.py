@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from spikingjelly.activation_based import layer as sjl
 from spikingjelly.activation_based import neuron as sj
+from spikingjelly.activation_based import surrogate
 from torch import Tensor, nn
 
 import fxsynops
@@ -147,6 +148,24 @@ def lower_threshold(net, x):
     return net.out(net.neuron(net.fc(x)))
 
 
+def no_reset_level(net, x):
+    y = net.out(net.neuron(net.fc(x)))
+    net.neuron.v_reset = None
+    return y
+
+
+def lift_in_a_list(net, x):
+    y = net.out(net.neuron(net.fc(x)))
+    torch._foreach_add_([net.neuron.mem], 1.0)
+    return y
+
+
+def clamp_in_place(net, x):
+    y = net.out(net.neuron(net.fc(x)))
+    F.hardtanh(net.neuron.mem, 5.0, 9.0, inplace=True)
+    return y
+
+
 def triple_potential(net, x):
     y = net.out(net.neuron(net.fc(x)))
     net.neuron.v = net.neuron.v * 3
@@ -160,6 +179,10 @@ def triple_potential(net, x):
         (lift_potential, 0.2, lambda: snntorch.Leaky(1.0, init_hidden=True)),
         (lower_threshold, 0.1, lambda: snntorch.Leaky(1.0, init_hidden=True)),
         (triple_potential, 0.5, lambda: sj.IFNode()),
+        (set_potential, 0.17, lambda: sj.ActivationAwareIFNode(1.0, 0.5)),
+        (no_reset_level, 0.3, lambda: sj.IFNode(v_reset=-3.0)),
+        (lift_in_a_list, 0.1, lambda: snntorch.Leaky(1.0, init_hidden=True)),
+        (clamp_in_place, 0.1, lambda: snntorch.Leaky(1.0, init_hidden=True)),
     ],
 )
 def test_a_forward_that_writes_to_its_neurons_ends_the_argument(step, weight, make):
@@ -210,6 +233,54 @@ def test_states_that_are_handed_over_in_another_order_end_the_argument():
     assert bound.rows[1].reasons
 
 
+def in_part(net, x):
+    returned = net.neuron(net.fc(x[:, 0]))
+    out = [net.out(returned[0])]
+    for t in range(1, STEPS):
+        returned = net.neuron(net.fc(x[:, t]), returned[2])  # the membrane for the current
+        out.append(net.out(returned[0]))
+    return torch.stack(out, 1)
+
+
+def by_keyword(net, x):
+    spikes, *states = net.neuron(net.fc(x[:, 0]), mem=torch.full((1, 3), 5.0))
+    out = [net.out(spikes)]
+    for t in range(1, STEPS):
+        spikes, *states = net.neuron(net.fc(x[:, t]), *states)
+        out.append(net.out(spikes))
+    return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize(
+    ("run", "neuron"),
+    [
+        (in_part, lambda: snntorch.Synaptic(0.5, 0.9)),
+        (by_keyword, lambda: snntorch.Synaptic(0.0, 1.0)),
+        (by_keyword, lambda: snntorch.Leaky(1.0)),
+    ],
+)
+def test_states_that_are_handed_over_in_part_or_by_keyword(run, neuron):
+    assert_sound(lambda: Net(run, fc=linear(0.1), neuron=neuron(), out=linear(1)), ONES)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda net: net.fc.weight.data.mul_(2),
+        lambda net: setattr(net.fc.weight, "data", net.fc.weight.data + 0.5),
+    ],
+)
+def test_parameters_written_to_out_of_sight_from_forward_to_forward(write):
+    def run(net, x):
+        y = net.out(net.neuron(net.fc(x)))
+        write(net)
+        return y
+
+    model = Net(run, fc=linear(0.02), neuron=sj.IFNode(), out=linear(1))
+    with pytest.raises(InputError, match=r"changes 'fc\.weight' from forward"):
+        fxsynops.analyze(model, torch.ones(1, 3)).upper_bound(8)
+
+
 # -- hooks, patches and subclasses -----------------------------------------------------------------
 
 
@@ -252,6 +323,49 @@ def test_patched_forwards_and_hooked_recurrence_end_the_argument():
             ),
             ONES,
         )
+
+
+class Triple(sj.IFNode):
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+def patched(**methods: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        neuron = snntorch.Leaky(1.0, init_hidden=True)
+        for name, method in methods.items():
+            setattr(neuron, name, method(neuron))
+        return neuron
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("weight", "make"),
+    [
+        (0.5, lambda: Triple(surrogate_function=surrogate.Sigmoid())),
+        (2.0, lambda: sj.IFNode(surrogate_function=surrogate.S2NN(spiking=False))),
+        (
+            2.0,
+            lambda: snntorch.Leaky(
+                1.0, init_hidden=True, spike_grad=lambda x: F.relu(torch.floor(x + 1))
+            ),
+        ),
+        (0.1, patched(state_function=lambda n: lambda x: n.mem + 5 * x)),
+        (0.1, patched(fire=lambda n: lambda mem: (mem > 0.05).float())),
+    ],
+)
+def test_neurons_that_put_out_something_else_have_no_cap(weight, make):
+    bound = assert_sound(
+        lambda: Net(
+            stepwise(lambda net, x: net.out(net.neuron(net.fc(x)))),
+            fc=linear(weight),
+            neuron=make(),
+            out=linear(1),
+        ),
+        ONES,
+    )
+    assert bound.rows[1].structural == math.inf
 
 
 def test_a_batch_norm_with_a_forward_of_its_own_is_not_taken_for_affine():
@@ -323,6 +437,94 @@ def test_so_is_its_cap():
 )
 def test_gates_that_put_constants_in_the_place_of_events(gate):
     assert_sound(lambda: Net(lambda net, x: net.out(gate(x)), out=linear(1)), ONES)
+
+
+def written(write: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    def gate(spikes: Tensor) -> Tensor:
+        spikes = spikes.clone()
+        write(spikes)
+        return F.relu(spikes)
+
+    return gate
+
+
+def six(features: int = 1) -> Tensor:
+    return torch.full((1, STEPS, features), 6.0)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda s: (-s).clamp(max=-2.0),
+        lambda s: (-s).clamp(min=2.0),
+        lambda s: (-0.5 * s).clamp(max=-2.0),
+        lambda s: torch.clamp_max(-s, -2),
+        lambda s: s.clamp(min=s.flip(-1) * 3),
+        lambda s: (s * 0.25).clamp(min=s.flip(-1)),
+        lambda s: F.relu(torch.cat([s[..., 1:], six()], -1)),
+        lambda s: torch.stack([s, six(3)]).max(0)[0],
+        lambda s: F.relu(F.lp_pool1d(F.pad(s, (1, 1)), 1, 3, 1)),
+        lambda s: F.relu((s.to(torch.uint8) - 1).float()),
+        lambda s: (-s.to(torch.uint8)).float(),
+        lambda s: s.sum(-1, keepdim=True, dtype=torch.float32).expand(-1, -1, 3),
+        written(lambda s: s.__setitem__((..., 0), 6.0)),
+        written(lambda s: s[..., 0].copy_(six()[..., 0])),
+        written(lambda s: s[..., 0].fill_(6.0)),
+    ],
+)
+def test_gates_and_routing_between_two_layers(between):
+    def run(net, x):
+        spikes = net.first(net.fc1(x).transpose(0, 1)).transpose(0, 1)
+        return net.out(net.second(net.fc2(between(spikes)).transpose(0, 1)))
+
+    assert_sound(
+        lambda: Net(
+            run,
+            fc1=linear(0.2),
+            first=integrate(),
+            fc2=linear(0.3),
+            second=integrate(),
+            out=linear(1),
+        ),
+        ONES,
+    )
+
+
+@pytest.mark.parametrize(
+    "attend",
+    [
+        lambda q, k, v: q @ k.mT @ v,
+        lambda q, k, v: torch.baddbmm(torch.ones(8, 8), q, k.mT) @ v,
+        lambda q, k, v: torch.addmm(torch.ones(8, 8) * 3, q[0], k[0].mT)[None] @ v,
+        lambda q, k, v: F.linear(q[0], k[0], torch.ones(8) * 3)[None] @ v,
+    ],
+)
+def test_products_of_spikes(attend):
+    def run(net, x):
+        heads = [
+            neuron(layer(x).transpose(0, 1)).transpose(0, 1)
+            for layer, neuron in zip(net.layers, net.neurons, strict=True)
+        ]
+        return net.out(attend(*heads))
+
+    assert_sound(
+        lambda: Net(
+            run,
+            layers=nn.ModuleList(linear(w, 3, 4) for w in (0.3, 0.4, 0.5)),
+            neurons=nn.ModuleList(integrate() for _ in range(3)),
+            out=linear(1, 4, 2),
+        ),
+        ONES,
+    )
+
+
+def test_weights_that_are_no_longer_zero():
+    model = nn.Sequential(nn.Linear(3, 5, bias=False), sl.IAF(), linear(1.0, 5, 2))
+    nn.init.zeros_(model[0].weight)
+    analysis = fxsynops.analyze(model, ONES, layout="NT", weights="nonzero")
+    assert analysis.upper_bound().rows[0].structural == 0
+    nn.init.ones_(model[0].weight)
+    assert analysis.upper_bound().rows[0].structural == STEPS * 3 * 5
 
 
 @pytest.mark.parametrize(

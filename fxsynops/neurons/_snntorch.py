@@ -25,7 +25,7 @@ from fxsynops.neurons.dynamics import (
     positive,
     powers,
 )
-from fxsynops.neurons.registry import Neuron, analog_like
+from fxsynops.neurons.registry import Neuron, analog_like, is_librarys
 from fxsynops.operations.synapses import one_to_one
 
 
@@ -43,9 +43,14 @@ def describe(module: nn.Module) -> Neuron | None:
         max_spikes=1,
         amplitude=(_squared_factor if in_one_go else _factor) if graded else 1.0,
         signed=graded and bool((_factor(module) < 0).any()),
+        checked=None if parallel else _fires_once,
         inside=_parallel if parallel else _inside(module),
         dynamics=_dynamics if type(module) in _DYNAMICS else None,
     )
+
+
+def _fires_once(module: Any) -> bool:
+    return is_librarys(type(module).fire) and is_heaviside(module.spike_grad)
 
 
 def _factor(module: Any) -> Any:

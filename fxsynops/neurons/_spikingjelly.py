@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import base, neuron
+from spikingjelly.activation_based import base, neuron, surrogate
 from torch import Tensor, nn
 
 from fxsynops.neurons.dynamics import (
@@ -24,7 +24,7 @@ from fxsynops.neurons.dynamics import (
     positive,
     powers,
 )
-from fxsynops.neurons.registry import Neuron
+from fxsynops.neurons.registry import Neuron, is_librarys
 
 _ANALOG = ("NonSpikingBaseNode", "NoisyNonSpikingBaseNode", "LIAFNode")
 
@@ -46,11 +46,24 @@ def describe(module: nn.Module) -> Neuron | None:
     return Neuron(
         spikes=not ("NoisyBaseNode" in names and bool(module.is_training)),
         max_spikes=getattr(module, "max_spike_count", math.inf) if "ILIFNode" in names else 1,
+        checked=_fires_once,
         amplitude=next((worth for name, worth in _WORTH.items() if name in names), 1.0),
         signed=any("Ternary" in name for name in names) or "STBIFNode" in names,
         inside=inside,
         dynamics=_dynamics if type(module) in _DYNAMICS else None,
     )
+
+
+def _fires_once(module: Any) -> bool:
+    """Whether its surrogate is a step (or counts up to its cap), called by the library."""
+    methods = [
+        getattr(type(module), name)
+        for name in dir(type(module))
+        if name == "neuronal_fire" or name.endswith("_forward")
+    ]
+    fires: Any = getattr(module, "surrogate_function", None)
+    counts = type(fires) is surrogate.MultiLevelSpikeCount and fires.spiking
+    return all(map(is_librarys, methods)) and (fires is None or counts or is_heaviside(fires))
 
 
 def _threshold(module: Any) -> Any:
@@ -234,7 +247,10 @@ def _dynamics(module: Any, start: Start) -> Dynamics:
     if found.down is not None or "v" not in module._memories:
         return found
     reset = getattr(module, "v_reset", None)
-    return replace(found, resets={"v": 0.0 if reset is None else float(reset), "c": 0.0})
+    highest = torch.tensor(0.0 if reset is None else float(reset))
+    if reset is None and hasattr(module, "v_offset"):
+        highest = -module.v_offset  # it fires at θ − offset
+    return replace(found, resets={"v": highest, "c": 0.0})
 
 
 _DYNAMICS: dict[type, Any] = {

@@ -32,6 +32,7 @@ class Neuron:
         amplitude: the value of one event, or how to read it from the module as it is now.
         signed: whether events may be negative.
         threshold: what a user said of the firing threshold (for bounds), or None.
+        checked: whether the module emits ``max_spikes`` at most as it is now; None: surely.
         guessed: whether it is taken for spiking because it made whole numbers of the example.
         inside: the synapses inside of the module, or None if it has none.
         dynamics: how charge becomes events, for bounds; None if no argument is known.
@@ -44,10 +45,27 @@ class Neuron:
     amplitude: float | Callable[[Any], Any] = 1.0
     signed: bool = False
     threshold: float | None = None
+    checked: Callable[[Any], bool] | None = None
     guessed: bool = False
     inside: Inside | None = None
     dynamics: FindDynamics | None = None
     refused: str = ""
+
+
+def is_patched(module: nn.Module) -> bool:
+    """Whether a method was replaced in the object itself."""
+    for name, value in module.__dict__.items():
+        if not callable(value) or isinstance(value, nn.Module):
+            continue
+        own = getattr(value, "__self__", None) is module and hasattr(type(module), value.__name__)
+        replaced = hasattr(type(module), name) or name.endswith("_function")
+        if replaced and not own and name not in _SETTINGS:
+            return True
+    return False
+
+
+# Functions that are settings of a neuron; their files look at them.
+_SETTINGS = ("surrogate_function", "spike_grad", "spike_fn", "reset_fn", "surrogate_grad_fn")
 
 
 def analog_like(x: Tensor) -> Tensor:
@@ -122,6 +140,11 @@ def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
     if spiking and isinstance(module, spiking):
         found = Neuron(signed=True) if found is None else replace(found, spikes=True)
     return found
+
+
+def is_librarys(function: Any) -> bool:
+    """Whether a function was written by one of the libraries whose neurons are known."""
+    return str(getattr(function, "__module__", "")).startswith(LIBRARIES)
 
 
 def _describe_by_library(module: nn.Module) -> Neuron | None:

@@ -123,8 +123,17 @@ def _averages(ranges: Evaluation, node: fx.Node) -> Any:
 
 
 def _pools(ranges: Evaluation, node: fx.Node) -> Any:
-    """Norm pooling of norm 1 is a sum."""
-    return _linear(ranges, node) if _call(node).arg(1, "norm_type") == 1 else None
+    """Norm pooling of norm 1 is an average times its window (torch's own has no slope at 0)."""
+    call = _call(node)
+    value = ranges.operand(call.x)
+    if call.arg(1, "norm_type") != 1 or not isinstance(value, Range):
+        return None
+    n = int(next(c for c in call.name if c.isdigit()))
+    kernel = nn.modules.utils._ntuple(n)(call.arg(2, "kernel_size"))
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[n - 1]
+    options = call.arg(3, "stride"), 0, bool(call.arg(4, "ceil_mode", False))
+    found = value.each(lambda x: pool(x, kernel, *options) * math.prod(kernel))
+    return ranges.rounded(node, found, math.prod(kernel))
 
 
 def _pad(ranges: Evaluation, node: fx.Node) -> Any:
