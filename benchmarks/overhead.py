@@ -35,7 +35,6 @@ from tests import conftest
 
 conftest.pytest_configure()  # spikingjelly's zoo imports torchvision
 import snntorch  # noqa: E402
-import snntorch.utils  # noqa: E402
 from spikingjelly.activation_based import functional, neuron  # noqa: E402
 from spikingjelly.activation_based.model import sew_resnet, spikformer  # noqa: E402
 
@@ -103,8 +102,14 @@ def sew(depth: int = 18, batch: int = 2) -> Setting:
 
 def dvs() -> Setting:
     """Ten steps, batch 4."""
+
+    def reset(model: nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, snntorch.Leaky):
+                module.reset_mem()
+
     x = spikes(4, 10, 2, 32, 32)
-    return Setting("DVS-gesture", DVSGesture(), x, {"layout": "NT"}, snntorch.utils.reset)
+    return Setting("DVS-gesture", DVSGesture(), x, {"layout": "NT"}, reset)
 
 
 def transformer() -> Setting:

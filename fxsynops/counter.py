@@ -114,8 +114,11 @@ class SynOpsCounter(nn.Module):
 
     # -- running ---------------------------------------------------------------------------------
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own output for these inputs; counts are committed when it is there.
+
+        Under ``torch.compile`` it runs as it is, uncompiled.
 
         Raises:
             InputError: another number or size of inputs than analyzed. Other numbers of samples

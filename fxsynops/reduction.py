@@ -40,6 +40,7 @@ class Reading:
         shape: of the sums.
         inner, outer: the axes to sum over first, as many as fit into one block, and then.
         block: without kept axes, how many elements to sum over first; 0 if there is no good number.
+        direct: whether one plain sum does.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Reading:
         count = math.prod(size)
         largest = next((n for n in range(min(BLOCK, count), 0, -1) if count % n == 0), 0)
         self.block = largest if largest * 64 >= min(BLOCK, count) else 0
+        self.direct = bool(inner) and not (outer or signed or graded)
 
 
 class _SumEvents(torch.autograd.Function):
@@ -107,12 +109,19 @@ def sum_events(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[
         the sums, of ``reading.shape``, and the partial sums of blocks that they are made of, in
         float32 (float64 for values in float64); sums of several blocks are in float64.
     """
+    plain = type(unit) is float and unit == 1.0
+    if reading.direct and plain and values.dtype is torch.float32 and not values.requires_grad:
+        sums = values.sum(reading.inner, True)
+        return sums, sums
     if not values.is_floating_point() and not reading.graded and values.dtype != torch.bool:
         values = values.double()
     differentiable = values.requires_grad or (isinstance(unit, Tensor) and unit.requires_grad)
-    if differentiable and torch.is_grad_enabled():
+    if not (differentiable and torch.is_grad_enabled()):
+        return _sums(values, unit, reading)
+    if reading.signed or reading.graded or not plain:
         return _SumEvents.apply(values, unit, reading)
-    return _sums(values, unit, reading)
+    sums, parts = _sums(values, unit, reading)  # a plain sum: its own derivative is right
+    return sums, parts.detach()
 
 
 def _sums(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ A subclass that overrides :meth:`Replay.measure` sees every tapped value; one th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,6 @@ from fxsynops.findings import Findings
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale, shape
 from fxsynops.reduction import Contraction, Reading, Tally, Term, sum_events
-from fxsynops.signals import Role
 from fxsynops.site import Mode
 
 Run = Callable[[list[Any]], Any]
@@ -127,7 +127,10 @@ class Replay(fx.Interpreter):
         self._values: list[Any] = []
         self._sums: list[Any] = []
         self._parts: list[Tensor] = []
-        self._amplitudes: dict[int, Tensor | float] = {}
+        self._units: dict[int, Tensor | float] = {}
+        self._calls_of: dict[int, list[_Stop]] = defaultdict(list)
+        for stop in self._stops.values():
+            self._calls_of[id(self._roles[stop.node].module)].append(stop)
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
@@ -229,12 +232,12 @@ class Replay(fx.Interpreter):
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
         self._sums, self._parts = [None] * len(self._stops), []
-        self._amplitudes = {}
+        self._units = {}
         try:
             output = self.run(*args)
             return output, self._tally()
         finally:
-            self._values, self._sums, self._parts, self._amplitudes = [], [], [], {}
+            self._values, self._sums, self._parts, self._units = [], [], [], {}
 
     def run(self, *args: Any, **_: Any) -> Any:
         """One pass over the nodes."""
@@ -259,34 +262,29 @@ class Replay(fx.Interpreter):
 
     def measure(self, stop: _Stop, value: Tensor) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
-        unit = self._unit(stop) if stop.unit is None else stop.unit
-        sums, parts = sum_events(value, unit, stop.reading)
-        self._sums[stop.number] = sums
+        unit: Tensor | float | None = stop.unit
+        unit = self._units.get(stop.number) if unit is None else unit
+        unit = self._unit(stop) if unit is None else unit
+        self._sums[stop.number], parts = sum_events(value, unit, stop.reading)
         self._parts.append(parts)
 
     def _unit(self, stop: _Stop) -> Tensor | float:
-        """What one event is worth here."""
+        """What one event is worth here; a neuron's amplitude is looked up once a pass."""
         unit: Tensor | float = stop.scale.factor
         role = self._roles[stop.node]
         if role.neuron is not None and callable(role.neuron.amplitude):
-            unit = self._amplitude(role) * unit
+            worth: Tensor = role.neuron.amplitude(role.module)
+            number = worth.numel() == 1 and not worth.requires_grad and worth.device.type == "cpu"
+            unit = (float(worth) if number else worth) * unit  # reading it waits for nothing
         for factor in stop.scale.times:
             unit = unit * self._values[self._slots[factor]]
         for factor in stop.scale.over:
             unit = unit / self._values[self._slots[factor]]
+        if not (stop.scale.times or stop.scale.over):
+            for other in self._calls_of[id(role.module)]:
+                if other.scale == stop.scale:
+                    self._units[other.number] = unit
         return unit
-
-    def _amplitude(self, role: Role) -> Tensor | float:
-        """The value of a neuron's spikes; looked up once a pass, and read where that is no wait."""
-        known = self._amplitudes.get(id(role.module))
-        if known is None:
-            assert role.neuron is not None
-            assert callable(role.neuron.amplitude)
-            known = role.neuron.amplitude(role.module)
-            if known.numel() == 1 and not known.requires_grad and known.device.type == "cpu":
-                known = float(known)
-            self._amplitudes[id(role.module)] = known
-        return known
 
     def _tally(self) -> Tally:
         device = self._sums[0].device if self._sums else torch.device("cpu")

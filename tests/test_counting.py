@@ -14,6 +14,7 @@ from torch import nn
 import fxsynops
 import fxsynops.nn as fnn
 from fxsynops.operations.synapses import axis_pairs
+from fxsynops.reduction import Reading, sum_events
 
 
 class Net(nn.Module):
@@ -519,3 +520,84 @@ def test_the_demo_counts_real_digits(capsys):
         assert text in output
     assert cli.main(["demo", "--samples", "7"]) == 2
     assert "multiple of 20" in capsys.readouterr().err
+
+
+# -- counts are added up lazily --------------------------------------------------------------------
+
+
+def two_layers():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 4, 3, padding=1), fnn.NeuromorphicReLU(), nn.AvgPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 3))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_counts_do_not_depend_on_when_they_are_read(grad):
+    batches = [torch.randint(0, 3, (n, 2, 8, 8)).float() for n in (3, 3, 3, 2, 3)]
+    eager, lazy = (fxsynops.SynOpsCounter(two_layers(), batches[0]) for _ in range(2))
+    with torch.set_grad_enabled(grad):
+        for x in batches:
+            eager(x)
+            assert eager.counts.total > 0
+            assert float(eager.synops.detach()) > 0
+            lazy(x)
+    assert eager.counts.to_rows() == lazy.counts.to_rows()
+    assert lazy.counts.to_rows() == eager.counts.to_rows()
+    assert lazy.counts.samples == 14
+
+
+def test_passes_that_nobody_reads_keep_no_history_and_little_memory():
+    counter = fxsynops.SynOpsCounter(two_layers(), torch.ones(1, 2, 8, 8))
+    for _ in range(3):
+        counter(torch.ones(1, 2, 8, 8))
+    (total,) = counter._totals.values()
+    kept = [tensor for tally in total.pending for tensor in (*tally.sums, *tally.parts)]
+    assert len(total.pending) == 3
+    assert not any(tensor.requires_grad for tensor in kept)
+    with torch.no_grad():
+        for _ in range(3000):
+            counter(torch.ones(1, 2, 8, 8))
+    (total,) = {id(t): t for t in counter._totals.values()}.values()
+    assert sum(t.numel() for tally in total.pending for t in tally.sums) <= 2**17
+    assert counter.counts.samples == 3003
+
+
+def test_a_nan_in_one_of_many_passes_is_named():
+    model = nn.Sequential(nn.Linear(4, 3), fnn.NeuromorphicReLU(), nn.Linear(3, 2))
+    counter = fxsynops.SynOpsCounter(model, torch.ones(2, 4))
+    for x in (torch.ones(2, 4), torch.full((2, 4), torch.nan), torch.ones(2, 4)):
+        counter(x)
+    with pytest.raises(fxsynops.CountError, match="source 'input' put out NaN"):
+        _ = counter.counts
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_compiled_counter_counts(inside):
+    class Outer(nn.Module):
+        def __init__(self, counter):
+            super().__init__()
+            self.counter = counter
+
+        def forward(self, x):
+            return self.counter(x * 1.0) + 1
+
+    model, x = two_layers(), torch.ones(2, 2, 8, 8)
+    counter = fxsynops.SynOpsCounter(model, x)
+    run = torch.compile(Outer(counter) if inside else counter, backend="eager")
+    with torch.no_grad():
+        y = run(x)
+    assert torch.equal(y, model(x) + 1 if inside else model(x))
+    assert counter.counts.samples == 2
+    assert counter.counts.total == float(counter.synops.detach())
+
+
+def test_sums_of_any_shape_and_memory_layout_are_exact():
+    for size in [(7,), (4099,), (3, 5, 4099), (2, 8, 33, 31), (1, 1, 1, 1), (5, 0, 3)]:
+        x = torch.randint(0, 5, size).float()
+        for y in (x, x.transpose(0, -1), x.flip(0)[..., ::2]):
+            for kept in [(), (0,), tuple(range(y.dim()))]:
+                reading = Reading(y.shape, kept, signed=False)
+                sums, _ = sum_events(y, 1.0, reading)
+                axes = [axis for axis in range(y.dim()) if axis not in kept]
+                expected = y.double().sum(axes, keepdim=True) if axes else y.double()
+                assert torch.equal(sums.double(), expected)

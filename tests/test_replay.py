@@ -563,3 +563,48 @@ def test_a_model_with_a_part_called_model_keeps_its_keys():
     assert list(counter.state_dict()) == list(model.state_dict())
     counter.load_state_dict(model.state_dict())
     counter.load_state_dict(counter.state_dict())
+
+
+# -- conditions of a trace -------------------------------------------------------------------------
+
+
+class Configured(nn.Module):
+    """Reads a number, a tuple, a dict and a list from its attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.gain, self.sizes, self.table, self.listed = 2.0, (1, 2), {"a": 1.0}, [1.0]
+
+    def forward(self, x):
+        h = self.fc1(x[:, 0]) * self.gain * self.sizes[0] * self.table["a"] * self.listed[0]
+        return self.fc2((h > 0.5).float())
+
+
+@pytest.mark.parametrize(
+    ("change", "retraces"),
+    [
+        (lambda m: setattr(m, "gain", float("2.0")), False),  # another object, the same number
+        (lambda m: setattr(m, "sizes", (1, 2)), False),
+        (lambda m: setattr(m, "gain", -2.0), True),
+        (lambda m: setattr(m, "sizes", (-1, 2)), True),
+        (lambda m: m.table.update(a=-1.0), True),
+        (lambda m: m.table.update(b=3.0), True),
+        (lambda m: m.listed.__setitem__(0, -1.0), True),
+        (lambda m: setattr(m, "fc1", nn.Linear(6, 5)), True),
+        (lambda m: m.fc1.register_forward_hook(lambda *_: None), True),
+        (lambda m: m.fc2.eval(), True),
+        (lambda m: setattr(m, "unrelated", 3), False),
+    ],
+)
+def test_a_trace_is_made_anew_when_what_it_read_has_changed(change, retraces):
+    torch.manual_seed(0)
+    model, x = Configured(), torch.rand(4, 2, 6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", input_events=False)
+    counter(x)
+    before = [replay for known in counter._replays.values() for replay in known]
+    for _ in range(2):
+        change(model)
+        assert torch.equal(counter(x), model(x))
+    after = [replay for known in counter._replays.values() for replay in known]
+    assert (len(after) > len(before)) == retraces
