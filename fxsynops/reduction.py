@@ -110,9 +110,9 @@ def sum_events(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[
         float32 (float64 for values in float64); sums of several blocks are in float64.
     """
     plain = type(unit) is float and unit == 1.0
-    if reading.direct and plain and values.dtype is torch.float32 and not values.requires_grad:
+    if reading.direct and plain and values.dtype is torch.float32:
         sums = values.sum(reading.inner, True)
-        return sums, sums
+        return sums, sums.detach() if sums.requires_grad else sums
     if not values.is_floating_point() and not reading.graded and values.dtype != torch.bool:
         values = values.double()
     differentiable = values.requires_grad or (isinstance(unit, Tensor) and unit.requires_grad)
