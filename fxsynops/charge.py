@@ -28,7 +28,7 @@ from fxsynops.findings import Connection, Findings
 from fxsynops.operations.range import Range
 from fxsynops.operations.registry import shape
 from fxsynops.ranges import Ranges, unit_of
-from fxsynops.signals import Role
+from fxsynops.signals import Role, origin_of
 from fxsynops.sources import Events, Source, Sources, filled
 
 _TINY = 1e-9  # relative differences of derivatives that rounding makes
@@ -215,7 +215,22 @@ class Charge:
         with torch.no_grad():
             per_step = math.fsum(self._worst_steps(tap) for tap in taps) * self._passes
         found = min(per_step, self._weighed(taps)) / samples
+        if math.isinf(found) and not reasons:
+            reasons = dict.fromkeys(self._unbounded(source) for source in sources if source)
         return found, tuple(reasons)
+
+    def _unbounded(self, source: Source) -> str:
+        """Why the charge of a source has no bound."""
+        name = f"'{source.name}'"
+        for node in self._steps.before(source.inputs):
+            if node in self._steps.unknown:
+                origin, _ = origin_of(node)
+                called = getattr(origin.target, "__name__", str(origin.target))
+                return f"{name}: nothing bounds what '{called}' puts out, {origin.meta['site']}"
+            before = self._sources.of.get(node)
+            if before is not None and not self._total(before).finite():
+                return f"{name}: '{before.name}', which drives it, is unbounded"
+        return f"{name}: its analog input can be anything (input_range= says what it can be)"
 
     def _worst_steps(self, tap: Tap) -> float:
         """If every step is at its worst."""

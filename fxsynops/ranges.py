@@ -60,6 +60,7 @@ class Ranges:
         limit: Limit | None = None,
     ) -> None:
         self.values: dict[fx.Node, Any] = {}
+        self.unknown: set[fx.Node] = set()  # nodes of which nothing is known
         self.kept: dict[fx.Node, Range] = steps.kept if steps else {}
         self._constants: dict[fx.Node, Any] = steps._constants if steps else {}
         self._limit: Limit | None = steps._limit if steps else limit
@@ -123,6 +124,7 @@ class Ranges:
         value = self._computed(node, role)
         if value is None or _wraps(node, value):
             value = Range.unknown(shape(node))
+            self.unknown.add(node)
         if role.signal.kind == "events" and self._limit and not bool(value.up.isfinite().all()):
             low, high = self._limit(node)
             fill = value.up.new_tensor

@@ -264,6 +264,19 @@ def test_neurons_without_an_argument_keep_the_structural_bound_and_say_why():
     assert row.reasons == ("'1': no charge argument is known for it",)
 
 
+def test_an_unbounded_row_says_what_is_not_bounded():
+    layers = [nn.Linear(4, 3), nn.LayerNorm(3), fnn.IAF(), nn.Linear(3, 2), fnn.IAF()]
+    model = nn.Sequential(*layers, nn.Linear(2, 2))
+    rows = fxsynops.analyze(model, torch.ones(1, 5, 4), layout="NT").upper_bound().rows
+    assert rows[0].reasons == ()
+    assert rows[1].reasons == ("'2': nothing bounds what 'layer_norm' puts out, in module '1'",)
+    assert rows[2].reasons == ("'4': '2', which drives it, is unbounded",)
+    analog = nn.Sequential(nn.Linear(4, 3), fnn.IAF(), nn.Linear(3, 2))
+    analysis = fxsynops.analyze(analog, torch.rand(1, 5, 4), layout="NT", input_events=False)
+    (row,) = analysis.upper_bound().rows
+    assert "its analog input can be anything" in row.reasons[0]
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
