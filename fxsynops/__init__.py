@@ -1,6 +1,6 @@
 """Count and bound the synaptic operations of spiking neural networks in PyTorch."""
 
-from fxsynops import nn
+from fxsynops import losses, nn
 from fxsynops.analysis import Analysis, analyze
 from fxsynops.bound import Bound
 from fxsynops.counter import SynOpsCounter
@@ -34,6 +34,7 @@ __all__ = [
     "TraceError",
     "UnsupportedOperationError",
     "analyze",
+    "losses",
     "nn",
     "register_routing",
     "register_spiking",

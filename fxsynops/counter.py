@@ -14,7 +14,7 @@ from fxsynops.analysis import Analysis, analyze, analyze_inputs
 from fxsynops.counts import Counts, Measured, Span
 from fxsynops.errors import CountError
 from fxsynops.findings import Connection, Findings, Options
-from fxsynops.inputs import Inputs, check_devices
+from fxsynops.inputs import Inputs, Window, check_devices
 from fxsynops.reduction import Tally, add_up
 from fxsynops.replay import Replay
 from fxsynops.signals import State
@@ -192,6 +192,11 @@ class SynOpsCounter(nn.Module):
     def synops(self) -> Tensor:
         """SynOps of the last forward, all samples and steps: 0-d, float64, differentiable."""
         return self._last_tally()[1].synops.sum()
+
+    @property
+    def window(self) -> Window:
+        """Samples and time steps of the last forward."""
+        return self._last_tally()[0].window
 
     @property
     def per_synapse(self) -> dict[str, Tensor]:

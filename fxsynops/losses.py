@@ -1,0 +1,101 @@
+"""Terms to add to a task's loss, so that training leads to fewer SynOps (Sorbaro et al. 2020).
+
+Each takes a counter after a forward, and is differentiable by what the count is differentiable by.
+Targets and limits are SynOps per sample and time step, so that neither the batch nor the number
+of steps changes their scale; ``per="pass"`` takes the raw count of the whole pass, as the how-to of
+sinabs does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fxsynops.counter import SynOpsCounter
+from fxsynops.errors import InputError
+
+Per = Literal["step", "pass"]
+
+
+def target_loss(counter: SynOpsCounter, target: float | Tensor, *, per: Per = "step") -> Tensor:
+    """The relative square of the distance to a target: ``((target - synops) / target) ** 2``.
+
+    Args:
+        counter: after the forward whose SynOps count.
+        target: SynOps to reach, such as half of what the network costs at first.
+        per: "step", the target is per sample and time step; "pass", of the whole pass.
+
+    Returns:
+        0-d, float64; 1 at no SynOps or twice the target.
+
+    Raises:
+        InputError: the target is not positive.
+        CountError: nothing has been counted yet.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> model = torch.nn.Linear(4, 3)
+        >>> counter = fxsynops.SynOpsCounter(model, torch.ones(2, 4))
+        >>> _ = counter(torch.ones(2, 4))  # 4 events × fan-out 3 per sample
+        >>> float(fxsynops.losses.target_loss(counter, 6))
+        1.0
+    """
+    goal = _positive(target, "target")
+    return ((goal - _scaled(counter, counter.synops, per)) / goal).square()
+
+
+def limit_loss(counter: SynOpsCounter, limits: dict[str, float], *, per: Per = "step") -> Tensor:
+    """How far layers are above their limits: the sum of ``relu((synops - limit) / limit)``.
+
+    Args:
+        counter: after the forward whose SynOps count.
+        limits: by the name of a synapse (a key of ``counter.per_synapse``), as a chip's cores set
+            them; layers without a limit do not matter.
+        per: see :func:`target_loss`.
+
+    Returns:
+        0-d, float64; 0 where all limits are kept.
+
+    Raises:
+        InputError: a limit is not positive, or of a layer that does not exist.
+        CountError: nothing has been counted yet.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> model = torch.nn.Linear(4, 3)
+        >>> counter = fxsynops.SynOpsCounter(model, torch.ones(2, 4))
+        >>> _ = counter(torch.ones(2, 4))
+        >>> float(fxsynops.losses.limit_loss(counter, {"linear": 8.0}))
+        0.5
+    """
+    layers = counter.per_synapse
+    if missing := set(limits) - set(layers):
+        raise InputError(
+            f"limits names {sorted(missing)}, which are no synapses of this model. "
+            f"Its synapses are {sorted(layers)}."
+        )
+    if not limits:
+        raise InputError("limits is empty: name at least one layer and its limit.")
+    excess = []
+    for name, given in limits.items():
+        limit = _positive(given, f"limit of '{name}'")
+        excess.append(torch.relu((_scaled(counter, layers[name], per) - limit) / limit))
+    return torch.stack(excess).sum()
+
+
+def _scaled(counter: SynOpsCounter, synops: Tensor, per: Per) -> Tensor:
+    if per not in ("step", "pass"):
+        raise InputError(f"per={per!r} is neither 'step' nor 'pass'.")
+    window = counter.window
+    return synops if per == "pass" else synops / (window.samples * window.timesteps)
+
+
+def _positive(value: float | Tensor, what: str) -> float | Tensor:
+    if isinstance(value, Tensor):  # computed, perhaps on a GPU that nobody wants to wait for
+        return value.detach()
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(f"the {what} must be positive, not {value!r}.")
+    return value
