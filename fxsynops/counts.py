@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from torch import distributed
 
 from fxsynops.budget import Budget, Violation
-from fxsynops.errors import CountError
+from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Connection, Findings
 from fxsynops.inputs import Window
 from fxsynops.reduction import EXACT_BELOW
@@ -69,6 +70,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class _Numbers:
+    """What is exchanged between processes."""
+
+    options: tuple[str, float, str, str]
+    rows: dict[tuple[str, str, str], tuple[float, float]]
+    span: Span
+    exact: bool
+
+    @classmethod
+    def of(cls, counts: Counts) -> _Numbers:
+        """Those of some counts."""
+        options = (counts.model, counts.dt, counts.events, counts.weights)
+        rows = {row.connection.key: (row.events, row.synops) for row in counts.rows}
+        return cls(options, rows, counts.span, counts.exact)
+
+
+@dataclass(frozen=True)
 class Counts:
     """SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
 
@@ -112,19 +130,91 @@ class Counts:
                     "whole numbers of the example. Analyze the model with an example that is like "
                     "the data, or register the function with fxsynops.register_routing."
                 )
-        seconds = span.sample_steps * findings.options.dt / 1000
-        rows = tuple(_row(row, span, seconds) for row in measured)
-        return cls(
-            rows,
-            whole(math.fsum(row.synops for row in measured)),
-            span.samples,
-            span.timesteps,
-            findings.options.dt,
-            all(row.largest < EXACT_BELOW for row in measured),
-            findings.name,
-            findings.options.events,
-            findings.options.weights,
+        options = findings.options
+        exact = all(row.largest < EXACT_BELOW for row in measured)
+        return cls._made(
+            measured, span, options.dt, exact, findings.name, options.events, options.weights
         )
+
+    @classmethod
+    def _made(
+        cls,
+        measured: list[Measured],
+        span: Span,
+        dt: float,
+        exact: bool,
+        model: str,
+        events: str,
+        weights: str,
+    ) -> Counts:
+        seconds = span.sample_steps * dt / 1000
+        rows = tuple(_row(row, span, seconds) for row in measured)
+        total = whole(math.fsum(row.synops for row in measured))
+        return cls(rows, total, span.samples, span.timesteps, dt, exact, model, events, weights)
+
+    @property
+    def span(self) -> Span:
+        """Samples, and the steps of all of them."""
+        return Span(self.samples, round(self.samples * self.timesteps))
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both together: of two parts of a data set, or of two processes.
+
+        Raises:
+            InputError: they are of other connections, steps of another length, or other options.
+        """
+        if not isinstance(other, Counts):
+            return NotImplemented
+        return self._with([_Numbers.of(other)])
+
+    def __radd__(self, other: Any) -> Counts:
+        """The sum of a list of counts starts at 0."""
+        return self if other == 0 else NotImplemented
+
+    def all_reduce(self, group: Any = None) -> Counts:
+        """The counts of all processes together, in each of them.
+
+        Args:
+            group: of ``torch.distributed``; the default group if None. The backend must be able to
+                gather objects, as gloo and NCCL are.
+
+        Raises:
+            InputError: there is no process group, or the processes count different models.
+        """
+        if not (distributed.is_available() and distributed.is_initialized()):
+            raise InputError(
+                "all_reduce needs torch.distributed: call init_process_group first, or start the "
+                "script with torchrun."
+            )
+        everyone: list[Any] = [None] * distributed.get_world_size(group)
+        distributed.all_gather_object(everyone, _Numbers.of(self), group)
+        own = distributed.get_rank(group)
+        return self._with([numbers for rank, numbers in enumerate(everyone) if rank != own])
+
+    def _with(self, others: list[_Numbers]) -> Counts:
+        ours = _Numbers.of(self)
+        for other in others:
+            if other.options != ours.options or set(other.rows) != set(ours.rows):
+                apart = sorted(set(other.rows) ^ set(ours.rows))
+                raise InputError(
+                    f"these counts do not add up: {ours.options} and {other.options}"
+                    + (f", and {apart} are not in both." if apart else ".")
+                )
+        every = [ours, *others]
+        measured = [
+            Measured(
+                row.connection,
+                math.fsum(numbers.rows[row.connection.key][0] for numbers in every),
+                math.fsum(numbers.rows[row.connection.key][1] for numbers in every),
+            )
+            for row in self.rows
+        ]
+        span = Span(
+            sum(numbers.span.samples for numbers in every),
+            sum(numbers.span.sample_steps for numbers in every),
+        )
+        exact = all(numbers.exact for numbers in every)
+        return self._made(measured, span, self.dt, exact, self.model, self.events, self.weights)
 
     def check(
         self,

@@ -1,0 +1,47 @@
+"""Counts the digits of scikit-learn on one process or many, and writes the totals to a file.
+
+    torchrun --nproc-per-node 2 -m tests.count_digits FILE
+
+Each process takes every n-th image; the last batch may be smaller on some of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import fxsynops
+import fxsynops.nn as snn
+from fxsynops.demo import digits
+
+IMAGES, BATCH = 45, 8
+
+
+def main() -> None:
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 5), snn.NeuromorphicReLU(), nn.AvgPool2d(4))
+    model.extend([nn.Flatten(), nn.Linear(144, 10)])
+    images = (digits(IMAGES) * 3).round()[rank::world]
+    counter = fxsynops.SynOpsCounter(model, images[:1])
+    with torch.no_grad():
+        for batch in images.split(BATCH):
+            counter(batch)
+    counts = counter.counts.all_reduce() if world > 1 else counter.counts
+    if rank == 0:
+        found = {"samples": counts.samples, "total": counts.total, "rows": counts.to_rows()}
+        Path(sys.argv[1]).write_text(json.dumps(found))
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

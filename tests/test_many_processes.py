@@ -1,0 +1,89 @@
+"""Counts add up: of parts of a data set, and of processes, to the integer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import fxsynops
+import fxsynops.nn as fnn
+from fxsynops.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+
+
+def counted(*batches: torch.Tensor, **options) -> fxsynops.Counts:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), fnn.NeuromorphicReLU(), nn.Linear(6, 4))
+    counter = fxsynops.SynOpsCounter(model, batches[0], **({"layout": "NT"} | options))
+    for x in batches:
+        counter(x)
+    return counter.counts
+
+
+def test_counts_of_two_parts_add_up_to_the_counts_of_both():
+    torch.manual_seed(1)
+    parts = [torch.randint(0, 3, (n, t, 8)).float() for n, t in ((3, 5), (2, 5), (4, 7))]
+    whole = counted(*parts)
+    first, second = counted(parts[0]), counted(*parts[1:])
+    for added in (first + second, second + first, sum([first, second])):
+        assert added.to_rows() == whole.to_rows()
+        assert (added.total, added.samples, added.timesteps) == (
+            whole.total,
+            whole.samples,
+            whole.timesteps,
+        )
+    assert whole.total > 0
+    assert whole.exact
+    assert (first + second).exact
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda x: counted(x, dt=2.0),
+        lambda x: counted(x, events="nonzero"),
+        lambda x: _of(nn.Sequential(nn.Linear(8, 2)), x),
+    ],
+)
+def test_counts_of_other_models_or_options_do_not_add_up(other):
+    x = torch.ones(2, 3, 8)
+    with pytest.raises(InputError, match="do not add up"):
+        counted(x) + other(x)
+
+
+def _of(model: nn.Module, x: torch.Tensor) -> fxsynops.Counts:
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    counter(x)
+    return counter.counts
+
+
+def test_counts_and_numbers_do_not_add_up():
+    with pytest.raises(TypeError):
+        counted(torch.ones(1, 1, 8)) + 1
+
+
+def test_without_a_process_group():
+    with pytest.raises(InputError, match=r"torchrun"):
+        counted(torch.ones(1, 1, 8)).all_reduce()
+
+
+def test_two_processes_count_what_one_counts(tmp_path):
+    """The digits, on gloo: 45 images in batches of 8, so that the last batches differ in size."""
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    script = ["-m", "tests.count_digits"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for command in ([*script, str(one)], [*torchrun, *script, str(two)]):
+        subprocess.run(
+            [sys.executable, *command], cwd=ROOT, check=True, timeout=300, capture_output=True
+        )
+    single, both = json.loads(one.read_text()), json.loads(two.read_text())
+    assert single == both
+    assert single["samples"] == 45
+    assert single["total"] > 0
