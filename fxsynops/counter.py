@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fxsynops.analysis import Analysis, analyze, analyze_inputs
 from fxsynops.counts import Counts, Measured, Span
-from fxsynops.errors import CountError
+from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Connection, Findings, Options
 from fxsynops.inputs import Inputs, Window, check_devices
 from fxsynops.reduction import Tally, add_up
@@ -248,6 +248,17 @@ class SynOpsCounter(nn.Module):
     def __reduce__(self) -> Any:
         """Copies and pickles hold the model, and start to count anew."""
         return _rebuild, (type(self), self.model, self._example, self._options)
+
+    def _replicate_for_data_parallel(self) -> Any:
+        """Refuse ``nn.DataParallel``, whose threads would count on copies that it throws away.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "nn.DataParallel makes copies of the counter for each forward, whose counts are lost. "
+            "Use DistributedDataParallel, one process per device, and counter.counts.all_reduce()."
+        )
 
     def extra_repr(self) -> str:
         """How many connections are counted."""

@@ -74,16 +74,36 @@ def test_without_a_process_group():
         counted(torch.ones(1, 1, 8)).all_reduce()
 
 
-def test_two_processes_count_what_one_counts(tmp_path):
-    """The digits, on gloo: 45 images in batches of 8, so that the last batches differ in size."""
-    one, two = tmp_path / "one.json", tmp_path / "two.json"
-    script = ["-m", "tests.count_digits"]
+def run_both(script: str, tmp_path: Path, suffix: str) -> tuple[Path, Path]:
+    """What a script writes as one process, and as two on gloo."""
+    one, two = tmp_path / f"one{suffix}", tmp_path / f"two{suffix}"
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command in ([*script, str(one)], [*torchrun, *script, str(two)]):
+    for command in (["-m", script, str(one)], [*torchrun, "-m", script, str(two)]):
         subprocess.run(
-            [sys.executable, *command], cwd=ROOT, check=True, timeout=300, capture_output=True
+            [sys.executable, *command], cwd=ROOT, check=True, timeout=120, capture_output=True
         )
+    return one, two
+
+
+def test_two_processes_count_what_one_counts(tmp_path):
+    """45 images in batches of 8, so that the last batches differ in size."""
+    one, two = run_both("tests.count_digits", tmp_path, ".json")
     single, both = json.loads(one.read_text()), json.loads(two.read_text())
     assert single == both
     assert single["samples"] == 45
     assert single["total"] > 0
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """``DistributedDataParallel`` around the counter: the same weights, but for rounding."""
+    one, two = run_both("tests.train_digits", tmp_path, ".pt")
+    single, both = torch.load(one), torch.load(two)
+    for name, weight in single["weights"].items():
+        torch.testing.assert_close(both["weights"][name], weight)
+    assert both["total"] == pytest.approx(single["total"], rel=1e-3)
+
+
+def test_data_parallel_is_refused():
+    counter = fxsynops.SynOpsCounter(nn.Linear(8, 2), torch.ones(2, 8))
+    with pytest.raises(InputError, match="DistributedDataParallel"):
+        counter._replicate_for_data_parallel()  # as nn.DataParallel does, once per device

@@ -1,0 +1,51 @@
+"""Trains on digits with a SynOps loss, on one process or many, and writes the weights to a file.
+
+    torchrun --nproc-per-node 2 -m tests.train_digits FILE
+
+All processes together see the same global batches, whatever their number.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import fxsynops
+import fxsynops.nn as snn
+from fxsynops.demo import digits
+
+BATCH, STEPS = 8, 5
+
+
+def main() -> None:
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 5), snn.NeuromorphicReLU(), nn.AvgPool2d(4))
+    model.extend([nn.Flatten(), nn.Linear(144, 10)])
+    images = (digits(BATCH * STEPS) * 3).round()
+    counter = fxsynops.SynOpsCounter(model, images[:1])
+    trained = DistributedDataParallel(counter) if world > 1 else counter
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.05)
+    for batch in images.split(BATCH):
+        y = trained(batch[rank::world])
+        # Linear in the samples, so that the mean over processes is the loss of the global batch.
+        loss = y.square().mean() + counter.synops / (counter.window.samples * 1e4)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    counts = counter.counts.all_reduce() if world > 1 else counter.counts
+    if rank == 0:
+        torch.save({"weights": model.state_dict(), "total": counts.total}, sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()
+    if dist.is_initialized():  # now that DistributedDataParallel is gone
+        dist.destroy_process_group()
