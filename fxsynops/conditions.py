@@ -8,7 +8,7 @@ looked at closely.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Conditions:
     Args:
         places: what Python read from the model's attributes.
         values: numbers that it read out of the model's own tensors.
-        modules: all modules; their ``training`` flags are conditions.
+        modules: all modules; their ``training`` flags, types and patched forwards are conditions.
         unhooked: modules whose calls are not recorded, because no hooks were on them.
     """
 
@@ -42,6 +42,8 @@ class Conditions:
         self._values = tuple(values)
         self._modules = list(modules)
         self._modes = [module.training for module in self._modules]
+        self._types = [type(module) for module in self._modules]
+        self._forwards = [_implementation(module) for module in self._modules]
         self._unhooked = list(unhooked)
         hooks = set(HOOKS)
         self._hooks = [m.__dict__ for m in self._unhooked if hooks <= m.__dict__.keys()]
@@ -53,6 +55,8 @@ class Conditions:
         return (
             not self._hooked()
             and [module.training for module in self._modules] == self._modes
+            and all(map(is_, map(_implementation, self._modules), self._forwards))
+            and all(map(is_, map(type, self._modules), self._types))
             and (self._untouched() or self._equal())
             and all(read(place.get()) == value for read, place, value in self._values)
         )
@@ -114,9 +118,10 @@ class Conditions:
                     settle(value, name, entry)
             else:
                 self._changing.append((place, expected))
-        self._groups = [
-            (held, get := itemgetter(*entries), get(held)) for held, entries in settled.values()
-        ]
+        self._groups = []
+        for held, entries in settled.values():
+            get = itemgetter(*entries, next(iter(entries)))  # of two keys at least: a tuple
+            self._groups.append((held, get, get(held)))
 
     def _untouched(self) -> bool:
         """Whether everything is the very object that it was (of tensors: of its kind)."""
@@ -125,9 +130,9 @@ class Conditions:
                 if held.get(key) is not value:
                     return False
             for held, get, values in self._groups:
-                if get(held) != values:
+                if not all(map(is_, get(held), values)):
                     return False
-        except Exception:  # an attribute is gone, or a tensor that does not compare
+        except KeyError:  # an attribute is gone
             return False
         for held, size in self._sizes:
             if len(held) != size:
@@ -143,6 +148,11 @@ class Conditions:
 
 
 _GET_HOOKS = itemgetter(*HOOKS)
+
+
+def _implementation(module: nn.Module) -> object:
+    """A forward that was put into the object itself."""
+    return module.__dict__.get("forward")
 
 
 def _is_settled(value: Any) -> bool:

@@ -153,6 +153,8 @@ class Ranges:
         if self.totals and not rule.in_totals:
             return self.kept.get(node)
         value = rule.find(self, node)
+        if isinstance(value, Range) and _narrows(node):
+            value = self.rounded(node, value, 0)
         if not self.totals and not rule.in_totals and value is not None:
             self.kept[node] = value
         return value
@@ -292,6 +294,15 @@ class Ranges:
         error = finite(size * share)
         down = error if value.down is None else value.down + error
         return Range(value.up + error, down, value.center)
+
+
+def _narrows(node: fx.Node) -> bool:
+    """Whether a call makes numbers of fewer digits than some that it gets (a cast, a write)."""
+    if not node.meta["spec"].dtype.is_floating_point:
+        return False
+    given = (n.meta["spec"].dtype for n in node.all_input_nodes if "spec" in n.meta)
+    eps = torch.finfo(node.meta["spec"].dtype).eps
+    return any(dtype.is_floating_point and torch.finfo(dtype).eps < eps for dtype in given)
 
 
 def _wraps(node: fx.Node, value: Range) -> bool:

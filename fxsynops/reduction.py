@@ -134,7 +134,10 @@ def _sums(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[Tenso
             values = values.abs()
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     if reading.kept:
-        parts = values.sum(reading.inner, True, dtype=dtype) if reading.inner else values.to(dtype)
+        if reading.inner:
+            parts = values.sum(reading.inner, True, dtype=dtype)
+        else:  # a copy, since what is added up later may have been written to by then
+            parts = values.to(dtype, copy=True)
         if not reading.outer:
             return parts, parts
         return parts.sum(reading.outer, True, dtype=torch.float64), parts

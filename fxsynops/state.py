@@ -403,6 +403,8 @@ def fingerprint(value: Any, depth: int = 0) -> Any:
     Plain Python values stand for themselves; of tensors, whose values the replay reads anew, only
     shape, dtype and device count; everything else is compared by identity.
     """
+    if isinstance(value, float):
+        return (type(value), value.hex())  # tells -0.0 from 0.0, and knows NaN again
     if isinstance(value, ATOMS):
         return (type(value), value)
     if isinstance(value, Tensor):

@@ -584,6 +584,33 @@ def test_python_numbers_are_not_rounded_to_float32(weight):
     assert_sound(lambda: model, x)
 
 
+def into_a_narrow_buffer(y: Tensor) -> Tensor:
+    buffer = torch.zeros(y.shape, dtype=torch.bfloat16)
+    buffer[:] = y
+    return buffer.float()
+
+
+@pytest.mark.parametrize(
+    ("weight", "cast"),
+    [
+        (0.4995, lambda y: y.to(torch.bfloat16).float()),
+        (0.49999, lambda y: y.half().float()),
+        (0.4995, lambda y: y.type_as(torch.zeros(1, dtype=torch.bfloat16)).float()),
+        (0.4995, lambda y: torch.empty_like(y, dtype=torch.bfloat16).copy_(y).float()),
+        (0.4995, into_a_narrow_buffer),
+    ],
+)
+def test_casts_to_fewer_digits_round(weight, cast):
+    # two inputs at 0.4995 are 0.999, which bfloat16 holds as 1.0: a spike at every step
+    bound = assert_sound(
+        lambda: Net(
+            whole(lambda net, y: cast(y)), fc=linear(weight, 2), neuron=integrate(), out=linear(1)
+        ),
+        torch.ones(1, STEPS, 2),
+    )
+    assert bound.rows[-1].charge >= STEPS * 3 * 3
+
+
 # -- inputs ----------------------------------------------------------------------------------------
 
 

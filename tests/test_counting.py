@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from spikingjelly.activation_based import neuron as sj
 from torch import nn
 
 import fxsynops
@@ -601,3 +602,52 @@ def test_sums_of_any_shape_and_memory_layout_are_exact():
                 axes = [axis for axis in range(y.dim()) if axis not in kept]
                 expected = y.double().sum(axes, keepdim=True) if axes else y.double()
                 assert torch.equal(sums.double(), expected)
+
+
+def test_spikes_that_are_overwritten_after_they_were_sent_stay_counted():
+    class Partly(
+        nn.Module
+    ):  # the fan-out of the spikes differs along every axis: nothing is summed
+        def __init__(self):
+            super().__init__()
+            self.fc, self.neuron = nn.Linear(5, 5, bias=False), sj.IFNode(v_reset=None)
+            self.some, self.all = nn.Linear(3, 4, bias=False), nn.Linear(5, 4, bias=False)
+            nn.init.constant_(self.fc.weight, 1.0)
+
+        def forward(self, x):
+            z = self.neuron(self.fc(x))
+            return self.some(z[:3]) + self.all(z), z
+
+    counter = fxsynops.SynOpsCounter(Partly(), torch.ones(5), layout="")
+    with torch.no_grad():
+        _, z = counter(torch.ones(5))
+    z.zero_()
+    synops = {row.connection.synapse: row.synops for row in counter.counts.rows}
+    assert synops == {"fc": 5 * 5, "some": 3 * 4, "all": 5 * 4}
+
+
+def test_spikes_that_a_step_adds_to_in_place_stay_counted():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.neuron = nn.Linear(5, 5, bias=False), sj.IFNode(v_reset=None)
+            self.out = nn.Linear(5, 4, bias=False)
+            nn.init.constant_(self.fc.weight, 1.0)
+            with torch.no_grad():
+                self.out.weight[:, 0] = 0
+
+        def forward(self, x):
+            steps = []
+            for step in x:
+                z = self.neuron(self.fc(step))
+                y = self.out(z)
+                z += step
+                steps.append(y + z[:4])
+            return torch.stack(steps)
+
+    x = torch.ones(3, 5)
+    counter = fxsynops.SynOpsCounter(Residual(), x, layout="T", weights="nonzero")
+    with torch.no_grad():
+        counter(x)
+    synops = {row.connection.synapse: row.synops for row in counter.counts.rows}
+    assert synops == {"fc": 3 * 5 * 5, "out": 3 * 4 * 4}

@@ -587,6 +587,7 @@ class Configured(nn.Module):
         (lambda m: setattr(m, "gain", float("2.0")), False),  # another object, the same number
         (lambda m: setattr(m, "sizes", (1, 2)), False),
         (lambda m: setattr(m, "gain", -2.0), True),
+        (lambda m: setattr(m, "gain", 2), True),  # equal, but of another type
         (lambda m: setattr(m, "sizes", (-1, 2)), True),
         (lambda m: m.table.update(a=-1.0), True),
         (lambda m: m.table.update(b=3.0), True),
@@ -594,6 +595,7 @@ class Configured(nn.Module):
         (lambda m: setattr(m, "fc1", nn.Linear(6, 5)), True),
         (lambda m: m.fc1.register_forward_hook(lambda *_: None), True),
         (lambda m: m.fc2.eval(), True),
+        (lambda m: setattr(m.fc2, "forward", lambda x: x[:, :3] * 7), True),
         (lambda m: setattr(m, "unrelated", 3), False),
     ],
 )
