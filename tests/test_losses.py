@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import fxsynops
 import fxsynops.nn as fnn
@@ -88,6 +89,83 @@ def test_training_to_half_gets_there():
         loss.backward()
         optimizer.step()
     assert float(counter.synops.detach()) / 20 == pytest.approx(target, rel=0.02)
+
+
+# -- ordinary training code ------------------------------------------------------------------------
+
+
+class Blocks(nn.Module):
+    """Two spiking blocks and a readout; on demand, the backward pass recomputes the blocks."""
+
+    def __init__(self, reentrant: bool | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Sequential(nn.Linear(6, 8), fnn.NeuromorphicReLU())
+        self.second = nn.Sequential(nn.Linear(8, 5), fnn.NeuromorphicReLU())
+        self.out, self.reentrant = nn.Linear(5, 2), reentrant
+        with torch.no_grad():
+            self.first[0].weight.mul_(2)
+            self.second[0].weight.mul_(2)
+
+    def forward(self, x):
+        for block in (self.first, self.second):
+            if self.reentrant is None:
+                x = block(x)
+            else:
+                x = checkpoint(block, x, use_reentrant=self.reentrant)
+        return self.out(x)
+
+
+EVENTS = torch.arange(8 * 6).reshape(8, 6).remainder(4).float()
+
+
+def trained(model: nn.Module, *batches: torch.Tensor) -> tuple[fxsynops.Counts, list[torch.Tensor]]:
+    """Counts and gradients after forwards and backwards of a task's loss and the SynOps."""
+    counter = fxsynops.SynOpsCounter(model, batches[0])
+    for x in batches:
+        loss = counter(x.clone().requires_grad_()).square().sum() + counter.synops * 1e-2
+        loss.backward()
+    return counter.counts, [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_blocks_that_are_recomputed_count_once(reentrant):
+    counts, gradients = trained(Blocks(), EVENTS)
+    again, regained = trained(Blocks(reentrant), EVENTS)
+    assert [row.synops for row in again.rows] == [row.synops for row in counts.rows]
+    assert all(row.synops > 0 for row in counts.rows)
+    torch.testing.assert_close(regained, gradients, rtol=0, atol=0)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch():
+    counts, gradients = trained(Blocks(), EVENTS)
+    parts, accumulated = trained(Blocks(), EVENTS[:3], EVENTS[3:])
+    assert (parts.samples, parts.total) == (8, counts.total)
+    torch.testing.assert_close(accumulated, gradients)
+
+
+def test_under_autocast_the_events_that_were_sent_are_counted():
+    model = Blocks()
+    counter = fxsynops.SynOpsCounter(model, EVENTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = counter(EVENTS).square().sum() + counter.synops * 1e-2
+        with torch.no_grad():
+            first = model.first(EVENTS)
+            second = model.second(first)
+    loss.backward()
+    assert first.dtype == second.dtype == torch.bfloat16
+    assert {row.connection.synapse: row.synops for row in counter.counts.rows} == {
+        "first.0": float(EVENTS.sum()) * 8,
+        "second.0": float(first.double().sum()) * 5,
+        "out": float(second.double().sum()) * 2,
+    }
+    assert float(second.sum()) > 0
+    assert all(
+        p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters()
+    )
+
+
+# -- errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
