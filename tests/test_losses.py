@@ -95,7 +95,7 @@ def test_training_to_half_gets_there():
 
 
 class Blocks(nn.Module):
-    """Two spiking blocks and a readout; on demand, the backward pass recomputes the blocks."""
+    """Two spiking blocks, checkpointed if asked for, and a readout."""
 
     def __init__(self, reentrant: bool | None = None) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def trained(model: nn.Module, *batches: torch.Tensor) -> tuple[fxsynops.Counts, 
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_blocks_that_are_recomputed_count_once(reentrant):
+def test_checkpointed_blocks_count_once_and_have_the_same_gradients(reentrant):
     counts, gradients = trained(Blocks(), EVENTS)
     again, regained = trained(Blocks(reentrant), EVENTS)
     assert [row.synops for row in again.rows] == [row.synops for row in counts.rows]
