@@ -60,7 +60,6 @@ class Bound:
         structural: T · r · Σ fan-out, summed over the connections.
         charge: the bound from the charge that neurons receive, where there is one, and the
             structural one elsewhere.
-        total: the smaller one.
         assumptions: what was assumed about the input and the neurons.
         estimate: whether this is no bound, but an estimate at a firing rate that was given.
         measured: the counts that it is compared with.
@@ -70,12 +69,16 @@ class Bound:
     timesteps: int
     structural: float
     charge: float
-    total: float
     assumptions: tuple[str, ...]
     dt: float
     estimate: bool = False
     measured: Counts | None = field(repr=False, default=None)
     model: str = field(repr=False, default="")
+
+    @property
+    def total(self) -> float:
+        """The smaller bound of each connection, added up: what ``charge`` is."""
+        return self.charge
 
     def compare(self, counts: Counts) -> Bound:
         """The same bound, with what was measured beside it: how much of the worst case data used.
@@ -105,12 +108,9 @@ class Bound:
         per_layer: dict[str, float] | None = None,
     ) -> tuple[Violation, ...]:
         """The limits of a budget that the bound breaks; see :class:`fxsynops.budget.Budget`."""
-        layers: dict[str, float] = {}
-        for row in self.rows:
-            name = row.connection.synapse
-            layers[name] = layers.get(name, 0.0) + row.charge
         budget = Budget(max_synops, max_synops_per_second, per_layer)
-        return budget.violations(layers, self.timesteps * self.dt)
+        costs = ((row.connection.synapse, row.charge) for row in self.rows)
+        return budget.violations(costs, self.timesteps * self.dt)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per connection, for ``pandas.DataFrame``."""
@@ -156,10 +156,10 @@ def upper_bound(findings: Findings, assumptions: Assumptions) -> Bound:
     charge = None if _without_values(findings) else Charge(findings, assumptions, caps)
     rows = tuple(_row(findings, c, assumptions, caps, charge) for c in findings.connections)
     structural = math.fsum(row.structural for row in rows)
-    total = math.fsum(row.charge for row in rows)
+    charged = math.fsum(row.charge for row in rows)
     words = assumptions.words(bool(analog))
     return Bound(
-        rows, assumptions.timesteps, structural, total, total, words, findings.options.dt,
+        rows, assumptions.timesteps, structural, charged, words, findings.options.dt,
         model=findings.name,
     )  # fmt: skip
 
@@ -206,7 +206,7 @@ def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float])
     said = ", ".join(f"{r:g} from '{n}'" for n, r in rates.items()) or f"{rate:g}"
     words = (f"a mean of {said} events per neuron and step",)
     return Bound(
-        tuple(rows), timesteps, total, total, total, words, findings.options.dt,
+        tuple(rows), timesteps, total, total, words, findings.options.dt,
         estimate=True, model=findings.name,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,17 +98,21 @@ class Budget:
             raise InputError(f"the budget '{path}' needs a table [per_layer], one limit per line.")
         return cls(**content, per_layer=layers and dict(_dotted(layers, "")))
 
-    def violations(self, layers: dict[str, float], window: float) -> tuple[Violation, ...]:
+    def violations(
+        self, costs: Iterable[tuple[str, float]], window: float
+    ) -> tuple[Violation, ...]:
         """The limits that are not kept, those of the total first.
 
         Args:
-            layers: SynOps per sample, by synapse.
+            costs: of every connection, its synapse and its SynOps per sample.
             window: its length in milliseconds.
 
         Raises:
             InputError: a layer does not exist.
         """
-        limits = self.per_layer or {}
+        limits, layers = self.per_layer or {}, dict[str, float]()
+        for name, synops in costs:
+            layers[name] = layers.get(name, 0.0) + synops
         if missing := set(limits) - set(layers):
             raise InputError(
                 f"the budget names {sorted(missing)}, which are no synapses of this model. "

@@ -70,6 +70,7 @@ class Charge:
         self._so_far: dict[int, _SoFar] = {}  # by source
         self._totals: dict[int, Events] = {}
         self._busy: set[int] = set()
+        self._random = torch.Generator().manual_seed(0)  # the user's own numbers stay as they are
         taps = {tap.node for c in findings.connections for tap in c.taps}
         with torch.no_grad():
             self._steps.run(findings.trace.graph.nodes, frozenset(taps))
@@ -171,7 +172,9 @@ class Charge:
         need_down = len(source.drives) > 1
         charges = self._window(source, leaves, nodes)
         if not leaves.empty() and bool(charges[0].isfinite().all()):
-            weights = torch.rand(charges[0].shape[1:], dtype=torch.float64) + 0.5
+            weights = (
+                torch.rand(charges[0].shape[1:], generator=self._random, dtype=torch.float64) + 0.5
+            )
             parts = [charges[0], charges[1]] if need_down else [charges[0]]
             verdicts = {leaves.timing((part * weights).sum()) for part in parts}
             if "varies" in verdicts or (need_down and "again" in verdicts):

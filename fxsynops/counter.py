@@ -21,7 +21,7 @@ from fxsynops.signals import State
 from fxsynops.site import Mode
 
 _MAX_TRACES = 16
-_PENDING = 2**17  # sums of passes that are kept until they are added up
+_PENDING = 2**17  # partial sums of passes that are kept until they are added up
 
 
 @dataclass
@@ -32,6 +32,7 @@ class _Total:
     both: Tensor
     largest: Tensor
     pending: list[Tally] = field(default_factory=list)
+    held: int = 0
 
     @classmethod
     def none(cls, replay: Replay) -> _Total:
@@ -42,8 +43,8 @@ class _Total:
     def add(self, tally: Tally) -> None:
         """One more pass; passes are added up some at a time."""
         self.pending.append(tally.detached())
-        size = tally.contraction.size
-        if tally.contraction.products or len(self.pending) * size > _PENDING:
+        self.held += sum(map(Tensor.numel, tally.parts))  # no fewer than sums
+        if tally.contraction.products or self.held > _PENDING:
             self.settle()
 
     def settle(self) -> None:
@@ -54,6 +55,7 @@ class _Total:
             self.both = self.both.to(device) + both
             self.largest = torch.maximum(self.largest.to(device), largest)
             self.pending.clear()
+            self.held = 0
 
 
 class SynOpsCounter(nn.Module):

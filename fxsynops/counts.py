@@ -224,12 +224,10 @@ class Counts:
         per_layer: dict[str, float] | None = None,
     ) -> tuple[Violation, ...]:
         """The limits that the samples break on average; see :class:`fxsynops.budget.Budget`."""
-        layers: dict[str, float] = {}
-        for row in self.rows:
-            name = row.connection.synapse
-            layers[name] = layers.get(name, 0.0) + row.synops / max(self.samples, 1)
         budget = Budget(max_synops, max_synops_per_second, per_layer)
-        return budget.violations(layers, self.timesteps * self.dt)
+        samples = max(self.samples, 1)
+        costs = ((row.connection.synapse, row.synops / samples) for row in self.rows)
+        return budget.violations(costs, self.timesteps * self.dt)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict per connection, for ``pandas.DataFrame``, with the how-to's columns."""

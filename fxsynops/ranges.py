@@ -25,8 +25,9 @@ from fxsynops.findings import Findings
 from fxsynops.operations import Kind, operations, range_rules, straight_through
 from fxsynops.operations.linear import overlay
 from fxsynops.operations.range import Range, RangeRule, finite
-from fxsynops.operations.registry import Scale, is_torch, operation_name, shape
+from fxsynops.operations.registry import Scale, is_torch, operation_name, shape, writes_in_place
 from fxsynops.signals import Role, origin_of
+from fxsynops.walk import reachable
 
 Leaf = Callable[[fx.Node, Role], "Range | None"]
 Limit = Callable[[fx.Node], tuple[float, float]]
@@ -89,13 +90,7 @@ class Ranges:
 
     def before(self, targets: Iterable[fx.Node]) -> list[fx.Node]:
         """The nodes from the sources to ``targets``, in the order of the graph."""
-        found: set[fx.Node] = set()
-        stack = list(targets)
-        while stack:
-            node = stack.pop()
-            if node not in found:
-                found.add(node)
-                stack += () if self._is_end(node) else node.all_input_nodes
+        found = reachable(targets, lambda n: () if self._is_end(n) else n.all_input_nodes)
         return sorted(found, key=self._order.__getitem__)
 
     def _is_end(self, node: fx.Node) -> bool:
@@ -237,7 +232,7 @@ class Ranges:
         args, kwargs = map_arg((node.args, node.kwargs), self._any_value)
         if node.target is replayed.alias_after:
             return overlay(*args)  # type: ignore[arg-type]
-        if args and isinstance(args[0], Tensor) and _may_write(node):
+        if args and isinstance(args[0], Tensor) and writes_in_place(node):
             args = (args[0].clone(), *args[1:])
         if node.op == "call_module":
             return self.module(node).forward(*args, **kwargs)
@@ -270,7 +265,7 @@ class Ranges:
     def replaced(self, node: fx.Node, choose: Callable[[fx.Node, Any], Any]) -> Any:
         """The call, on other operands, and in their dtype."""
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: choose(n, self.operand(n)))
-        if args and isinstance(args[0], Tensor) and _may_write(node):
+        if args and isinstance(args[0], Tensor) and writes_in_place(node):
             args = (args[0].clone(), *args[1:])
         kwargs = {name: value for name, value in kwargs.items() if name != "dtype"}
         return node.target(*args, **kwargs)  # type: ignore[operator]
@@ -312,13 +307,6 @@ def _wraps(node: fx.Node, value: Range) -> bool:
         return False
     limits = torch.iinfo(dtype)
     return bool((value.low < limits.min).any() or (value.high > limits.max).any())
-
-
-def _may_write(node: fx.Node) -> bool:
-    """Whether a call may write to its first operand."""
-    name = getattr(node.target, "__name__", "")
-    in_place = name.endswith("_") or name == "setitem" or "inplace" in node.kwargs
-    return in_place or any(arg is True for arg in node.args)
 
 
 def unit_of(node: fx.Node) -> float:

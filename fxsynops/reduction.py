@@ -214,7 +214,7 @@ class Contraction:
             into.append(rows + term.row)
         counts = torch.tensor([len(w) for w in which], dtype=torch.int64)
         nothing = torch.zeros(0, dtype=torch.int64)
-        self.device, self.size, self.products = device, sum(lengths), tuple(products)
+        self.device, self.products = device, tuple(products)
         self._rows = rows
         self._which = torch.cat([*which, nothing]).to(device)
         self._weights = torch.cat([*(w.reshape(-1) for w in weights), nothing.double()]).to(device)

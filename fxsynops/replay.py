@@ -30,6 +30,7 @@ from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale, shape
 from fxsynops.reduction import Contraction, Reading, Tally, Term, sum_events
 from fxsynops.site import Mode
+from fxsynops.walk import upstream
 
 Run = Callable[[list[Any]], Any]
 
@@ -355,13 +356,7 @@ def _sparse(analysis: Findings, stops: dict[fx.Node, _Stop]) -> list[_Sparse]:
 
 def _idle(graph: fx.Graph, measured: list[fx.Node]) -> frozenset[fx.Node]:
     """Virtual nodes whose values nobody looks at."""
-    needed: set[fx.Node] = set()
-    stack = list(measured)
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack += node.all_input_nodes
+    needed = set(upstream(measured))
     return frozenset(
         n for n in graph.nodes if "virtual" in n.meta and n.op != "get_attr" and n not in needed
     )

@@ -17,8 +17,9 @@ from fxsynops import replayed
 from fxsynops.findings import Findings
 from fxsynops.neurons.dynamics import NoArgumentError, Number
 from fxsynops.neurons.registry import is_patched
-from fxsynops.operations.registry import operation_name
+from fxsynops.operations.registry import operation_name, writes_in_place
 from fxsynops.state import Place, has_hooks
+from fxsynops.walk import reachable
 
 _HARMLESS = ("detach", "requires_grad")
 
@@ -78,28 +79,13 @@ def written(
             place = node.args[0]
         if place is None or not concerns(place):
             continue
-        seen, stack = {node}, [node]
-        while stack:
-            at = stack.pop()
-            for user in at.users:
-                if at in _targets(user):
-                    yield place, user
-                if user not in seen:
-                    seen.add(user)
-                    stack.append(user)
+        for at in reachable([node], lambda n: n.users):
+            yield from ((place, user) for user in at.users if at in _targets(user))
 
 
 def _targets(node: fx.Node) -> tuple[Any, ...]:
     """What a call may write to."""
-    name = getattr(node.target, "__name__", "")
-    dunder = name.startswith("__")
-    in_place = (
-        (name.endswith("_") and not dunder)
-        or (dunder and name.startswith(("__i", "__set")))
-        or name == "setitem"
-        or any(arg is True for arg in (*node.args, node.kwargs.get("inplace")))
-    )
-    first = node.args[0] if in_place and node.args else None
+    first = node.args[0] if node.args and writes_in_place(node) else None
     several = tuple(first) if isinstance(first, (list, tuple)) else (first,)
     return (*several, node.kwargs.get("out"))
 

@@ -13,6 +13,7 @@ from fxsynops.operations import Call, Operation, operations
 from fxsynops.operations.registry import Scale, operation_name, shape
 from fxsynops.signals import CONST, Role, Signal
 from fxsynops.trace import Trace
+from fxsynops.walk import reachable, upstream
 
 PRODUCTS = ("mul", "multiply", "rmul")
 _COMPARISONS = tuple(name for name, known in operations.by_name.items() if known.fires)
@@ -152,39 +153,19 @@ class Values:
 
     def comes_from_inputs(self, node: fx.Node) -> bool:
         """Whether a value depends on this pass's inputs, and not on the model's own state alone."""
-        seen, stack = {node}, [node]
-        while stack:
-            at = stack.pop()
-            if at.op in ("placeholder", "call_module"):
-                return True
-            new = [n for n in at.all_input_nodes if n not in seen]
-            seen.update(new)
-            stack += new
-        return False
+        return any(at.op in ("placeholder", "call_module") for at in upstream([node]))
 
     def fires(self, node: fx.Node) -> bool:
         """Whether a constant comes from a neuron: a custom function, or a comparison of state."""
-        seen, stack = {node}, [node]
-        while stack:
-            at = stack.pop()
+        for at in upstream([node]):
             if "function" in at.meta:
                 return True
             compares = at.op == "call_function" and operation_name(at.target) in _COMPARISONS
             if compares and not self.roles[at].signal.fixed:
                 return True
-            new = [n for n in at.all_input_nodes if n not in seen]
-            seen.update(new)
-            stack += new
         return False
 
     def has_source(self, node: fx.Node) -> bool:
         """Whether events of a known source come to ``node``."""
-        seen, stack = {node}, [node]
-        while stack:
-            role = self.roles[stack.pop()]
-            if role.kind == "source":
-                return True
-            new = [n for n in role.carriers if n not in seen]
-            seen.update(new)
-            stack += new
-        return False
+        events = reachable([node], lambda at: self.roles[at].carriers)
+        return any(self.roles[at].kind == "source" for at in events)

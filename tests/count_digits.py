@@ -23,13 +23,22 @@ from fxsynops.demo import digits
 IMAGES, BATCH = 45, 8
 
 
-def main() -> None:
+def join() -> tuple[int, int]:
+    """This process's number, and how many there are; if many, they form a group."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
         dist.init_process_group("gloo")
+    return rank, world
+
+
+def network() -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 5), snn.NeuromorphicReLU(), nn.AvgPool2d(4))
-    model.extend([nn.Flatten(), nn.Linear(144, 10)])
+    return model.extend([nn.Flatten(), nn.Linear(144, 10)])
+
+
+def main() -> None:
+    (rank, world), model = join(), network()
     images = (digits(IMAGES) * 3).round()[rank::world]
     counter = fxsynops.SynOpsCounter(model, images[:1])
     with torch.no_grad():

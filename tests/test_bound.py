@@ -617,3 +617,14 @@ def test_dotted_layer_names_in_a_budget_file(tmp_path):
     path = tmp_path / "budget.toml"
     path.write_text('[per_layer]\nlayer1.0.conv2 = 5\nfc = 7\n"layers.3" = 9\n')
     assert Budget.load(path).per_layer == {"layer1.0.conv2": 5, "fc": 7, "layers.3": 9}
+
+
+def test_a_bound_leaves_random_numbers_alone():
+    parts = [nn.Linear(4, 6), nn.BatchNorm1d(6), fnn.NeuromorphicReLU(), nn.Linear(6, 5)]
+    model = nn.Sequential(*parts, fnn.NeuromorphicReLU(), nn.Linear(5, 3)).eval()
+    analysis = fxsynops.analyze(model, torch.ones(2, 4))
+    before = torch.get_rng_state()
+    first, second = analysis.upper_bound(), analysis.upper_bound()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == second
+    assert 0 < first.charge < math.inf

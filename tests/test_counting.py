@@ -651,3 +651,19 @@ def test_spikes_that_a_step_adds_to_in_place_stay_counted():
         counter(x)
     synops = {row.connection.synapse: row.synops for row in counter.counts.rows}
     assert synops == {"fc": 3 * 5 * 5, "out": 3 * 4 * 4}
+
+
+def test_what_waits_to_be_added_up_is_bounded_for_large_batches_too():
+    # More samples than one block has elements, and a fan-out that differs by place: the partial
+    # sums of a pass are as many as its input's elements.
+    x = torch.ones(5000, 1, 4, 4)
+    counter = fxsynops.SynOpsCounter(nn.Conv2d(1, 2, 3, padding=1), x)
+    most = 0
+    with torch.no_grad():
+        for _ in range(8):
+            counter(x)
+            (total,) = counter._totals.values()
+            most = max(most, sum(p.numel() for tally in total.pending for p in tally.parts))
+    assert 0 < most <= 2**17
+    per_sample = 2 * (4 * 4 + 8 * 6 + 4 * 9)  # two channels; corners, edges, the middle
+    assert counter.counts.total == 8 * 5000 * per_sample

@@ -7,28 +7,21 @@ All processes together see the same global batches, whatever their number.
 
 from __future__ import annotations
 
-import os
 import sys
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import fxsynops
-import fxsynops.nn as snn
 from fxsynops.demo import digits
+from tests.count_digits import join, network
 
 BATCH, STEPS = 8, 5
 
 
 def main() -> None:
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        dist.init_process_group("gloo")
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 4, 5), snn.NeuromorphicReLU(), nn.AvgPool2d(4))
-    model.extend([nn.Flatten(), nn.Linear(144, 10)])
+    (rank, world), model = join(), network()
     images = (digits(BATCH * STEPS) * 3).round()
     counter = fxsynops.SynOpsCounter(model, images[:1])
     trained = DistributedDataParallel(counter) if world > 1 else counter

@@ -105,13 +105,9 @@ def _leaky(module: Any, start: Start) -> Dynamics:
 
 def _adapts(module: Any, start: Start) -> Dynamics:
     """As LIF, one step later, with a threshold that is never below its first value."""
-    p = module.p
-    membrane, synapse = _rates(module, p, start)
-    number(p.beta, "adaptation", 0)
-    number(module.dt * p.tau_adapt_inv, "step over the adaptation's time constant", 0, 1)
-    kappa, level = _levels(p, "v_leak", "v_reset")
-    gain = membrane * powers(1 - synapse, 0, start.length(_steps(module)))
-    return Dynamics(Drive(kappa, gain, 0.0, level), steps=_steps(module))
+    number(module.p.beta, "adaptation", 0)
+    number(module.dt * module.p.tau_adapt_inv, "step over the adaptation's time constant", 0, 1)
+    return _leaky(module, start)
 
 
 def _boxed(module: Any, start: Start) -> Dynamics:

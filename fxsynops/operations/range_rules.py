@@ -317,8 +317,9 @@ def _batch_norm_module(ranges: Evaluation, node: fx.Node) -> Range | None:
     with torch.no_grad():
         offset = module.forward(zeros)
         slope = module.forward(zeros + 1) - offset
+        random = torch.Generator().manual_seed(0)
         for size in (1.0, -3.0, 1e3):  # a forward of the user's may be something else
-            probe = size * torch.rand_like(zeros)
+            probe = size * torch.rand(zeros.shape, generator=random, dtype=zeros.dtype)
             if not torch.allclose(module.forward(probe), offset + slope * probe):
                 return None
     return _affine(ranges, node, value * slope, offset, offset.abs() + slope.abs())

@@ -326,6 +326,16 @@ def operation_name(target: Any) -> str:
     return _ALIASES.get(name, name)
 
 
+def writes_in_place(node: fx.Node) -> bool:
+    """Whether a call may write to its first operand."""
+    name = getattr(node.target, "__name__", "")
+    if name.startswith("__"):
+        named = name.startswith(("__i", "__set"))
+    else:
+        named = name.endswith("_") or name == "setitem"
+    return named or any(flag is True for flag in (*node.args, node.kwargs.get("inplace")))
+
+
 _INPLACE = frozenset(
     ["add", "sub", "mul", "truediv", "div", "matmul", "and", "or", "xor", "floordiv", "mod", "pow"]
 )
