@@ -283,7 +283,7 @@ def reduction(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
             with torch.no_grad():
                 found = ratios(
                     lambda x=plain: [x.sum() for _ in range(20)],
-                    lambda x=x, r=reading: [sum_events(x, 1.0, r) for _ in range(20)],
+                    lambda x=x, r=reading: [r.together(sum_events(x, 1.0, r)) for _ in range(20)],
                     pairs,
                 )
             yield {"model": f"{name} {shape}", "by": "fxsynops", **found}
@@ -341,21 +341,29 @@ def analysis(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def stream(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
-    """10,000 steps in chunks of 100: memory after the first tenth, and at the end."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(64, 64), fxsynops.nn.IAF(), nn.Linear(64, 10)).eval()
-    chunk = spikes(1, 100, 64)
-    counter = fxsynops.SynOpsCounter(model, chunk, layout="NT")
-    sizes = []
-    with torch.no_grad():
-        for i in range(100):
-            counter(chunk)
-            if i in (9, 99):
-                gc.collect()
-                sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    grown = sizes[1] - sizes[0]
-    note = f"{counter.counts.total:,} SynOps; peak memory grew by {grown:.1f} MiB"
-    yield {"model": "10,000 steps in 100 chunks", "by": "fxsynops", "note": note}
+    """Peak memory of a long stream in chunks: after the first tenth, and at the end."""
+    streams = {
+        "10,000 steps in 100 chunks": (nn.Linear(64, 64), spikes(1, 100, 64), "NT"),
+        "500,000 samples, 5,000 at a time": (
+            nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 64)),
+            spikes(5000, 1, 8, 8),
+            "N",
+        ),
+    }
+    for name, (first, chunk, layout) in streams.items():
+        neuron = fxsynops.nn.IAF() if layout == "NT" else fxsynops.nn.NeuromorphicReLU()
+        model = nn.Sequential(first, neuron, nn.Linear(64, 10)).eval()
+        counter = fxsynops.SynOpsCounter(model, chunk, layout=layout)
+        sizes = []
+        with torch.no_grad():
+            for i in range(100):
+                counter(chunk)
+                if i in (9, 99):
+                    gc.collect()
+                    sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        grown = sizes[1] - sizes[0]
+        note = f"{counter.counts.total:,} SynOps; peak memory grew by {grown:.1f} MiB"
+        yield {"model": name, "by": "fxsynops", "note": note}
 
 
 def compiled(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fxsynops.analysis import Analysis, analyze, analyze_inputs
 from fxsynops.counts import Counts, Measured, Span
 from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Connection, Findings, Options
-from fxsynops.inputs import Inputs, Window, check_devices
+from fxsynops.inputs import Inputs, Window, call_key, check_devices
 from fxsynops.reduction import Tally, add_up
 from fxsynops.replay import Replay
 from fxsynops.signals import State
@@ -43,19 +44,42 @@ class _Total:
     def add(self, tally: Tally) -> None:
         """One more pass; passes are added up some at a time."""
         self.pending.append(tally.detached())
-        self.held += sum(map(Tensor.numel, tally.parts))  # no fewer than sums
+        self.held += tally.contraction.count
         if tally.contraction.products or self.held > _PENDING:
             self.settle()
 
     def settle(self) -> None:
         """Add up what is pending."""
         if self.pending:
-            device = self.pending[-1].sums[0].device if self.pending[-1].sums else self.both.device
+            device = self.pending[-1].contraction.device
             both, largest = add_up(self.pending, device)
             self.both = self.both.to(device) + both
             self.largest = torch.maximum(self.largest.to(device), largest)
             self.pending.clear()
             self.held = 0
+
+
+class _Account:
+    """What a counter has counted. No module: its attributes are set in every forward."""
+
+    def __init__(self) -> None:
+        self.last: tuple[Findings, Tally] | None = None
+        self.totals: dict[Any, _Total] = {}
+        self.samples = self.sample_steps = 0
+
+    def commit(self, replay: Replay, tally: Tally) -> None:
+        """One more pass."""
+        self.last = (replay.analysis, tally)
+        if replay.keys not in self.totals:
+            self.totals[replay.keys] = _Total.none(replay)
+        self.totals[replay.keys].add(tally)
+        window = replay.analysis.window
+        self.samples += window.samples
+        self.sample_steps += window.samples * window.timesteps
+
+    def clear(self) -> None:
+        """Forget all but the last pass."""
+        self.totals, self.samples, self.sample_steps = {}, 0, 0
 
 
 class SynOpsCounter(nn.Module):
@@ -99,7 +123,8 @@ class SynOpsCounter(nn.Module):
     def _start(self, analysis: Analysis) -> None:
         self._begin(analysis.model, analysis.example, analysis.options)
         self._learn(analysis)
-        self._replays[self._key(analysis.example)] = [Replay(analysis)]
+        example = analysis.example
+        self._replays[_key(example.args, example.kwargs)] = [Replay(analysis)]
 
     def _begin(self, model: nn.Module, example: Inputs, options: Options) -> None:
         self.model = model
@@ -108,15 +133,12 @@ class SynOpsCounter(nn.Module):
         self._analysis = None
         self._states: dict[str, State] = {}
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
-        self._last: tuple[Findings, Tally] | None = None
-        self._span = Span()
-        self.clear()
+        self._account = _Account()
         self._register_state_dict_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
 
     # -- running ---------------------------------------------------------------------------------
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own output for these inputs; counts are committed when it is there.
 
@@ -126,26 +148,25 @@ class SynOpsCounter(nn.Module):
             InputError: another number or size of inputs than analyzed. Other numbers of samples
                 and time steps are fine, and so are other modes, dtypes and devices.
         """
-        inputs = Inputs.bind(self.model, args, kwargs)
-        replay = self._replay_for(inputs)
-        output, tally = replay.count(inputs.values)
+        if torch.compiler.is_compiling():
+            return _uncompiled(self, args, kwargs)
+        values = args
+        if kwargs:  # perhaps of positional parameters
+            bound = Inputs.bind(self.model, args, kwargs)
+            args, kwargs, values = bound.args, bound.kwargs, bound.values
+        replay = self._replay_for(args, kwargs)
+        output, tally = replay.count(values)
         if torch._C._current_graph_task_id() == -1:  # else a checkpoint's recomputation
-            self._commit(replay, tally)
+            self._account.commit(replay, tally)
         return output
 
-    def _commit(self, replay: Replay, tally: Tally) -> None:
-        self._last = (replay.analysis, tally)
-        if replay.keys not in self._totals:
-            self._totals[replay.keys] = _Total.none(replay)
-        self._totals[replay.keys].add(tally)
-        self._span = self._span.plus(replay.analysis.window)
-
-    def _replay_for(self, inputs: Inputs) -> Replay:
-        key = self._key(inputs)
+    def _replay_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
+        key = _key(args, kwargs)
         candidates = self._replays.get(key, [])
         for replay in candidates:
             if replay.analysis.trace.conditions.hold():
                 return replay
+        inputs = Inputs.bind(self.model, args, kwargs)
         self._options.layout.check_same_sample(inputs, self._example)
         check_devices(self.model, inputs)
         analysis = analyze_inputs(self.model, inputs, self._options, self._states)
@@ -175,11 +196,6 @@ class SynOpsCounter(nn.Module):
                 "accumulates, not SynOps.",
                 stacklevel=4,
             )
-
-    def _key(self, inputs: Inputs) -> Any:
-        """What a trace is valid for, beside its own conditions."""
-        devices = (tensor.device.type for _, tensor in inputs.tensors())
-        return inputs.key(), Mode.now(next((d for d in devices if d != "meta"), "cpu"))
 
     # -- counts ----------------------------------------------------------------------------------
 
@@ -218,7 +234,8 @@ class SynOpsCounter(nn.Module):
             CountError: events were not numbers; names their source.
         """
         measured = {c.key: Measured(c) for c in self.analysis.connections}
-        for key, total in self._totals.items():
+        account = self._account
+        for key, total in account.totals.items():
             total.settle()
             events, synops = total.both.tolist()
             for i, name in enumerate(key):
@@ -226,17 +243,17 @@ class SynOpsCounter(nn.Module):
                 row.events += events[i]
                 row.synops += synops[i]
                 row.largest = max(row.largest, float(total.largest))
-        return Counts.of(self.analysis, list(measured.values()), self._span)
+        span = Span(account.samples, account.sample_steps)
+        return Counts.of(self.analysis, list(measured.values()), span)
 
     def clear(self) -> None:
         """Set the accumulated counts to zero. Neuron states stay as they are."""
-        self._totals: dict[Any, _Total] = {}
-        self._span = Span()
+        self._account.clear()
 
     def _last_tally(self) -> tuple[Findings, Tally]:
-        if self._last is None:
+        if self._account.last is None:
             raise CountError("nothing has been counted yet: call the counter on an input first.")
-        return self._last
+        return self._account.last
 
     def _grouped(self, attribute: str) -> dict[str, Tensor]:
         analysis, tally = self._last_tally()
@@ -265,6 +282,21 @@ class SynOpsCounter(nn.Module):
     def extra_repr(self) -> str:
         """How many connections are counted."""
         return f"connections={len(self.analysis.connections)}"
+
+
+def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a trace is valid for, beside its own conditions."""
+    key = call_key(args, kwargs)
+    if not torch._C._is_any_autocast_enabled():  # nearly always; and asks for no device
+        return key, torch.is_grad_enabled()
+    leaves = pytree.tree_leaves((args, kwargs))
+    kinds = (leaf.device.type for leaf in leaves if isinstance(leaf, Tensor))
+    return key, Mode.now(next((kind for kind in kinds if kind != "meta"), "cpu"))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _uncompiled(counter: SynOpsCounter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return counter.forward(*args, **kwargs)
 
 
 def _rebuild(cls: type[SynOpsCounter], model: nn.Module, example: Inputs, options: Any) -> Any:

@@ -13,7 +13,6 @@ from torch import distributed
 from fxsynops.budget import Budget, Violation
 from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Connection, Findings
-from fxsynops.inputs import Window
 from fxsynops.reduction import EXACT_BELOW
 from fxsynops.report import notes, number, render, table, to_json, whole
 
@@ -24,12 +23,6 @@ class Span:
 
     samples: int = 0
     sample_steps: int = 0
-
-    def plus(self, window: Window) -> Span:
-        """One more pass."""
-        return Span(
-            self.samples + window.samples, self.sample_steps + window.samples * window.timesteps
-        )
 
     @property
     def timesteps(self) -> float:

@@ -84,13 +84,15 @@ class Inputs:
         args, kwargs = pytree.tree_map(copy, (self.args, self.kwargs))
         return Inputs(args, kwargs, self.names)
 
-    def key(self) -> Any:
-        """What a trace specializes on: shapes, dtypes, devices, and plain Python values."""
-        if all(type(value) is Tensor for value in self.values):
-            return self.names, tuple((x.stride(), fingerprint(x)) for x in self.values)
-        leaves, structure = pytree.tree_flatten((self.args, self.kwargs))
-        strides = tuple(leaf.stride() for leaf in leaves if isinstance(leaf, Tensor))
-        return structure, strides, tuple(fingerprint(leaf) for leaf in leaves)
+
+def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a trace specializes on: shapes, dtypes, devices, and plain Python values."""
+    if len(args) == 1 and not kwargs and type(args[0]) is Tensor:
+        x = args[0]  # most models: not worth a loop
+        return x.shape, x.stride(), x.dtype, x.device, x.requires_grad
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    strides = tuple(leaf.stride() for leaf in leaves if isinstance(leaf, Tensor))
+    return structure, strides, tuple(fingerprint(leaf) for leaf in leaves)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Counting events: Σ |e| of each source in one read, and what connections make of all of them.
 
     Reading(size, …)             how the values of one source are read, prepared
-    sum_events(values, …)        … while they are in cache
-    Contraction(…)(sums)         all sums of a pass times fan-out, added up by connection
+    sum_events(values, …)        … while they are in cache: partial sums
+    Contraction(…)(parts)        all sums of a pass times fan-out, added up by connection
     Tally                        one pass; added up only when somebody asks
 
 Whole numbers stay exact: at most 4096 elements are added up in float32 (in which 4096 × 4096 =
@@ -38,9 +38,11 @@ class Reading:
 
     Attributes:
         shape: of the sums.
-        inner, outer: the axes to sum over first, as many as fit into one block, and then.
-        block: without kept axes, how many elements to sum over first; 0 if there is no good number.
-        direct: whether one plain sum does.
+        inner, outer: the axes to sum over while reading, as many as fit into one block, and after.
+        block: how many elements to sum over instead, whatever axes they are of; 0 if the inner axes
+            make good blocks, or if an axis is kept.
+        plain: whether it is enough to add values up.
+        count: how many partial sums that makes.
     """
 
     def __init__(
@@ -57,47 +59,50 @@ class Reading:
         outer: list[int] = []
         for axis in reversed([axis for axis in range(len(size)) if axis not in kept]):
             fits = math.prod(size[a] for a in (*inner, axis)) <= BLOCK
+            fits = fits and (bool(kept) or not outer)  # blocks that lie together
             (inner if fits else outer).append(axis)
         self.inner, self.outer = tuple(inner), tuple(outer)
-        count = math.prod(size)
-        largest = next((n for n in range(min(BLOCK, count), 0, -1) if count % n == 0), 0)
-        self.block = largest if largest * 64 >= min(BLOCK, count) else 0
-        self.direct = bool(inner) and not (outer or signed or graded)
+        full = min(BLOCK, math.prod(size))
+        added = math.prod(size[axis] for axis in inner)
+        coarse = bool(inner) and (16 * added >= full or math.prod(size) <= 64 * added)
+        self.block = 0 if kept or coarse else full
+        self.plain = bool(inner) and not (self.block or signed or graded)
+        self.count = math.ceil(math.prod(size) / max(self.block or added, 1))
+
+    def together(self, parts: Tensor) -> Tensor:
+        """The sums, of :attr:`shape`, of what :func:`sum_events` has returned."""
+        if self.block:
+            return parts.sum(dtype=torch.float64).view(self.shape)
+        return parts.sum(self.outer, True, dtype=torch.float64) if self.outer else parts
 
 
-class _SumEvents(torch.autograd.Function):
-    """The sums, with a derivative: +1 per event for v ≥ 0, −1 below."""
+class _Events(torch.autograd.Function):
+    """|value / unit|, with a derivative: +1 per event for v ≥ 0, −1 below."""
 
     @staticmethod
-    def forward(
-        ctx: Any, values: Tensor, unit: Tensor | float, reading: Reading
-    ) -> tuple[Tensor, Tensor]:
-        ctx.shape, ctx.dtype, ctx.signed = values.shape, values.dtype, reading.signed
-        ctx.scaled = not (isinstance(unit, float) and unit == 1.0)
-        ctx.unit, ctx.reading = unit, reading
+    def forward(ctx: Any, values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor:
+        ctx.dtype, ctx.unit, ctx.signed = values.dtype, unit, reading.signed
         needed = reading.signed or isinstance(unit, Tensor)
         ctx.save_for_backward(*([values] if needed else []))
-        sums, parts = _sums(values, unit, reading)
-        sums = sums.double()  # also a tensor of its own
-        ctx.mark_non_differentiable(parts)
-        return sums, parts
+        return _events(values, unit, reading)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         per_event, of_unit = grads[0], None
+        scaled = isinstance(ctx.unit, Tensor) or ctx.unit != 1.0
         if ctx.signed:
             (values,) = ctx.saved_tensors
-            events = _in_units(values, ctx.unit) if ctx.scaled else values
+            events = _in_units(values, ctx.unit) if scaled else values
             per_event = torch.where(events < 0, -per_event, per_event)
-        per_value = _in_units(per_event, ctx.unit) if ctx.scaled else per_event
+        per_value = _in_units(per_event, ctx.unit) if scaled else per_event
         if ctx.needs_input_grad[1]:
             events = _in_units(ctx.saved_tensors[0], ctx.unit)
             of_unit = -(per_value * events).sum_to_size(ctx.unit.shape).to(ctx.unit.dtype)
-        return per_value.to(ctx.dtype).expand(ctx.shape), of_unit, None
+        return per_value.to(ctx.dtype), of_unit, None
 
 
-def sum_events(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[Tensor, Tensor]:
-    """Sum the events in a tensor over all axes that are not kept.
+def sum_events(values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor:
+    """Sum the events in a tensor, in one read, over blocks within which float32 is exact.
 
     Args:
         values: any dtype; an event of value v counts |v| (derivative +1 for v ≥ 0, else −1).
@@ -106,52 +111,47 @@ def sum_events(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[
         reading: how to read them.
 
     Returns:
-        the sums, of ``reading.shape``, and the partial sums of blocks that they are made of, in
-        float32 (float64 for values in float64); sums of several blocks are in float64.
+        partial sums, in float32 (float64 for values in float64), no view of ``values``;
+        ``reading.together`` makes the sums of them.
     """
-    plain = type(unit) is float and unit == 1.0
-    if reading.direct and plain and values.dtype is torch.float32:
-        sums = values.sum(reading.inner, True)
-        return sums, sums.detach() if sums.requires_grad else sums
-    if not values.is_floating_point() and not reading.graded and values.dtype != torch.bool:
+    worth_one = type(unit) is float and unit == 1.0
+    if reading.plain and worth_one and values.dtype is torch.float32:
+        return values.sum(reading.inner, True)
+    if values.dtype == torch.bool:
+        values = values.view(torch.uint8)  # whose sums are faster, and as exact
+    elif not values.is_floating_point():
         values = values.double()
-    differentiable = values.requires_grad or (isinstance(unit, Tensor) and unit.requires_grad)
-    if not (differentiable and torch.is_grad_enabled()):
-        return _sums(values, unit, reading)
-    if reading.signed or reading.graded or not plain:
-        return _SumEvents.apply(values, unit, reading)
-    sums, parts = _sums(values, unit, reading)  # a plain sum: its own derivative is right
-    return sums, parts.detach()
+    if reading.signed or reading.graded or not worth_one:
+        differentiable = values.requires_grad or (isinstance(unit, Tensor) and unit.requires_grad)
+        if differentiable and torch.is_grad_enabled():
+            values = _Events.apply(values, unit, reading)
+        else:
+            values = _events(values, unit, reading)
+    return _partial_sums(values, reading)
 
 
-def _sums(values: Tensor, unit: Tensor | float, reading: Reading) -> tuple[Tensor, Tensor]:
-    if reading.graded:
-        values = values != 0
-    else:
-        if isinstance(unit, Tensor) or unit != 1.0:
-            values = _in_units(values, unit).round()
-        if reading.signed and values.dtype != torch.bool:
-            values = values.abs()
-    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    if reading.kept:
-        if reading.inner:
-            parts = values.sum(reading.inner, True, dtype=dtype)
-        else:  # a copy, since what is added up later may have been written to by then
-            parts = values.to(dtype, copy=True)
-        if not reading.outer:
-            return parts, parts
-        return parts.sum(reading.outer, True, dtype=torch.float64), parts
-    if not values.is_contiguous():
-        values = values.permute(_by_stride(values.stride()))  # no copy, if it is dense
-    if reading.block:
-        parts = values.reshape(-1, reading.block).sum(1, dtype=dtype)
-    else:  # their number has no good divisor
-        flat = values.reshape(-1)
-        whole = flat.numel() // BLOCK * BLOCK
-        parts = flat[:whole].view(-1, BLOCK).sum(1, dtype=dtype)
-        parts = torch.cat((parts, flat[whole:].sum(0, keepdim=True, dtype=dtype)))
-    sums = parts if parts.numel() == 1 else parts.sum(dtype=torch.float64)
-    return sums.view(reading.shape), parts
+def _events(values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor:
+    if reading.graded:  # written as numbers at once: sums of bool are slow
+        return torch.ne(values, 0, out=torch.empty_like(values, dtype=torch.float32))
+    if isinstance(unit, Tensor) or unit != 1.0:
+        values = _in_units(values, unit).round()
+    return values.abs() if reading.signed and values.dtype != torch.uint8 else values
+
+
+def _partial_sums(events: Tensor, reading: Reading) -> Tensor:
+    if events.dtype not in (torch.float32, torch.float64):
+        events = events.float()  # sums that convert on their way are slow
+    if not reading.block:
+        # Without axes to sum over, a copy: by the time it is added up, it may be written to.
+        return events.sum(reading.inner, True) if reading.inner else events.clone()
+    if not events.is_contiguous():
+        events = events.permute(_by_stride(events.stride()))  # no copy, if it is dense
+    size, tail = events.numel(), events.numel() % reading.block
+    if not tail:
+        return events.reshape(-1, reading.block).sum(1)
+    flat = events.reshape(-1)
+    parts = flat[: size - tail].view(-1, reading.block).sum(1)
+    return torch.cat((parts, flat[size - tail :].sum(0, keepdim=True)))
 
 
 def _by_stride(strides: tuple[int, ...]) -> list[int]:
@@ -190,19 +190,23 @@ class Contraction:
     Args:
         terms: one for each source of each connection.
         rows: how many connections there are.
-        sizes: the shape of each source's sums.
+        readings: how each source was read.
         products: of events with events: the row, the product, and the numbers of its two sources.
         device: where they are.
+
+    Attributes:
+        count: how many partial sums it is made of.
     """
 
     def __init__(
         self,
         terms: Sequence[Term],
         rows: int,
-        sizes: Sequence[Sequence[int]],
+        readings: Sequence[Reading],
         products: Sequence[tuple[int, Product, tuple[int, int]]],
         device: torch.device,
     ) -> None:
+        sizes = [reading.shape for reading in readings]
         lengths = [math.prod(size) for size in sizes]
         numbers = torch.arange(sum(lengths)).split(lengths)  # of the sums, by source
         which, weights, into = [numbers[t.source] for t in terms] * 2, [], []
@@ -214,21 +218,23 @@ class Contraction:
             into.append(rows + term.row)
         counts = torch.tensor([len(w) for w in which], dtype=torch.int64)
         nothing = torch.zeros(0, dtype=torch.int64)
-        self.device, self.products = device, tuple(products)
+        self.device, self.products, self._readings = device, tuple(products), tuple(readings)
+        self.count = sum(reading.count for reading in readings)
         self._rows = rows
         self._which = torch.cat([*which, nothing]).to(device)
         self._weights = torch.cat([*(w.reshape(-1) for w in weights), nothing.double()]).to(device)
         self._into = torch.tensor(into, dtype=torch.int64).repeat_interleave(counts).to(device)
         self._met = torch.tensor([row for row, _, _ in products], dtype=torch.int64, device=device)
 
-    def __call__(self, sums: Sequence[Tensor]) -> Tensor:
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
         """Events and SynOps of every connection: (2, connections), in float64.
 
         Args:
-            sums: what :func:`sum_events` has returned, by source.
+            parts: what :func:`sum_events` has returned, by source.
         """
-        if not sums:
+        if not parts:
             return torch.zeros((2, self._rows), dtype=torch.float64, device=self.device)
+        sums = [read.together(part) for read, part in zip(self._readings, parts, strict=True)]
         joined = torch.cat([part.reshape(-1) for part in sums]).double()
         products = joined.index_select(0, self._which) * self._weights
         found = products.new_zeros(2 * self._rows).index_add(0, self._into, products)
@@ -247,19 +253,17 @@ class Tally:
     """What one pass counted.
 
     Attributes:
-        contraction: makes the counts of the sums.
-        sums: of every source.
-        parts: the partial sums that these are made of.
+        contraction: makes the counts of the partial sums.
+        parts: the partial sums of every source.
     """
 
     contraction: Contraction
-    sums: tuple[Tensor, ...]
     parts: tuple[Tensor, ...]
 
     @cached_property
     def both(self) -> Tensor:
         """Σ |e| measured, and Σ |e| × fan-out: (2, connections), float64, differentiable."""
-        return self.contraction(self.sums)
+        return self.contraction(self.parts)
 
     @property
     def synops(self) -> Tensor:
@@ -268,9 +272,9 @@ class Tally:
 
     def detached(self) -> Tally:
         """The same numbers, without their history."""
-        if not any(part.requires_grad for part in self.sums):
+        if not any(part.requires_grad for part in self.parts):
             return self
-        return Tally(self.contraction, tuple(part.detach() for part in self.sums), self.parts)
+        return Tally(self.contraction, tuple(part.detach() for part in self.parts))
 
 
 def add_up(tallies: Sequence[Tally], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -289,12 +293,12 @@ def add_up(tallies: Sequence[Tally], device: torch.device) -> tuple[Tensor, Tens
             together.setdefault(id(tally.contraction), []).append(tally)
     for group in together.values():
         if len(group) > 1:
-            columns = zip(*(tally.sums for tally in group), strict=True)
-            sums = [torch.stack(column).sum(0, dtype=torch.float64) for column in columns]
-            both.append(group[0].contraction(sums))
+            columns = zip(*(tally.parts for tally in group), strict=True)
+            parts = [torch.stack(column).sum(0, dtype=torch.float64) for column in columns]
+            both.append(group[0].contraction(parts))
         else:
             both.append(group[0].both)
-    parts = [part.reshape(-1) for tally in tallies for part in tally.parts]
-    narrow = [part.to(device) for part in parts if part.dtype == torch.float32 and part.numel()]
+    every = [part.reshape(-1) for tally in tallies for part in tally.parts]
+    narrow = [part.to(device) for part in every if part.dtype == torch.float32 and part.numel()]
     most = torch.cat(narrow).amax().double() if narrow else torch.zeros((), dtype=torch.float64)
     return torch.stack([x.detach().to(device) for x in both]).sum(0), most.to(device)

@@ -14,7 +14,6 @@ A subclass that overrides :meth:`Replay.measure` sees every tapped value; one th
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,12 +40,13 @@ class _Stop:
 
     Attributes:
         node: whose value is measured.
-        number: its place among the sums of a pass.
+        number: its place among the partial sums of a pass.
         scale: what one event is worth there.
         rows, taps, maps: the connections (by number) that count its events, and their maps.
         kept: axes along which sums are kept apart, because a map varies or a product needs them.
         reading: how its values are read.
         unit: what one event is worth, if that is a number; None if it is to be looked up.
+        alike: the first of the stops at which an event is worth the same as here, in any pass.
     """
 
     node: fx.Node
@@ -58,6 +58,7 @@ class _Stop:
     kept: set[int] = field(default_factory=set)
     reading: Reading = Reading(())
     unit: float | None = 1.0
+    alike: int | None = None
 
     def add(self, row: int, tap: Tap) -> None:
         """Count this stop's events for a connection."""
@@ -117,8 +118,12 @@ class Replay(fx.Interpreter):
                     stop.kept |= set(tap.product.shared(side))
         self._sparse = _sparse(analysis, self._stops) if analysis.options.weights != "all" else []
         self._weights = {n for sparse in self._sparse for n in sparse.weights.values()}
+        first: dict[Any, int] = {}
         for stop in self._stops.values():
             self._settle(stop)
+            if not (stop.scale.times or stop.scale.over):
+                module = self._roles[stop.node].module
+                stop.alike = first.setdefault((id(module), stop.scale.factor), stop.number)
         self._contraction: Contraction | None = None
         self._start: list[Any] = []  # a slot for each node, then constants
         self._slots = {node: i for i, node in enumerate(self.graph.nodes)}
@@ -126,12 +131,8 @@ class Replay(fx.Interpreter):
         self._placeholders: list[int] = []
         self._steps = self._prepared()
         self._values: list[Any] = []
-        self._sums: list[Any] = []
-        self._parts: list[Tensor] = []
+        self._parts: list[Any] = []
         self._units: dict[int, Tensor | float] = {}
-        self._calls_of: dict[int, list[_Stop]] = defaultdict(list)
-        for stop in self._stops.values():
-            self._calls_of[id(self._roles[stop.node].module)].append(stop)
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
@@ -232,13 +233,12 @@ class Replay(fx.Interpreter):
 
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
-        self._sums, self._parts = [None] * len(self._stops), []
-        self._units = {}
+        self._parts, self._units = [None] * len(self._stops), {}
         try:
             output = self.run(*args)
             return output, self._tally()
         finally:
-            self._values, self._sums, self._parts, self._units = [], [], [], {}
+            self._values, self._parts, self._units = [], [], {}
 
     def run(self, *args: Any, **_: Any) -> Any:
         """One pass over the nodes."""
@@ -263,45 +263,42 @@ class Replay(fx.Interpreter):
 
     def measure(self, stop: _Stop, value: Tensor) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
-        unit: Tensor | float | None = stop.unit
-        unit = self._units.get(stop.number) if unit is None else unit
-        unit = self._unit(stop) if unit is None else unit
-        self._sums[stop.number], parts = sum_events(value, unit, stop.reading)
-        self._parts.append(parts)
+        unit = self._unit(stop) if stop.unit is None else stop.unit
+        self._parts[stop.number] = sum_events(value, unit, stop.reading)
 
     def _unit(self, stop: _Stop) -> Tensor | float:
         """What one event is worth here; a neuron's amplitude is looked up once a pass."""
+        if stop.alike in self._units:
+            return self._units[stop.alike]
         unit: Tensor | float = stop.scale.factor
         role = self._roles[stop.node]
         if role.neuron is not None and callable(role.neuron.amplitude):
             worth: Tensor = role.neuron.amplitude(role.module)
-            number = worth.numel() == 1 and not worth.requires_grad and worth.device.type == "cpu"
+            number = worth.numel() == 1 and not worth.requires_grad and worth.is_cpu
             unit = (float(worth) if number else worth) * unit  # reading it waits for nothing
         for factor in stop.scale.times:
             unit = unit * self._values[self._slots[factor]]
         for factor in stop.scale.over:
             unit = unit / self._values[self._slots[factor]]
-        if not (stop.scale.times or stop.scale.over):
-            for other in self._calls_of[id(role.module)]:
-                if other.scale == stop.scale:
-                    self._units[other.number] = unit
+        if stop.alike is not None:
+            self._units[stop.alike] = unit
         return unit
 
     def _tally(self) -> Tally:
-        device = self._sums[0].device if self._sums else torch.device("cpu")
+        device = self._parts[0].device if self._parts else torch.device("cpu")
         changed = [sparse.update(self._weight) for sparse in self._sparse]
         if self._contraction is None or any(changed) or self._contraction.device != device:
             self._contraction = self._contract(device)
-        return Tally(self._contraction, tuple(self._sums), tuple(self._parts))
+        return Tally(self._contraction, tuple(self._parts))
 
     def _contract(self, device: torch.device) -> Contraction:
         terms = [term for stop in self._stops.values() for term in stop.terms()]
-        sizes = [stop.reading.shape for stop in self._stops.values()]
+        readings = [stop.reading for stop in self._stops.values()]
         products = []
         for row, product in self._products:
             left, right = (self._stops[node].number for node in product.operands)
             products.append((row, product, (left, right)))
-        return Contraction(terms, len(self.keys), sizes, products, device)
+        return Contraction(terms, len(self.keys), readings, products, device)
 
     def _weight(self, node: fx.Node) -> Tensor:
         return self._values[self._slots[node]].detach()

@@ -27,7 +27,7 @@ HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
-_GLOBAL_HOOKS = (
+GLOBAL_HOOKS = (
     "_global_forward_hooks",
     "_global_forward_pre_hooks",
     "_global_backward_hooks",
@@ -105,7 +105,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 def has_global_hooks() -> bool:
     """Whether any hook runs at every module's call."""
-    return any(getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS)
+    return any(getattr(nn.modules.module, name) for name in GLOBAL_HOOKS)
 
 
 def _is_plain_object(value: Any) -> bool:
@@ -191,7 +191,7 @@ class Borrowed:
             for name, module in list(self.modules.items()):
                 self._visit_module(module, name)
             self._random = _RandomStates.save(self.generators)
-            for name in _GLOBAL_HOOKS:
+            for name in GLOBAL_HOOKS:
                 hooks = getattr(nn.modules.module, name)
                 self._global_hooks[name] = dict(hooks)
                 hooks.clear()

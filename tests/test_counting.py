@@ -551,15 +551,15 @@ def test_passes_that_nobody_reads_keep_no_history_and_little_memory():
     counter = fxsynops.SynOpsCounter(two_layers(), torch.ones(1, 2, 8, 8))
     for _ in range(3):
         counter(torch.ones(1, 2, 8, 8))
-    (total,) = counter._totals.values()
-    kept = [tensor for tally in total.pending for tensor in (*tally.sums, *tally.parts)]
+    (total,) = counter._account.totals.values()
+    kept = [tensor for tally in total.pending for tensor in tally.parts]
     assert len(total.pending) == 3
     assert not any(tensor.requires_grad for tensor in kept)
     with torch.no_grad():
         for _ in range(3000):
             counter(torch.ones(1, 2, 8, 8))
-    (total,) = {id(t): t for t in counter._totals.values()}.values()
-    assert sum(t.numel() for tally in total.pending for t in tally.sums) <= 2**17
+    (total,) = {id(t): t for t in counter._account.totals.values()}.values()
+    assert sum(t.numel() for tally in total.pending for t in tally.parts) <= 2**17
     assert counter.counts.samples == 3003
 
 
@@ -598,7 +598,7 @@ def test_sums_of_any_shape_and_memory_layout_are_exact():
         for y in (x, x.transpose(0, -1), x.flip(0)[..., ::2]):
             for kept in [(), (0,), tuple(range(y.dim()))]:
                 reading = Reading(y.shape, kept, signed=False)
-                sums, _ = sum_events(y, 1.0, reading)
+                sums = reading.together(sum_events(y, 1.0, reading))
                 axes = [axis for axis in range(y.dim()) if axis not in kept]
                 expected = y.double().sum(axes, keepdim=True) if axes else y.double()
                 assert torch.equal(sums.double(), expected)
@@ -662,7 +662,7 @@ def test_what_waits_to_be_added_up_is_bounded_for_large_batches_too():
     with torch.no_grad():
         for _ in range(8):
             counter(x)
-            (total,) = counter._totals.values()
+            (total,) = counter._account.totals.values()
             most = max(most, sum(p.numel() for tally in total.pending for p in tally.parts))
     assert 0 < most <= 2**17
     per_sample = 2 * (4 * 4 + 8 * 6 + 4 * 9)  # two channels; corners, edges, the middle
