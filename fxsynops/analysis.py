@@ -21,6 +21,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops import neurons
+from fxsynops.axes import leading
 from fxsynops.bound import Bound, estimate, upper_bound
 from fxsynops.caps import Assumptions, Interval
 from fxsynops.classify import classify
@@ -81,11 +82,11 @@ class Analysis(Findings):
             )
         return graph
 
-    def counter(self) -> SynOpsCounter:
-        """A module that runs the model and counts its SynOps."""
+    def counter(self, *, rates: bool = False) -> SynOpsCounter:
+        """A module that runs the model and counts its SynOps; see :class:`SynOpsCounter`."""
         from fxsynops.counter import SynOpsCounter
 
-        return SynOpsCounter.of(self)
+        return SynOpsCounter.of(self, rates=rates)
 
     def upper_bound(
         self,
@@ -285,13 +286,13 @@ def _understand(
         recorded,
         connector,
         window,
-        tuple(_connection(edge, window) for edge in wiring.edges),
+        tuple(_connection(edge, window, options.layout) for edge in wiring.edges),
         tuple(_dense(wiring, window)),
         wiring.unresolved,
     )
 
 
-def _connection(edge: Edge, window: Window) -> Connection:
+def _connection(edge: Edge, window: Window, layout: Layout) -> Connection:
     per_step = window.samples * window.timesteps
     map = edge.taps[0].map
     elements = sum(math.prod(shape(tap.node)) * tap.repeats for tap in edge.taps)
@@ -300,6 +301,7 @@ def _connection(edge: Edge, window: Window) -> Connection:
         for tap in edge.taps
     )
     total = synapses / per_step
+    size = tuple(shape(edge.taps[0].node))
     return Connection(
         source=edge.sources[0] if len(edge.sources) == 1 else edge.measured_at,
         sources=edge.sources,
@@ -307,7 +309,7 @@ def _connection(edge: Edge, window: Window) -> Connection:
         kind=edge.synapse.kind,
         measured_at=edge.measured_at,
         neurons=whole(elements / per_step),
-        shape=_sample_shape(shape(edge.taps[0].node), len(edge.taps), window),
+        shape=size[leading(size, len(edge.taps), window, layout).count :],
         fanout=FanOut(
             map.round().to(torch.int64),
             mean=synapses / elements,
@@ -319,19 +321,6 @@ def _connection(edge: Edge, window: Window) -> Connection:
         taps=edge.taps,
         calls=edge.synapse,
     )
-
-
-def _sample_shape(size: tuple[int, ...], calls: int, window: Window) -> tuple[int, ...]:
-    """``size`` without its axes of samples and steps, as far as they can be told apart."""
-    n, t = window.samples, window.timesteps
-    if calls == 1 and t > 1:
-        if sorted(size[:2]) == sorted((n, t)):
-            return size[2:]
-        if size[:1] == (n * t,):
-            return size[1:]
-        if n == 1 and size[:1] == (t,):
-            return size[1:]
-    return size[1:] if size[:1] == (n,) else size
 
 
 def _dense(wiring: Wiring, window: Window) -> Iterable[DenseSynapse]:

@@ -4,82 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from fxsynops.account import Account
 from fxsynops.analysis import Analysis, analyze, analyze_inputs
-from fxsynops.counts import Counts, Measured, Span
+from fxsynops.counts import Counts, Extras, Measured, Span
 from fxsynops.errors import CountError, InputError
-from fxsynops.findings import Connection, Findings, Options
+from fxsynops.findings import Options
 from fxsynops.inputs import Inputs, Window, call_key, check_devices
-from fxsynops.reduction import Tally, add_up
-from fxsynops.replay import Replay
+from fxsynops.rates import FiringRates
+from fxsynops.reduction import Tally
+from fxsynops.replay import Detail, Replay
 from fxsynops.signals import State
 from fxsynops.site import Mode
 
 _MAX_TRACES = 16
-_PENDING = 2**17  # partial sums of passes that are kept until they are added up
-
-
-@dataclass
-class _Total:
-    """What has been counted on one set of connections."""
-
-    connections: tuple[Connection, ...]
-    both: Tensor
-    largest: Tensor
-    pending: list[Tally] = field(default_factory=list)
-    held: int = 0
-
-    @classmethod
-    def none(cls, replay: Replay) -> _Total:
-        """Of a replay's connections, before anything was counted."""
-        zeros = torch.zeros((2, len(replay.keys)), dtype=torch.float64)
-        return cls(replay.analysis.connections, zeros, zeros.new_zeros(()))
-
-    def add(self, tally: Tally) -> None:
-        """One more pass; passes are added up some at a time."""
-        self.pending.append(tally.detached())
-        self.held += tally.contraction.count
-        if tally.contraction.products or self.held > _PENDING:
-            self.settle()
-
-    def settle(self) -> None:
-        """Add up what is pending."""
-        if self.pending:
-            device = self.pending[-1].contraction.device
-            both, largest = add_up(self.pending, device)
-            self.both = self.both.to(device) + both
-            self.largest = torch.maximum(self.largest.to(device), largest)
-            self.pending.clear()
-            self.held = 0
-
-
-class _Account:
-    """What a counter has counted. No module: its attributes are set in every forward."""
-
-    def __init__(self) -> None:
-        self.last: tuple[Findings, Tally] | None = None
-        self.totals: dict[Any, _Total] = {}
-        self.samples = self.sample_steps = 0
-
-    def commit(self, replay: Replay, tally: Tally) -> None:
-        """One more pass."""
-        self.last = (replay.analysis, tally)
-        if replay.keys not in self.totals:
-            self.totals[replay.keys] = _Total.none(replay)
-        self.totals[replay.keys].add(tally)
-        window = replay.analysis.window
-        self.samples += window.samples
-        self.sample_steps += window.samples * window.timesteps
-
-    def clear(self) -> None:
-        """Forget all but the last pass."""
-        self.totals, self.samples, self.sample_steps = {}, 0, 0
 
 
 class SynOpsCounter(nn.Module):
@@ -91,6 +37,7 @@ class SynOpsCounter(nn.Module):
     Args:
         model: any module; it is shared, not copied.
         example: a tensor, or a tuple of the model's positional arguments.
+        rates: whether to keep the firing rate of every neuron; see :attr:`rates`.
         options: see :func:`fxsynops.analyze`.
 
     Attributes:
@@ -108,32 +55,34 @@ class SynOpsCounter(nn.Module):
 
     _analysis: Analysis | None
 
-    def __init__(self, model: nn.Module, example: Any, **options: Any) -> None:
+    def __init__(
+        self, model: nn.Module, example: Any, *, rates: bool = False, **options: Any
+    ) -> None:
         super().__init__()
-        self._start(analyze(model, example, **options))
+        self._start(analyze(model, example, **options), rates)
 
     @classmethod
-    def of(cls, analysis: Analysis) -> SynOpsCounter:
+    def of(cls, analysis: Analysis, *, rates: bool = False) -> SynOpsCounter:
         """A counter for an analysis that is already there."""
         counter = cls.__new__(cls)
         nn.Module.__init__(counter)
-        counter._start(analysis)
+        counter._start(analysis, rates)
         return counter
 
-    def _start(self, analysis: Analysis) -> None:
-        self._begin(analysis.model, analysis.example, analysis.options)
+    def _start(self, analysis: Analysis, rates: bool) -> None:
+        self._begin(analysis.model, analysis.example, analysis.options, Detail(rates))
         self._learn(analysis)
         example = analysis.example
-        self._replays[_key(example.args, example.kwargs)] = [Replay(analysis)]
+        self._replays[_key(example.args, example.kwargs)] = [Replay(analysis, self._detail)]
 
-    def _begin(self, model: nn.Module, example: Inputs, options: Options) -> None:
+    def _begin(self, model: nn.Module, example: Inputs, options: Options, detail: Detail) -> None:
         self.model = model
         self.training = model.training
-        self._example, self._options = example, options
+        self._example, self._options, self._detail = example, options, detail
         self._analysis = None
         self._states: dict[str, State] = {}
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
-        self._account = _Account()
+        self._account = Account()
         self._register_state_dict_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
 
@@ -172,7 +121,7 @@ class SynOpsCounter(nn.Module):
         analysis = analyze_inputs(self.model, inputs, self._options, self._states)
         self._warn_of_lost_rows(analysis)
         self._learn(analysis)
-        replay = Replay(analysis)
+        replay = Replay(analysis, self._detail)
         self._replays[key] = [replay, *candidates][:_MAX_TRACES]
         self._replays.move_to_end(key)
         while len(self._replays) > _MAX_TRACES:
@@ -207,14 +156,19 @@ class SynOpsCounter(nn.Module):
         return self._analysis
 
     @property
+    def arguments(self) -> int:
+        """How many positional arguments the model was analyzed with."""
+        return len(self._example.args)
+
+    @property
     def synops(self) -> Tensor:
         """SynOps of the last forward, all samples and steps: 0-d, float64, differentiable."""
-        return self._last_tally()[1].synops.sum()
+        return self._last()[1].synops.sum()
 
     @property
     def window(self) -> Window:
         """Samples and time steps of the last forward."""
-        return self._last_tally()[0].window
+        return self._last()[0].analysis.window
 
     @property
     def per_synapse(self) -> dict[str, Tensor]:
@@ -225,6 +179,23 @@ class SynOpsCounter(nn.Module):
     def per_source(self) -> dict[str, Tensor]:
         """SynOps of the last forward by source."""
         return self._grouped("source")
+
+    @property
+    def rates(self) -> dict[str, FiringRates]:
+        """Firing rates of every spiking node in the last forward, by name; differentiable.
+
+        Those of all forwards since :meth:`clear` are in ``counts.rates``.
+
+        Raises:
+            InputError: the counter was made without ``rates=True``.
+            CountError: nothing has been counted yet.
+        """
+        if not self._detail.rates:
+            raise InputError(
+                "this counter keeps no firing rates: make it with SynOpsCounter(..., rates=True)."
+            )
+        replay, tally = self._last()
+        return {firing.source: firing(tally.parts) for firing in replay.firing}
 
     @property
     def counts(self) -> Counts:
@@ -244,21 +215,49 @@ class SynOpsCounter(nn.Module):
                 row.synops += synops[i]
                 row.largest = max(row.largest, float(total.largest))
         span = Span(account.samples, account.sample_steps)
-        return Counts.of(self.analysis, list(measured.values()), span)
+        extras = Extras(dict(account.rates))
+        return Counts.of(self.analysis, list(measured.values()), span, extras)
 
     def clear(self) -> None:
         """Set the accumulated counts to zero. Neuron states stay as they are."""
         self._account.clear()
 
-    def _last_tally(self) -> tuple[Findings, Tally]:
+    def measure(self, loader: Iterable[Any], **options: Any) -> Counts:
+        """Count a whole data set; see :func:`fxsynops.measure.measure`."""
+        from fxsynops.measure import measure
+
+        return measure(self, loader, **options)
+
+    @contextmanager
+    def sample_by_sample(self) -> Iterator[Callable[[], Tensor | None]]:
+        """Keep the samples of each forward apart, for as long as the context lasts.
+
+        Yields:
+            a function that gives the SynOps of each sample of the last forward, (samples,), or
+            None if it is not known which part of the model's values belongs to which sample.
+        """
+        detail, replays = self._detail, self._replays
+        self._detail, self._replays = replace(detail, samples=True), OrderedDict()
+
+        def read() -> Tensor | None:
+            replay, tally = self._last()
+            known = replay.per_sample is not None and replay.per_sample.known
+            return replay.per_sample(tally.parts) if known else None  # type: ignore[misc]
+
+        try:
+            yield read
+        finally:
+            self._detail, self._replays = detail, replays
+
+    def _last(self) -> tuple[Replay, Tally]:
         if self._account.last is None:
             raise CountError("nothing has been counted yet: call the counter on an input first.")
         return self._account.last
 
     def _grouped(self, attribute: str) -> dict[str, Tensor]:
-        analysis, tally = self._last_tally()
+        replay, tally = self._last()
         rows: dict[str, list[int]] = {}
-        for i, connection in enumerate(analysis.connections):
+        for i, connection in enumerate(replay.analysis.connections):
             rows.setdefault(getattr(connection, attribute), []).append(i)
         return {name: tally.synops[numbers].sum() for name, numbers in rows.items()}
 
@@ -266,7 +265,7 @@ class SynOpsCounter(nn.Module):
 
     def __reduce__(self) -> Any:
         """Copies and pickles hold the model, and start to count anew."""
-        return _rebuild, (type(self), self.model, self._example, self._options)
+        return _rebuild, (type(self), self.model, self._example, self._options, self._detail)
 
     def _replicate_for_data_parallel(self) -> Any:
         """Refuse ``nn.DataParallel``, whose threads would count on copies that it throws away.
@@ -299,10 +298,12 @@ def _uncompiled(counter: SynOpsCounter, args: tuple[Any, ...], kwargs: dict[str,
     return counter.forward(*args, **kwargs)
 
 
-def _rebuild(cls: type[SynOpsCounter], model: nn.Module, example: Inputs, options: Any) -> Any:
+def _rebuild(
+    cls: type[SynOpsCounter], model: nn.Module, example: Inputs, options: Options, detail: Detail
+) -> Any:
     counter = cls.__new__(cls)
     nn.Module.__init__(counter)
-    counter._begin(model, example, options)
+    counter._begin(model, example, options, detail)
     return counter
 
 

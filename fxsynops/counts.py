@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +15,10 @@ from torch import distributed
 from fxsynops.budget import Budget, Violation
 from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Connection, Findings
+from fxsynops.rates import FiringRates
 from fxsynops.reduction import EXACT_BELOW
 from fxsynops.report import notes, number, render, table, to_json, whole
+from fxsynops.samples import Statistics
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,30 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What is known beside the counts.
+
+    Attributes:
+        rates: of every spiking node, by name; empty if the counter keeps none.
+        per_sample: mean, spread and extremes of the samples; None if they were not kept apart.
+        partial: whether counting was interrupted.
+    """
+
+    rates: dict[str, FiringRates] = field(default_factory=dict)
+    per_sample: Statistics | None = None
+    partial: bool = False
+
+    def __add__(self, other: Extras) -> Extras:
+        both = [x.per_sample for x in (self, other) if x.per_sample is not None]
+        shared = self.rates.keys() & other.rates.keys()
+        return Extras(
+            {name: self.rates[name] + other.rates[name] for name in self.rates if name in shared},
+            both[0] + both[1] if len(both) == 2 else None,
+            self.partial or other.partial,
+        )
+
+
+@dataclass(frozen=True)
 class _Numbers:
     """What is exchanged between processes."""
 
@@ -70,13 +98,14 @@ class _Numbers:
     rows: dict[tuple[str, str, str], tuple[float, float]]
     span: Span
     exact: bool
+    extras: Extras
 
     @classmethod
     def of(cls, counts: Counts) -> _Numbers:
         """Those of some counts."""
         options = (counts.model, counts.dt, counts.events, counts.weights)
         rows = {row.connection.key: (row.events, row.synops) for row in counts.rows}
-        return cls(options, rows, counts.span, counts.exact)
+        return cls(options, rows, counts.span, counts.exact, counts.extras)
 
 
 @dataclass(frozen=True)
@@ -101,9 +130,10 @@ class Counts:
     model: str = field(repr=False, default="")
     events: str = "value"
     weights: str = "all"
+    extras: Extras = field(repr=False, default=Extras())
 
     @classmethod
-    def of(cls, findings: Findings, measured: list[Measured], span: Span) -> Counts:
+    def of(cls, findings: Findings, measured: list[Measured], span: Span, extras: Extras) -> Counts:
         """Counts from raw sums.
 
         Raises:
@@ -125,25 +155,40 @@ class Counts:
                 )
         options = findings.options
         exact = all(row.largest < EXACT_BELOW for row in measured)
-        return cls._made(
-            measured, span, options.dt, exact, findings.name, options.events, options.weights
-        )
+        settings = (findings.name, options.dt, options.events, options.weights)
+        return cls._made(_Numbers(settings, {}, span, exact, extras), measured)
 
     @classmethod
-    def _made(
-        cls,
-        measured: list[Measured],
-        span: Span,
-        dt: float,
-        exact: bool,
-        model: str,
-        events: str,
-        weights: str,
-    ) -> Counts:
+    def _made(cls, numbers: _Numbers, measured: list[Measured]) -> Counts:
+        span, (model, dt, events, weights) = numbers.span, numbers.options
         seconds = span.sample_steps * dt / 1000
-        rows = tuple(_row(row, span, seconds) for row in measured)
-        total = whole(math.fsum(row.synops for row in measured))
-        return cls(rows, total, span.samples, span.timesteps, dt, exact, model, events, weights)
+        return cls(
+            rows=tuple(_row(row, span, seconds) for row in measured),
+            total=whole(math.fsum(row.synops for row in measured)),
+            samples=span.samples,
+            timesteps=span.timesteps,
+            dt=dt,
+            exact=numbers.exact,
+            model=model,
+            events=events,
+            weights=weights,
+            extras=numbers.extras,
+        )
+
+    @property
+    def rates(self) -> dict[str, FiringRates]:
+        """Firing rates of every spiking node, if the counter was made with ``rates=True``."""
+        return self.extras.rates
+
+    @property
+    def per_sample(self) -> Statistics | None:
+        """Mean, spread and extremes of the samples of :meth:`fxsynops.SynOpsCounter.measure`."""
+        return self.extras.per_sample
+
+    @property
+    def partial(self) -> bool:
+        """Whether the measurement was interrupted."""
+        return self.extras.partial
 
     @property
     def span(self) -> Span:
@@ -207,7 +252,8 @@ class Counts:
             sum(numbers.span.sample_steps for numbers in every),
         )
         exact = all(numbers.exact for numbers in every)
-        return self._made(measured, span, self.dt, exact, self.model, self.events, self.weights)
+        extras = functools.reduce(operator.add, (numbers.extras for numbers in every))
+        return self._made(_Numbers(ours.options, {}, span, exact, extras), measured)
 
     def check(
         self,
@@ -285,6 +331,13 @@ def _table(counts: Counts, console: Console, options: ConsoleOptions) -> Iterato
         f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
         f'weights="{counts.weights}").'
     ]
+    if (spread := counts.per_sample) is not None and spread.samples:
+        lines.append(
+            f"Per sample: mean {number(spread.mean, 0)}, standard deviation "
+            f"{number(spread.std, 0)}, from {number(spread.min, 0)} to {number(spread.max, 0)}."
+        )
+    if counts.partial:
+        lines.append(f"Partial: interrupted after {counts.samples:,} samples.")
     if not counts.exact:
         lines.append("Inexact: a block of events added up to 2**24 or more.")
     yield from notes(lines)
@@ -312,6 +365,7 @@ def _rows(counts: Counts) -> list[dict[str, Any]]:
 
 def _json(counts: Counts) -> str:
     """See :meth:`fxsynops.Counts.to_json`."""
+    spread = counts.per_sample
     content = {
         "kind": "counts",
         "model": counts.model,
@@ -322,6 +376,10 @@ def _json(counts: Counts) -> str:
         "dt": counts.dt,
         "exact": counts.exact,
         "total": counts.total,
+        "per_sample": None
+        if spread is None
+        else {"mean": spread.mean, "std": spread.std, "min": spread.min, "max": spread.max},
+        "partial": counts.partial,
         "rows": _rows(counts),
     }
     return to_json(content)

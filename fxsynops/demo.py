@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import fxsynops.nn as snn
 from fxsynops.counter import SynOpsCounter
 from fxsynops.errors import InputError
+from fxsynops.neurons import reset_states
 
 TIMESTEPS = 10
 BATCH = 20
@@ -48,10 +49,10 @@ def network(batch_size: int) -> nn.Sequential:
     )
 
 
-def _reset(model: nn.Sequential) -> None:
-    for layer in model:
-        if isinstance(layer, snn.IAF):
-            layer.reset_states()
+def _spike_trains(images: Tensor) -> DataLoader[tuple[Tensor, ...]]:
+    """Batches of Bernoulli spike trains whose rates are the grey levels."""
+    frames = images[:, None].expand(-1, TIMESTEPS, -1, -1, -1)
+    return DataLoader(TensorDataset(torch.bernoulli(frames)), BATCH)
 
 
 def run(samples: int = 300, console: Console | None = None) -> SynOpsCounter:
@@ -76,25 +77,12 @@ def run(samples: int = 300, console: Console | None = None) -> SynOpsCounter:
         f"[bold]{samples} handwritten digits[/bold], 28 x 28, as Bernoulli spike trains of "
         f"{TIMESTEPS} steps, through the spiking LeNet of the sinabs how-to (untrained, seed 0)\n"
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("samples, {task.fields[synops]:,.0f} SynOps"),
-        TimeRemainingColumn(),
-    )
-    with torch.no_grad(), Progress(*columns, console=console) as progress:
-        task = progress.add_task("Counting", total=samples, synops=0)
-        for batch in images.split(BATCH):
-            frames = batch[:, None].expand(-1, TIMESTEPS, -1, -1, -1)
-            _reset(model)
-            counter(torch.bernoulli(frames))
-            progress.update(task, advance=BATCH, synops=counter.counts.total)
+    counts = counter.measure(_spike_trains(images), progress=console)
     console.print()
     console.print(counter.analysis)
     console.print()
-    console.print(counter.counts)
+    console.print(counts)
     console.print()
-    _reset(model)
-    console.print(counter.analysis.upper_bound().compare(counter.counts))
+    reset_states(model)  # a bound starts from the states that the neurons hold
+    console.print(counter.analysis.upper_bound().compare(counts))
     return counter

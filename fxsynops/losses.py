@@ -1,9 +1,9 @@
 """Terms to add to a task's loss, so that training leads to fewer SynOps (Sorbaro et al. 2020).
 
 Each takes a counter after a forward, and is differentiable by what the count is differentiable by.
-Targets and limits are SynOps per sample and time step, so that neither the batch nor the number
-of steps changes their scale; ``per="pass"`` takes the raw count of the whole pass, as the how-to of
-sinabs does.
+Targets and limits are SynOps per sample and time step (rates: events per neuron and step), so that
+neither the batch nor the number of steps changes their scale; ``per="pass"`` takes the raw count of
+the whole pass, as the how-to of sinabs does.
 """
 
 from __future__ import annotations
@@ -84,6 +84,89 @@ def limit_loss(counter: SynOpsCounter, limits: dict[str, float], *, per: Per = "
         limit = _positive(given, f"limit of '{name}'")
         excess.append(torch.relu((_scaled(counter, layers[name], per) - limit) / limit))
     return torch.stack(excess).sum()
+
+
+def rate_floor_loss(counter: SynOpsCounter, floor: float | dict[str, float]) -> Tensor:
+    """How far neurons fire below a rate: ``relu(1 - rate / floor)``.
+
+    It is the mean over the neurons of a source, added up over sources.
+
+    A silent neuron counts one, so that without a floor, a low target for SynOps may leave a layer
+    without any. Silent neurons learn from it through their surrogate gradient.
+
+    Args:
+        counter: made with ``rates=True``, after a forward.
+        floor: events per neuron and step, for all spiking nodes, or by the name of a source (a key
+            of ``counter.rates``); sources without a floor do not matter.
+
+    Returns:
+        0-d, float64; 0 where every neuron fires often enough, one per source if all are silent.
+
+    Raises:
+        InputError: the floor is not positive, or of a source that does not exist, or the counter
+            keeps no rates.
+        CountError: nothing has been counted yet.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> model = torch.nn.Sequential(fxsynops.nn.NeuromorphicReLU(), torch.nn.Linear(2, 3))
+        >>> x = torch.tensor([[1.0, 0.0]])  # of two neurons, one is silent
+        >>> counter = fxsynops.SynOpsCounter(model, x, input_events=False, rates=True)
+        >>> _ = counter(x)
+        >>> float(fxsynops.losses.rate_floor_loss(counter, 0.5))
+        0.5
+    """
+    rates = _rates(counter, floor, "floor")
+    return torch.stack([torch.relu(1 - rate / low).mean() for rate, low in rates]).sum()
+
+
+def rate_ceiling_loss(counter: SynOpsCounter, ceiling: float | dict[str, float]) -> Tensor:
+    """How far neurons fire above a rate: ``relu(rate / ceiling - 1)``.
+
+    It is the mean over the neurons of a source, added up over sources.
+
+    Args:
+        counter: made with ``rates=True``, after a forward.
+        ceiling: events per neuron and step; see :func:`rate_floor_loss`.
+
+    Returns:
+        0-d, float64; 0 where no neuron fires too often.
+
+    Raises:
+        InputError: see :func:`rate_floor_loss`.
+        CountError: nothing has been counted yet.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> model = torch.nn.Sequential(fxsynops.nn.NeuromorphicReLU(), torch.nn.Linear(2, 3))
+        >>> x = torch.tensor([[3.0, 0.0]])  # one of two neurons fires three times
+        >>> counter = fxsynops.SynOpsCounter(model, x, input_events=False, rates=True)
+        >>> _ = counter(x)
+        >>> float(fxsynops.losses.rate_ceiling_loss(counter, 1.0))
+        1.0
+    """
+    rates = _rates(counter, ceiling, "ceiling")
+    return torch.stack([torch.relu(rate / high - 1).mean() for rate, high in rates]).sum()
+
+
+def _rates(
+    counter: SynOpsCounter, given: float | dict[str, float], what: str
+) -> list[tuple[Tensor, float | Tensor]]:
+    """The rates of the neurons of each source, and what is asked of them."""
+    rates = counter.rates
+    if not rates:
+        raise InputError("the model has no spiking node, so there are no firing rates.")
+    wanted = given if isinstance(given, dict) else dict.fromkeys(rates, given)
+    if missing := set(wanted) - set(rates):
+        raise InputError(
+            f"{what} names {sorted(missing)}, which are no spiking nodes of this model. "
+            f"Its spiking nodes are {sorted(rates)}."
+        )
+    if not wanted:
+        raise InputError(f"{what} is empty: name at least one source and its {what}.")
+    return [
+        (rates[name].rates, _positive(rate, f"{what} of '{name}'")) for name, rate in wanted.items()
+    ]
 
 
 def _scaled(counter: SynOpsCounter, synops: Tensor, per: Per) -> Tensor:

@@ -14,63 +14,29 @@ A subclass that overrides :meth:`Replay.measure` sees every tapped value; one th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from fxsynops.connect import SynapseCalls, Tap
+from fxsynops.axes import Leading, is_mixed, leading
 from fxsynops.findings import Findings
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale, shape
-from fxsynops.reduction import Contraction, Reading, Tally, Term, sum_events
+from fxsynops.rates import Firing
+from fxsynops.reduction import Contraction, Reading, Tally, sum_events
+from fxsynops.samples import PerSample
+from fxsynops.signals import origin_of
 from fxsynops.site import Mode
+from fxsynops.stops import Stop, sparse_synapses
 from fxsynops.walk import upstream
 
 Run = Callable[[list[Any]], Any]
-
-
-@dataclass
-class _Stop:
-    """A node whose events are measured.
-
-    Attributes:
-        node: whose value is measured.
-        number: its place among the partial sums of a pass.
-        scale: what one event is worth there.
-        rows, taps, maps: the connections (by number) that count its events, and their maps.
-        kept: axes along which sums are kept apart, because a map varies or a product needs them.
-        reading: how its values are read.
-        unit: what one event is worth, if that is a number; None if it is to be looked up.
-        alike: the first of the stops at which an event is worth the same as here, in any pass.
-    """
-
-    node: fx.Node
-    number: int
-    scale: Scale
-    rows: list[int] = field(default_factory=list)
-    taps: list[Tap] = field(default_factory=list)
-    maps: list[Tensor] = field(default_factory=list)
-    kept: set[int] = field(default_factory=set)
-    reading: Reading = Reading(())
-    unit: float | None = 1.0
-    alike: int | None = None
-
-    def add(self, row: int, tap: Tap) -> None:
-        """Count this stop's events for a connection."""
-        self.rows.append(row)
-        self.taps.append(tap)
-        self.maps.append(tap.map)
-        self.kept |= {axis for axis, n in enumerate(tap.map.shape) if n > 1}
-
-    def terms(self) -> list[Term]:
-        """What the connections make of its sums."""
-        triples = zip(self.rows, self.taps, self.maps, strict=True)
-        return [Term(row, self.number, map, tap.repeats) for row, tap, map in triples]
 
 
 @dataclass
@@ -89,7 +55,20 @@ class _Step:
     run: Run
     slot: int
     dead: tuple[int, ...]
-    stop: _Stop | None
+    stop: Stop | None
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What sums are to be kept apart beside those that the count needs.
+
+    Attributes:
+        rates: those of every neuron.
+        samples: those of every sample.
+    """
+
+    rates: bool = False
+    samples: bool = False
 
 
 class Replay(fx.Interpreter):
@@ -97,15 +76,23 @@ class Replay(fx.Interpreter):
 
     Args:
         analysis: of the model.
+        detail: what to keep apart.
+
+    Attributes:
+        firing: reads the rates of every spiking node from the partial sums of a pass.
+        per_sample: reads the SynOps of every sample from them, after a pass.
     """
 
-    def __init__(self, analysis: Findings) -> None:
+    firing: tuple[Firing, ...] = ()
+    per_sample: PerSample | None = None
+
+    def __init__(self, analysis: Findings, detail: Detail = Detail()) -> None:
         super().__init__(analysis.model, graph=analysis.trace.graph)
-        self.analysis = analysis
+        self.analysis, self._detail = analysis, detail
         self.submodules = analysis.trace.modules
         self.keys = tuple(connection.key for connection in analysis.connections)
         self._roles = analysis.connector.signals.roles
-        self._stops: dict[fx.Node, _Stop] = {}
+        self._stops: dict[fx.Node, Stop] = {}
         self._products: list[tuple[int, Product]] = []
         for row, connection in enumerate(analysis.connections):
             for tap in connection.taps:
@@ -116,14 +103,21 @@ class Replay(fx.Interpreter):
                 for side, node in enumerate(tap.product.operands):
                     stop = self._stop(node, self._roles[node].signal.scale)
                     stop.kept |= set(tap.product.shared(side))
-        self._sparse = _sparse(analysis, self._stops) if analysis.options.weights != "all" else []
+        self._sparse = (
+            sparse_synapses(analysis, self._stops) if analysis.options.weights != "all" else []
+        )
         self._weights = {n for sparse in self._sparse for n in sparse.weights.values()}
+        self._mixed = is_mixed(self.graph, analysis.window)
+        firing = list(self._keep_neurons()) if detail.rates else []
+        if detail.samples:
+            self._keep_samples()
         first: dict[Any, int] = {}
         for stop in self._stops.values():
             self._settle(stop)
             if not (stop.scale.times or stop.scale.over):
                 module = self._roles[stop.node].module
                 stop.alike = first.setdefault((id(module), stop.scale.factor), stop.number)
+        self.firing = tuple(self._firing(name, calls) for name, calls in firing)
         self._contraction: Contraction | None = None
         self._start: list[Any] = []  # a slot for each node, then constants
         self._slots = {node: i for i, node in enumerate(self.graph.nodes)}
@@ -136,11 +130,43 @@ class Replay(fx.Interpreter):
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
-    def _stop(self, node: fx.Node, scale: Scale | None) -> _Stop:
+    def _stop(self, node: fx.Node, scale: Scale | None) -> Stop:
         number = len(self._stops)
-        return self._stops.setdefault(node, _Stop(node, number, scale or Scale()))
+        return self._stops.setdefault(node, Stop(node, number, scale or Scale()))
 
-    def _settle(self, stop: _Stop) -> None:
+    def _leading(self, stop: Stop, calls: int = 1) -> Leading:
+        analysis = self.analysis
+        layout = analysis.options.layout
+        return leading(shape(stop.node), calls, analysis.window, layout, self._mixed)
+
+    def _keep_neurons(self) -> Iterator[tuple[str, list[tuple[Stop, Leading]]]]:
+        """Measure every spiking node, each of its neurons apart; its calls by name and shape."""
+        calls: dict[str, list[Stop]] = defaultdict(list)
+        for node, role in self._roles.items():
+            spikes = role.kind == "source" and origin_of(node)[0].op.startswith("call")
+            if spikes and "virtual" not in node.meta:
+                name = self.analysis.connector.names[node]
+                calls[name].append(self._stop(node, role.signal.scale))
+        for name, stops in calls.items():
+            by_shape: dict[tuple[int, ...], list[tuple[Stop, Leading]]] = defaultdict(list)
+            for stop in stops:
+                lead = self._leading(stop, len(stops))
+                by_shape[tuple(shape(stop.node))[lead.count :]].append((stop, lead))
+                stop.kept |= set(range(lead.count, len(shape(stop.node))))
+            for i, same in enumerate(by_shape.values()):
+                yield (f"{name}#{i + 1}" if i else name), same
+
+    def _firing(self, name: str, calls: list[tuple[Stop, Leading]]) -> Firing:
+        window = self.analysis.window
+        read = [(stop.number, stop.reading, lead) for stop, lead in calls]
+        return Firing(name, read, window.samples * window.timesteps)
+
+    def _keep_samples(self) -> None:
+        for stop in self._stops.values():
+            lead = self._leading(stop)
+            stop.kept |= set() if lead.sample is None else {lead.sample}
+
+    def _settle(self, stop: Stop) -> None:
         """Find out how a stop is read, once all connections have been added."""
         graded = self.analysis.options.events == "nonzero"
         neuron = self._roles[stop.node].neuron
@@ -261,12 +287,12 @@ class Replay(fx.Interpreter):
             raise
         return value
 
-    def measure(self, stop: _Stop, value: Tensor) -> None:
+    def measure(self, stop: Stop, value: Tensor) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
         unit = self._unit(stop) if stop.unit is None else stop.unit
         self._parts[stop.number] = sum_events(value, unit, stop.reading)
 
-    def _unit(self, stop: _Stop) -> Tensor | float:
+    def _unit(self, stop: Stop) -> Tensor | float:
         """What one event is worth here; a neuron's amplitude is looked up once a pass."""
         if stop.alike in self._units:
             return self._units[stop.alike]
@@ -298,57 +324,14 @@ class Replay(fx.Interpreter):
         for row, product in self._products:
             left, right = (self._stops[node].number for node in product.operands)
             products.append((row, product, (left, right)))
+        if self._detail.samples:
+            places = [self._leading(stop) for stop in self._stops.values()]
+            met = [(product, sides) for _, product, sides in products]
+            self.per_sample = PerSample(terms, readings, places, met)
         return Contraction(terms, len(self.keys), readings, products, device)
 
     def _weight(self, node: fx.Node) -> Tensor:
         return self._values[self._slots[node]].detach()
-
-
-@dataclass
-class _Sparse:
-    """One synapse of which only nonzero weights count: its maps follow its weights."""
-
-    analysis: Findings
-    synapse: SynapseCalls
-    weights: dict[fx.Node, fx.Node]  # of each call
-    rows: set[int]
-    stops: dict[fx.Node, _Stop]
-    masks: list[Tensor] = field(default_factory=list)
-
-    def update(self, value: Callable[[fx.Node], Tensor]) -> bool:
-        """Derive the maps anew if another set of weights is zero; whether that was so."""
-        weights: dict[fx.Node, Tensor | None]
-        weights = {call: value(node) for call, node in self.weights.items()}
-        present = [w for w in weights.values() if w is not None]
-        masks = [w != 0 for w in present]  # a version does not tell of writes through .data
-        if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
-            return False
-        self.masks = masks
-        maps = {n: m for n, m, _ in self.analysis.connector.taps(self.synapse, weights)}
-        for node, stop in self.stops.items():
-            for k, (row, tap) in enumerate(zip(stop.rows, stop.taps, strict=True)):
-                if row in self.rows:
-                    zero = tap.map.new_zeros((1,) * tap.map.dim())
-                    stop.maps[k] = maps.get(node, zero) / tap.repeats
-        return True
-
-
-def _sparse(analysis: Findings, stops: dict[fx.Node, _Stop]) -> list[_Sparse]:
-    """The synapses with weights that may be zero; widens ``stops`` to all maps they may have."""
-    connector = analysis.connector
-    found = []
-    for synapse in dict.fromkeys(c.calls for c in analysis.connections):
-        calls = [(n, call) for n in synapse.calls if (call := connector.signals.roles[n].synapse)]
-        weights = {n: call.weight for n, call in calls if call.weight is not None}
-        rows = {i for i, c in enumerate(analysis.connections) if c.calls is synapse}
-        if calls:
-            found.append(_Sparse(analysis, synapse, weights, rows, stops))
-        seeds = [
-            (call.input, call.probe()) for n, call in calls if connector.signals.roles[n].carriers
-        ]
-        for node, map, _ in connector.measured(seeds, synapse.name):
-            stops[node].kept |= {axis for axis, n in enumerate(map.shape) if n > 1}
-    return found
 
 
 def _idle(graph: fx.Graph, measured: list[fx.Node]) -> frozenset[fx.Node]:

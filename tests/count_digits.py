@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 -m tests.count_digits FILE
 
-Each process takes every n-th image; the last batch may be smaller on some of them.
+Each process takes every n-th image; the last batch may be smaller on some of them. A metric of
+torchmetrics counts beside.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.data import DataLoader
 
 import fxsynops
 import fxsynops.nn as snn
 from fxsynops.demo import digits
+from fxsynops.metrics import SynOpsMetric
 
 IMAGES, BATCH = 45, 8
 
@@ -41,12 +44,19 @@ def main() -> None:
     (rank, world), model = join(), network()
     images = (digits(IMAGES) * 3).round()[rank::world]
     counter = fxsynops.SynOpsCounter(model, images[:1])
-    with torch.no_grad():
-        for batch in images.split(BATCH):
-            counter(batch)
-    counts = counter.counts.all_reduce() if world > 1 else counter.counts
+    metric = SynOpsMetric(counter)
+    counter.register_forward_hook(lambda *_: metric.update(counter))
+    counts = counter.measure(DataLoader(images, BATCH))
+    counts = counts.all_reduce() if world > 1 else counts
+    spread, mean = counts.per_sample, metric.compute()["synops"]  # of all processes
     if rank == 0:
-        found = {"samples": counts.samples, "total": counts.total, "rows": counts.to_rows()}
+        found = {
+            "samples": counts.samples,
+            "total": counts.total,
+            "rows": counts.to_rows(),
+            "spread": (round(spread.mean, 6), round(spread.std, 6), spread.min, spread.max),
+            "metric": float(mean) * counts.samples,
+        }
         Path(sys.argv[1]).write_text(json.dumps(found))
     if world > 1:
         dist.destroy_process_group()

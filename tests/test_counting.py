@@ -517,7 +517,7 @@ def test_the_demo_counts_real_digits(capsys):
 
     assert cli.main(["demo", "--samples", "20"]) == 0
     output = capsys.readouterr().out
-    for text in ("20 handwritten digits", "Fan-out of", "SynOps of", "Upper bound of", "20/20"):
+    for text in ("20 handwritten digits", "Fan-out of", "SynOps of", "Upper bound of", "20 samples of 10 steps"):
         assert text in output
     assert cli.main(["demo", "--samples", "7"]) == 2
     assert "multiple of 20" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 import fxsynops
 import fxsynops.nn as fnn
 from fxsynops.errors import CountError, InputError
-from fxsynops.losses import limit_loss, target_loss
+from fxsynops.losses import limit_loss, rate_ceiling_loss, rate_floor_loss, target_loss
 from tests import howto
 
 
@@ -89,6 +89,140 @@ def test_training_to_half_gets_there():
         loss.backward()
         optimizer.step()
     assert float(counter.synops.detach()) / 20 == pytest.approx(target, rel=0.02)
+
+
+# -- firing rates ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fired():
+    """2 samples of 4 steps; of 3 neurons, one fires always, one at every other step, one never."""
+    model = nn.Sequential(nn.Linear(1, 3, bias=False), fnn.IAF(), nn.Linear(3, 2))
+    model[0].weight.data = torch.tensor([[1.0], [0.5], [0.0]])
+    x = torch.ones(2, 4, 1)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", rates=True)
+    counter(x)
+    return counter
+
+
+def test_rates_are_mean_events_per_step_of_each_neuron(fired):
+    (rates,) = fired.rates.values()
+    assert list(fired.rates) == ["1"]
+    assert rates.rates.tolist() == [1.0, 0.5, 0.0]
+    assert rates.mean == 0.5
+    assert rates.silent == pytest.approx(1 / 3)
+    counts, edges = rates.histogram(bins=4)
+    assert counts.tolist() == [1, 0, 1, 1]
+    assert edges.tolist() == [0, 0.25, 0.5, 0.75, 1.0]
+    assert str(rates) == "1: 3 neurons, 0.5000 events per step, 33.3% silent"
+
+
+def test_rates_of_all_forwards_are_in_the_counts(fired):
+    howto.reset(fired.model)
+    fired(torch.zeros(6, 4, 1))
+    assert fired.rates["1"].rates.tolist() == [0, 0, 0]
+    assert fired.counts.rates["1"].rates.tolist() == [0.25, 0.125, 0]
+    assert (fired.counts + fired.counts).rates["1"].sample_steps == 64
+    fired.clear()
+    assert fired.counts.rates == {}
+
+
+@pytest.mark.parametrize("library", howto.LIBRARIES)
+def test_rates_have_the_neurons_shape_and_leave_the_count_as_it_is(library):
+    model = howto.amplify(howto.snn(howto.LIBRARIES[library]), 3)
+    x = (torch.rand(5, 10, 1, 28, 28) < 0.3).float()
+    plain = fxsynops.SynOpsCounter(model, x, layout="NT")
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", rates=True)
+    outputs = {}
+    for i in (2, 5, 8, 11):
+        model[i].register_forward_hook(lambda m, a, y, i=i: outputs.update({str(i): y}))
+    for one in (plain, counter):
+        howto.reset(model)
+        one(x)
+    assert plain.counts.to_rows() == counter.counts.to_rows()
+    assert set(counter.rates) == {"2", "5", "8", "11"}  # the last one has no synapse behind it
+    for name, rates in counter.rates.items():
+        expected = outputs[name].detach().double().mean(0)
+        torch.testing.assert_close(rates.rates.detach(), expected)
+    assert counter.rates["2"].rates.shape == (16, 24, 24)
+
+
+def test_rates_of_calls_in_a_loop_are_of_all_steps():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            membrane, outs = 0.0, []
+            for t in range(x.shape[1]):
+                membrane = membrane + self.fc(x[:, t]).abs()
+                spiked = (membrane > 1).float()
+                membrane = membrane - spiked
+                outs.append(self.out(spiked))
+            return torch.stack(outs)
+
+    x = torch.ones(3, 4, 4)  # as many steps as neurons
+    counter = fxsynops.SynOpsCounter(Loop(), x, layout="NT", rates=True)
+    counter(x)
+    (rates,) = counter.rates.values()
+    assert rates.rates.shape == (4,)
+    assert float(rates.events.sum()) == counter.counts.rows[-1].events > 0
+
+
+def test_floors_and_ceilings_of_rates(fired):
+    assert float(rate_floor_loss(fired, 0.5).detach()) == pytest.approx(1 / 3)
+    assert float(rate_floor_loss(fired, 1.0).detach()) == pytest.approx(1.5 / 3)
+    assert float(rate_floor_loss(fired, {"1": 0.25}).detach()) == pytest.approx(1 / 3)
+    assert float(rate_ceiling_loss(fired, 1.0).detach()) == 0
+    assert float(rate_ceiling_loss(fired, {"1": 0.25}).detach()) == pytest.approx((3 + 1) / 3)
+
+
+def test_a_floor_wakes_silent_neurons_and_a_ceiling_calms_busy_ones():
+    def trained(loss):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 16), fnn.IAF(), nn.Linear(16, 2))
+        x = (torch.rand(4, 10, 8) < 0.5).float()
+        counter = fxsynops.SynOpsCounter(model, x, layout="NT", rates=True)
+        optimizer = torch.optim.Adam(counter.parameters(), lr=0.01)
+        rates = []
+        for _ in range(60):
+            howto.reset(model)
+            counter(x)
+            rates.append(counter.counts.rates["1"])
+            counter.clear()
+            optimizer.zero_grad()
+            loss(counter).backward()
+            optimizer.step()
+        return rates[0], rates[-1]
+
+    before, after = trained(lambda c: rate_floor_loss(c, 0.1))
+    assert before.silent > 0.3
+    assert after.silent == 0
+    before, after = trained(lambda c: rate_ceiling_loss(c, 0.05))
+    assert float(before.rates.max()) > 0.15
+    assert float(after.rates.max()) <= 0.06
+
+
+@pytest.mark.parametrize("loss", [rate_floor_loss, rate_ceiling_loss])
+def test_derivatives_of_rate_losses_are_those_of_finite_differences(loss):
+    model = nn.Sequential(nn.ReLU(), nn.Linear(4, 2, dtype=torch.float64))
+    x = torch.tensor([[0.3, 1.7, 0.6, 2.2], [0.5, 0.9, 0.4, 1.2]], dtype=torch.float64)
+    counter = fxsynops.SynOpsCounter(model, x, spiking=nn.ReLU, input_events=False, rates=True)
+
+    def run(x):
+        counter(x)
+        return loss(counter, 1.0)
+
+    assert float(run(x)) > 0
+    assert torch.autograd.gradcheck(run, x.requires_grad_())
+
+
+def test_a_counter_without_rates_says_how_to_get_them(counted):
+    with pytest.raises(InputError, match="rates=True"):
+        _ = counted.rates
+    with pytest.raises(InputError, match="rates=True"):
+        rate_floor_loss(counted, 0.1)
 
 
 # -- ordinary training code ------------------------------------------------------------------------
@@ -189,3 +323,17 @@ def test_a_loss_before_any_forward(loss):
     counter = fxsynops.SynOpsCounter(nn.Sequential(nn.Linear(4, 3)), torch.ones(2, 4))
     with pytest.raises(CountError, match="call the counter on an input first"):
         loss(counter)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda c: rate_floor_loss(c, 0.0), "floor of '1' must be positive"),
+        (lambda c: rate_ceiling_loss(c, {"1": -1.0}), "ceiling of '1' must be positive"),
+        (lambda c: rate_floor_loss(c, {"fc": 0.1}), r"\['fc'\].*spiking nodes are \['1'\]"),
+        (lambda c: rate_ceiling_loss(c, {}), "ceiling is empty"),
+    ],
+)
+def test_floors_and_ceilings_that_make_no_sense(fired, call, match):
+    with pytest.raises(InputError, match=match):
+        call(fired)

@@ -92,6 +92,8 @@ def test_two_processes_count_what_one_counts(tmp_path):
     assert single == both
     assert single["samples"] == 45
     assert single["total"] > 0
+    assert single["metric"] == pytest.approx(single["total"], rel=1e-12)
+    assert single["spread"][1] > 0
 
 
 def test_two_processes_train_as_one_does(tmp_path):

@@ -3,6 +3,12 @@
 No library is imported here; its file is, once the user has loaded the library itself.
 """
 
-from fxsynops.neurons.registry import Neuron, describe, register_spiking, registered
+from fxsynops.neurons.registry import (
+    Neuron,
+    describe,
+    register_spiking,
+    registered,
+    reset_states,
+)
 
-__all__ = ["Neuron", "describe", "register_spiking", "registered"]
+__all__ = ["Neuron", "describe", "register_spiking", "registered", "reset_states"]

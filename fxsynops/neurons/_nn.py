@@ -29,6 +29,12 @@ def describe(module: nn.Module) -> Neuron | None:
     return None
 
 
+def reset(module: nn.Module) -> None:
+    """Set what a module keeps between forwards to its start."""
+    if isinstance(module, IAF):
+        module.reset_states()
+
+
 def _integrates(module: IAF, start: Start) -> Dynamics:
     """Without leak; a spike takes θ off, and ρ is the clamp or zero."""
     theta = positive(module.spike_threshold, "threshold")

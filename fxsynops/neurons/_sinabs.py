@@ -42,6 +42,12 @@ def describe(module: nn.Module) -> Neuron | None:
     )
 
 
+def reset(module: nn.Module) -> None:
+    """Set what a module keeps between forwards to its start."""
+    if isinstance(module, layers.StatefulLayer):
+        module.reset_states()
+
+
 def _rounds(module: Any, start: Start) -> Dynamics:
     """⌊x⌋ events; with stochastic rounding to the nearest (twice x at most), or one more."""
     if module.stochastic_rounding and module.training:

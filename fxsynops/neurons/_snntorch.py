@@ -49,6 +49,12 @@ def describe(module: nn.Module) -> Neuron | None:
     )
 
 
+def reset(module: nn.Module) -> None:
+    """Set what a module keeps between forwards to its start."""
+    if isinstance(module, snntorch.SpikingNeuron) and hasattr(module, "reset_mem"):
+        module.reset_mem()
+
+
 def _fires_once(module: Any) -> bool:
     return is_librarys(type(module).fire) and is_heaviside(module.spike_grad)
 

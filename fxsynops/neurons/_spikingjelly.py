@@ -54,6 +54,12 @@ def describe(module: nn.Module) -> Neuron | None:
     )
 
 
+def reset(module: nn.Module) -> None:
+    """Set what a module keeps between forwards to its start."""
+    if isinstance(module, base.MemoryModule):
+        module.reset()
+
+
 def _fires_once(module: Any) -> bool:
     """Whether its surrogate is a step (or counts up to its cap), called by the library."""
     methods = [

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -73,7 +74,8 @@ def analog_like(x: Tensor) -> Tensor:
     return torch.sigmoid(x)
 
 
-# Libraries whose neurons are known; each has a file here with a function ``describe``.
+# Libraries whose neurons are known; each has a file here with a function ``describe``, and with
+# ``reset`` if its neurons keep states between forwards.
 LIBRARIES = ("fxsynops.nn", "sinabs", "snntorch", "spikingjelly", "norse", "torch.nn")
 
 _registered: dict[Any, Neuron] = {}
@@ -147,13 +149,26 @@ def is_librarys(function: Any) -> bool:
     return str(getattr(function, "__module__", "")).startswith(LIBRARIES)
 
 
+def reset_states(model: nn.Module) -> None:
+    """Set the states of all neurons to their start, by their libraries' own resets."""
+    for library in LIBRARIES:
+        if library in sys.modules:
+            file = _file_of(library)
+            for module in model.modules() if hasattr(file, "reset") else ():
+                file.reset(module)
+
+
+def _file_of(library: str) -> ModuleType:
+    """What is known about a library's neurons."""
+    file = library.removeprefix("fxsynops.").replace(".", "_")
+    return import_module(f"fxsynops.neurons._{file}")
+
+
 def _describe_by_library(module: nn.Module) -> Neuron | None:
     for base in type(module).__mro__:
         for library in LIBRARIES:
             if base.__module__.startswith(library) and library in sys.modules:
-                file = library.removeprefix("fxsynops.").replace(".", "_")
-                known: Callable[[nn.Module], Neuron | None]
-                known = import_module(f"fxsynops.neurons._{file}").describe
+                known: Callable[[nn.Module], Neuron | None] = _file_of(library).describe
                 found = known(module)
                 if found is not None and found.inside is not None:
                     own = type(module).forward.__module__.startswith(library)

@@ -76,15 +76,21 @@ class Product:
             if index in other and index in long[0] & long[1]
         ]
 
-    def pairs(self, left: Tensor, right: Tensor) -> Tensor:
-        """Σ left · right for tensors with these axes, some of which may be summed to size 1."""
+    def pairs(self, left: Tensor, right: Tensor, by: Any = None) -> Tensor:
+        """Σ left · right for tensors with these axes, some of which may be summed to size 1.
+
+        Args:
+            left, right: the factors.
+            by: an index along which sums are kept apart, or None.
+        """
         letters = dict(zip(self.sizes, string.ascii_letters, strict=False))
         terms = []
         for x, axes in ((left, self.axes[0]), (right, self.axes[1])):
             single = [axis for axis, n in enumerate(x.shape) if n == 1]
             terms.append("".join(letters[i] for a, i in enumerate(axes) if a not in single))
             left, right = right, x.squeeze(single)
-        return torch.einsum(f"{terms[0]},{terms[1]}->", left, right)
+        into = "" if by is None else letters[by]
+        return torch.einsum(f"{terms[0]},{terms[1]}->{into}", left, right)
 
     def synapse(self, operand: int, weighted: bool, name: str) -> Synapse:
         """The product as a synapse of one of its operands."""

@@ -1,0 +1,288 @@
+"""Counting whole data sets: ``counter.measure``."""
+
+from __future__ import annotations
+
+import io
+
+import norse.torch as norse
+import pytest
+import sinabs.layers as sl
+import snntorch
+import torch
+from rich.console import Console
+from spikingjelly.activation_based import layer as sj_layer
+from spikingjelly.activation_based import neuron as sj
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import fxsynops
+import fxsynops.nn as fnn
+from fxsynops.errors import InputError
+from tests import howto
+
+
+def spikes(*shape: int) -> torch.Tensor:
+    return (torch.rand(*shape) < 0.3).float()
+
+
+def two_layers() -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(8, 6), fnn.IAF(), nn.Dropout(0.5), nn.Linear(6, 3))
+    return howto.amplify(model, 3.0)
+
+
+def alone(counter, x, reset) -> list[float]:
+    """The SynOps of each sample, run by itself."""
+    found = []
+    for sample in x:
+        reset(counter.model)
+        with torch.no_grad():
+            counter(sample[None])
+        found.append(float(counter.synops))
+    return found
+
+
+def assert_statistics_are_those_of(counts, each):
+    each = torch.tensor(each, dtype=torch.float64)
+    spread = counts.per_sample
+    assert counts.total == each.sum()
+    assert (spread.samples, spread.min, spread.max) == (len(each), each.min(), each.max())
+    assert spread.mean == pytest.approx(float(each.mean()))
+    assert spread.std == pytest.approx(float(each.std()))
+    assert spread.std > 0
+
+
+def test_a_loader_is_counted_as_its_samples_are_one_by_one():
+    model, x = two_layers(), spikes(11, 5, 8)
+    loader = DataLoader(TensorDataset(x, torch.zeros(11)), batch_size=4)  # the last one has three
+    counter = fxsynops.SynOpsCounter(model, x[:4], layout="NT")
+    counts = counter.measure(loader)
+    assert counts.samples == 11
+    assert not counts.partial
+    model.eval()
+    single = fxsynops.SynOpsCounter(model, x[:1], layout="NT")
+    assert_statistics_are_those_of(counts, alone(single, x, howto.reset))
+    assert "Per sample: mean" in str(counts)
+
+
+def spikingjelly_network() -> nn.Module:
+    layers = [
+        sj_layer.Linear(8, 6),
+        sj.IFNode(),
+        sj_layer.Linear(6, 4),
+        sj.LIFNode(),
+        nn.Linear(4, 2),
+    ]
+    for one in layers[:-1]:
+        one.step_mode = "m"
+    return nn.Sequential(*layers)
+
+
+class SnntorchLoop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(8, 6), snntorch.Leaky(0.9, init_hidden=True)
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return torch.stack([self.out(self.lif(self.fc(step))) for step in x])
+
+
+NETWORKS = {
+    "fxsynops": (two_layers, "NT"),
+    "sinabs": (lambda: nn.Sequential(nn.Linear(8, 6), sl.LIF(tau_mem=10.0), nn.Linear(6, 2)), "NT"),
+    "spikingjelly": (spikingjelly_network, "TN"),
+    "snntorch": (SnntorchLoop, "TN"),
+    "norse": (
+        lambda: norse.SequentialState(nn.Linear(8, 6), norse.LIF(), nn.Linear(6, 2)),
+        "TN",
+    ),
+}
+
+
+@pytest.mark.parametrize("library", NETWORKS)
+def test_states_are_reset_by_their_libraries_before_each_batch(library):
+    make, layout = NETWORKS[library]
+    model = howto.amplify(make(), 20.0).eval()
+    x = spikes(6, 9, 8) if layout == "NT" else spikes(9, 6, 8)
+    axis = layout.index("N")
+    counter = fxsynops.SynOpsCounter(model, x, layout=layout)
+    whole = counter.measure([x])
+    parts = counter.measure(list(x.split(2, axis)))
+    again = counter.measure(list(x.split(4, axis)))
+    assert whole.to_rows() == parts.to_rows() == again.to_rows()
+    assert whole.per_sample.std == pytest.approx(parts.per_sample.std)
+    assert whole.rows[-1].events > 0  # so that resetting mattered
+
+
+def test_states_may_be_carried_over():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), fnn.IAF(), nn.Linear(1, 5))
+    nn.init.constant_(model[0].weight, 0.5)
+    x = torch.ones(1, 1, 1)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    assert counter.measure([x] * 4).rows[1].events == 0  # each half a threshold
+    assert counter.measure([x] * 4, reset=False).rows[1].events == 2
+    called = []
+    counter.measure([x] * 4, reset=lambda m: called.append(m))
+    assert called == [model] * 4
+
+
+class OwnState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.out = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.membrane = torch.zeros(2, 4)
+
+    def forward(self, x):
+        self.membrane = self.membrane + self.fc(x)
+        return self.out((self.membrane > 1).float())
+
+
+def test_a_state_that_no_library_resets_is_asked_about():
+    counter = fxsynops.SynOpsCounter(OwnState(), torch.ones(2, 4))
+    with pytest.raises(InputError, match="'membrane' from forward to forward"):
+        counter.measure([torch.ones(2, 4)])
+    assert counter.measure([torch.ones(2, 4)], reset=False).samples == 2
+
+
+def test_a_lenet_that_merges_steps_and_samples_is_told_apart_by_sample():
+    model = howto.amplify(howto.snn(fnn, batch_size=5), 3)
+    x = spikes(5, 10, 1, 28, 28)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    counts = counter.measure([x])
+    each = []
+    for i in range(5):  # one sample at a time, the others dark
+        only = torch.zeros_like(x)
+        only[i] = x[i]
+        howto.reset(model)
+        with torch.no_grad():
+            counter(only)
+        each.append(float(counter.synops))
+    assert_statistics_are_those_of(counts, each)
+
+
+class Attention(nn.Module):
+    """Spiking attention over (batch, tokens, features), with two heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+        self.spikes = nn.ModuleList(fnn.NeuromorphicReLU() for _ in range(4))
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x):
+        each = [
+            neuron(fc(x))
+            for neuron, fc in zip(self.spikes[:3], (self.q, self.k, self.v), strict=True)
+        ]
+        q, k, v = (y.unflatten(-1, (2, 4)).transpose(1, 2) for y in each)
+        y = self.spikes[3](q @ k.transpose(-2, -1) @ v)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def test_coincidences_of_attention_are_told_apart_by_sample():
+    model, x = howto.amplify(Attention(), 8.0), spikes(5, 3, 8)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counts = counter.measure([x])
+    met = [row.events for row in counts.rows if row.connection.kind == "matmul"]
+    assert any(met)
+    single = fxsynops.SynOpsCounter(model, x[:1])
+    assert_statistics_are_those_of(counts, alone(single, x, howto.reset))
+
+
+def test_samples_that_cannot_be_told_apart_have_no_statistics():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.relu = nn.Linear(8, 6), fnn.NeuromorphicReLU()
+            self.out = nn.Linear(6, 2)
+
+        def forward(self, x):  # steps and samples change places, then become one axis
+            return self.out(self.relu(self.fc(x.transpose(0, 1).flatten(0, 1))))
+
+    x = spikes(4, 4, 8)
+    counts = fxsynops.SynOpsCounter(Mixed(), x, layout="NT").measure([x])
+    assert counts.total > 0
+    assert counts.per_sample is None
+
+
+def test_modes_are_as_before():
+    model = two_layers().train()
+    model[0].eval()
+    counter = fxsynops.SynOpsCounter(model, spikes(2, 5, 8), layout="NT")
+    counter.measure([spikes(2, 5, 8)])
+    assert [m.training for m in model] == [False, True, True, True]
+    assert counter.training
+    assert torch.is_grad_enabled()
+
+
+def interrupted(batches, error):
+    yield from batches
+    raise error
+
+
+def test_ctrl_c_returns_what_was_counted():
+    counter = fxsynops.SynOpsCounter(two_layers(), spikes(2, 5, 8), layout="NT")
+    batches = [spikes(2, 5, 8) for _ in range(3)]
+    counts = counter.measure(interrupted(batches, KeyboardInterrupt()))
+    assert counts.partial
+    assert counts.samples == counts.per_sample.samples == 6
+    assert counts.total == counter.measure(batches).total
+    assert "Partial: interrupted after 6 samples." in str(counts)
+
+
+def test_ctrl_c_inside_of_the_model_leaves_out_the_batch():
+    model, x = two_layers(), spikes(2, 5, 8)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    calls = []
+
+    def hook(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    model[3].register_forward_hook(hook)
+    counts = counter.measure([x] * 5)
+    assert (counts.samples, counts.partial) == (4, True)
+
+
+@pytest.mark.parametrize("where", ["loader", "model"])
+def test_an_error_leaves_the_counts_as_they_were_before_the_batch(where):
+    model, x = two_layers(), spikes(2, 5, 8)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    expected = counter.measure([x, x]).total
+    bad = torch.ones(2, 5, 7)
+    batches = interrupted([x, x], OSError("gone")) if where == "loader" else [x, x, bad]
+    with pytest.raises((OSError, InputError)):
+        counter.measure(batches)
+    assert (counter.counts.total, counter.counts.samples) == (expected, 4)
+    assert model.training
+
+
+def test_an_empty_loader_is_an_error():
+    counter = fxsynops.SynOpsCounter(two_layers(), spikes(2, 5, 8), layout="NT")
+    with pytest.raises(InputError, match="no batches"):
+        counter.measure([])
+
+
+def test_what_holds_no_input_is_an_error():
+    counter = fxsynops.SynOpsCounter(two_layers(), spikes(2, 5, 8), layout="NT")
+    with pytest.raises(InputError, match="pass inputs="):
+        counter.measure([{"image": spikes(2, 5, 8)}])
+    with pytest.raises(InputError, match="no tensor"):
+        counter.measure([("a", "b")])
+    batches = [{"image": spikes(2, 5, 8)}]
+    assert counter.measure(batches, inputs=lambda b: b["image"]).samples == 2
+
+
+def test_the_bar_shows_samples_synops_and_time_on_a_terminal_only():
+    x = spikes(12, 5, 8)
+    counter = fxsynops.SynOpsCounter(two_layers(), x[:2], layout="NT")
+    loader = DataLoader(TensorDataset(x), batch_size=4)
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+    counts = counter.measure(loader, progress=terminal)
+    shown = terminal.file.getvalue()
+    assert "12 of 12 samples" in shown
+    assert f"{counts.total:,} SynOps" in shown
+    pipe = Console(file=io.StringIO(), force_terminal=False)
+    counter.measure(loader, progress=pipe)
+    assert pipe.file.getvalue() == ""
