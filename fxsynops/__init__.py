@@ -16,8 +16,10 @@ from fxsynops.errors import (
 from fxsynops.findings import Connection, DenseSynapse, FanOut
 from fxsynops.neurons import register_spiking
 from fxsynops.operations import register_routing, register_synapse
+from fxsynops.report import Report, load
+from fxsynops.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Analysis",
@@ -29,11 +31,13 @@ __all__ = [
     "FanOut",
     "FxSynopsError",
     "InputError",
+    "Report",
     "SpecializationError",
     "SynOpsCounter",
     "TraceError",
     "UnsupportedOperationError",
     "analyze",
+    "load",
     "losses",
     "nn",
     "register_routing",

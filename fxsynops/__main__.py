@@ -1,4 +1,4 @@
-"""``python -m fxsynops``."""
+"""``python -m fxsynops`` is ``fxsynops``."""
 
 import sys
 

@@ -9,14 +9,13 @@ analyze(model, example)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import torch
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
@@ -31,7 +30,7 @@ from fxsynops.findings import Connection, DenseSynapse, Events, FanOut, Findings
 from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
 from fxsynops.neurons.registry import Inside
 from fxsynops.operations.registry import operations, shape
-from fxsynops.report import notes, number, render, table, to_json, whole
+from fxsynops.report import VIEWS, Column, Reported, View, source_label, whole
 from fxsynops.signals import State
 from fxsynops.trace import Trace, trace
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Analysis(Findings):
+class Analysis(Reported, Findings):
     """What :func:`analyze` found. Prints as a table.
 
     Attributes:
@@ -148,19 +147,8 @@ class Analysis(Findings):
                 f"the model does not run for {steps} steps, so there is no bound for them: {error}"
             ) from error
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """One dict per connection, for ``pandas.DataFrame``."""
-        return _rows(self)
-
-    def to_json(self) -> str:
-        """The rows, the dense synapses and the options as JSON."""
-        return _json(self)
-
-    def __str__(self) -> str:
-        return render(self)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from _table(self, console, options)
+    def _content(self) -> dict[str, Any]:
+        return _content(self)
 
 
 def analyze(
@@ -376,60 +364,29 @@ def _explain(unresolved: Sequence[Unresolved]) -> str:
     )
 
 
-# -- as text --------------------------------------------------------------------------------------
+# -- reports --------------------------------------------------------------------------------------
+
+VIEWS["analysis"] = View(
+    (
+        Column("Source", show=source_label, text=True),
+        Column("Synapse", text=True),
+        Column("Kind", text=True, optional=5, show=lambda row: row["Kind"] + " *" * row["Folded"]),
+        Column("Neurons"),
+        Column("Fan-out min", "min", optional=3),
+        Column("Fan-out mean", "mean fan-out", digits=1),
+        Column("Fan-out max", "max", optional=2),
+        Column("Nominal", digits=1, optional=4),
+        Column("Synapses"),
+    ),
+    share="Synapses",
+    names=("Source", "Synapse"),
+    group="Synapse",
+)
 
 
-def _table(
-    analysis: Analysis, console: Console, options: ConsoleOptions
-) -> Iterator[RenderableType]:
-    """The fan-out table, and one of the analog synapses if there are any."""
+def _content(analysis: Analysis) -> dict[str, Any]:
+    """What a report of the fan-out holds."""
     rows = [
-        {
-            "Source": c.label,
-            "Synapse": c.synapse,
-            "Kind": c.kind + (" *" if c.folded else ""),
-            "Neurons": number(c.neurons),
-            "min": number(c.fanout.min),
-            "mean": number(c.fanout.mean, 1),
-            "max": number(c.fanout.max),
-            "Nominal": number(c.fanout.nominal, 1),
-            "Synapses": number(c.fanout.total),
-        }
-        for c in analysis.connections
-    ]
-    total = {
-        "Source": "Total",
-        "Synapses": number(sum(c.fanout.total for c in analysis.connections)),
-    }
-    title = f"Fan-out of {type(analysis.model).__name__}"
-    yield table(title, rows, total, ("Kind", "Nominal", "min"), console, options)
-    if analysis.dense:
-        dense = [
-            {"Synapse": row.synapse, "Kind": row.kind, "MACs": number(row.macs)}
-            for row in analysis.dense
-        ]
-        yield table(
-            "Analog inputs: multiply-accumulates, not SynOps", dense, {}, (), console, options
-        )
-    yield from notes(_analysis_notes(analysis))
-
-
-def _analysis_notes(analysis: Analysis) -> list[str]:
-    options = analysis.options
-    notes = [
-        "Neurons, synapses and MACs per sample and time step; fan-out per event "
-        f'(events="{options.events}", weights="{options.weights}").'
-    ]
-    if any(c.folded for c in analysis.connections):
-        notes.append("* a constant is added on the way, which chips fold into the next weights")
-    notes += [f"Unresolved, not counted: {row}" for row in analysis.unresolved]
-    notes += [f"Specialized on data: {branch}" for branch in analysis.specialized]
-    return notes
-
-
-def _rows(analysis: Analysis) -> list[dict[str, Any]]:
-    """See :meth:`fxsynops.Analysis.to_rows`."""
-    return [
         {
             "Source": c.source,
             "Synapse": c.synapse,
@@ -445,23 +402,27 @@ def _rows(analysis: Analysis) -> list[dict[str, Any]]:
         }
         for c in analysis.connections
     ]
-
-
-def _json(analysis: Analysis) -> str:
-    """See :meth:`fxsynops.Analysis.to_json`."""
-    content = {
+    dense = [{"Synapse": row.synapse, "Kind": row.kind, "MACs": row.macs} for row in analysis.dense]
+    title = "Analog inputs: multiply-accumulates, not SynOps"
+    return {
         "kind": "analysis",
-        "model": type(analysis.model).__name__,
+        "title": f"Fan-out of {analysis.name}",
+        "model": analysis.name,
         "events": analysis.options.events,
         "weights": analysis.options.weights,
         "samples": analysis.window.samples,
         "timesteps": analysis.window.timesteps,
         "dt": analysis.options.dt,
-        "connections": _rows(analysis),
-        "dense": [
-            {"Synapse": row.synapse, "Kind": row.kind, "MACs": row.macs} for row in analysis.dense
-        ],
+        "totals": {"Synapses": whole(sum(c.fanout.total for c in analysis.connections))},
+        "rows": rows,
+        "dense": dense,
+        "tables": [{"title": title, "rows": dense}] if dense else [],
         "unresolved": [str(row) for row in analysis.unresolved],
         "specialized": list(analysis.specialized),
+        "notes": [
+            "Neurons, synapses and MACs per sample and time step; fan-out per event "
+            f'(events="{analysis.options.events}", weights="{analysis.options.weights}").',
+            *analysis.remarks(),
+            *(f"Unresolved, not counted: {row}" for row in analysis.unresolved),
+        ],
     }
-    return to_json(content)

@@ -10,12 +10,11 @@ in the window pays for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from torch._subclasses import FakeTensor
 
 from fxsynops.budget import Budget, Violation
@@ -23,10 +22,13 @@ from fxsynops.caps import Assumptions, Caps, check_count, check_names
 from fxsynops.charge import Charge
 from fxsynops.connect import Tap
 from fxsynops.counts import Counts
+from fxsynops.devices import DEVICES, Device
+from fxsynops.energy import Energy, workload_of_bound
+from fxsynops.energy import estimate as estimate_energy
 from fxsynops.errors import InputError
 from fxsynops.findings import Connection, Findings
 from fxsynops.operations.registry import shape
-from fxsynops.report import notes, number, render, table, to_json
+from fxsynops.report import VIEWS, Column, Reported, View, number, source_label
 from fxsynops.signals import origin_of
 from fxsynops.sources import input_steps
 from fxsynops.untouched import state_unlike_later
@@ -51,7 +53,7 @@ class BoundRow:
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(Reported):
     """An upper bound on the SynOps of one sample. Prints as a table.
 
     Attributes:
@@ -61,6 +63,7 @@ class Bound:
         charge: the bound from the charge that neurons receive, where there is one, and the
             structural one elsewhere.
         assumptions: what was assumed about the input and the neurons.
+        findings: the analysis of the model.
         estimate: whether this is no bound, but an estimate at a firing rate that was given.
         measured: the counts that it is compared with.
     """
@@ -70,10 +73,19 @@ class Bound:
     structural: float
     charge: float
     assumptions: tuple[str, ...]
-    dt: float
+    findings: Findings = field(repr=False, compare=False)
     estimate: bool = False
     measured: Counts | None = field(repr=False, default=None)
-    model: str = field(repr=False, default="")
+
+    @property
+    def model(self) -> str:
+        """The model's class."""
+        return self.findings.name
+
+    @property
+    def dt(self) -> float:
+        """Length of a step in milliseconds."""
+        return self.findings.options.dt
 
     @property
     def total(self) -> float:
@@ -100,6 +112,18 @@ class Bound:
             raise InputError("nothing has been counted yet: run the counter on data first.")
         return replace(self, measured=counts)
 
+    def energy(self, devices: str | Device | Iterable[str | Device] = tuple(DEVICES)) -> Energy:
+        """An estimate of the joules that a sample, at most, costs, on several devices.
+
+        Args:
+            devices: names of :data:`fxsynops.devices.DEVICES` (all, if not given), or your own
+                :class:`fxsynops.devices.Device`.
+
+        Raises:
+            InputError: a device does not exist.
+        """
+        return estimate_energy(workload_of_bound(self), devices)
+
     def check(
         self,
         max_synops: float | None = None,
@@ -112,19 +136,8 @@ class Bound:
         costs = ((row.connection.synapse, row.charge) for row in self.rows)
         return budget.violations(costs, self.timesteps * self.dt)
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """One dict per connection, for ``pandas.DataFrame``."""
-        return _rows(self)
-
-    def to_json(self) -> str:
-        """The rows and totals as JSON."""
-        return _json(self)
-
-    def __str__(self) -> str:
-        return render(self)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from _table(self, console, options)
+    def _content(self) -> dict[str, Any]:
+        return _content(self)
 
 
 def upper_bound(findings: Findings, assumptions: Assumptions) -> Bound:
@@ -158,10 +171,7 @@ def upper_bound(findings: Findings, assumptions: Assumptions) -> Bound:
     structural = math.fsum(row.structural for row in rows)
     charged = math.fsum(row.charge for row in rows)
     words = assumptions.words(bool(analog))
-    return Bound(
-        rows, assumptions.timesteps, structural, charged, words, findings.options.dt,
-        model=findings.name,
-    )  # fmt: skip
+    return Bound(rows, assumptions.timesteps, structural, charged, words, findings)
 
 
 def _sources(findings: Findings) -> set[str]:
@@ -205,10 +215,7 @@ def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float])
     total = math.fsum(row.structural for row in rows)
     said = ", ".join(f"{r:g} from '{n}'" for n, r in rates.items()) or f"{rate:g}"
     words = (f"a mean of {said} events per neuron and step",)
-    return Bound(
-        tuple(rows), timesteps, total, total, words, findings.options.dt,
-        estimate=True, model=findings.name,
-    )  # fmt: skip
+    return Bound(tuple(rows), timesteps, total, total, words, findings, estimate=True)
 
 
 def _structural(
@@ -247,56 +254,81 @@ def _without_values(findings: Findings) -> bool:
     return any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)
 
 
-# -- as text --------------------------------------------------------------------------------------
+# -- reports --------------------------------------------------------------------------------------
 
 
-def _table(bound: Bound, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-    """The upper-bound table."""
-    rows = []
-    for bound_row, row in zip(bound.rows, _rows(bound), strict=True):
-        shown = {
-            "Source": bound_row.connection.label,
-            "Synapse": row["Synapse"],
-            "Neurons": number(row["Neurons"]),
-            "Synapses": number(row["Synapses"]),
-            "Events/step": number(row["Events per step"]),
-            "Structural": number(row["Structural"]),
-            "Charge": number(row["Charge"]) if not row["Reasons"] else "–",
-            "SynOps": number(row["SynOps"]),
-            "SynOps/s": number(row["SynOps/s"], 0),
-            "Share": "–" if row["Share"] is None else f"{row['Share']:.1%}",
-        }
-        if bound.estimate:
-            del shown["Structural"], shown["Charge"]
-        if bound.measured is not None:
-            shown["Measured"] = number(row["Measured"], 0)
-            shown["Used"] = "–" if row["Used"] is None else f"{row['Used']:.1%}"
-        rows.append(shown)
-    total = {
-        "Source": "Total",
-        "Structural": number(bound.structural),
-        "Charge": number(bound.charge),
-        "SynOps": number(bound.total),
-        "SynOps/s": number(bound.total / (bound.timesteps * bound.dt / 1000), 0),
+def _charge(row: dict[str, Any]) -> str:
+    return "–" if row.get("Reasons") else number(_infinite(row["Charge"]))
+
+
+VIEWS["bound"] = View(
+    (
+        Column("Source", show=source_label, text=True),
+        Column("Synapse", text=True),
+        Column("Neurons", optional=8),
+        Column("Synapses", optional=5),
+        Column("Events per step", "Events/step", optional=6, missing="unbounded"),
+        Column("Structural", missing="unbounded", optional=2),
+        Column("Charge", missing="unbounded", show=_charge, optional=4),
+        Column("SynOps", "SynOps (bound)", missing="unbounded"),
+        Column("SynOps/s", digits=0, optional=9, missing="unbounded"),
+        Column("Measured", digits=0),
+        Column("Used", percent=True),
+    ),
+    share="SynOps",
+    names=("Source", "Synapse"),
+    group="Synapse",
+)
+VIEWS["estimate"] = replace(
+    VIEWS["bound"],
+    columns=tuple(c for c in VIEWS["bound"].columns if c.name not in ("Structural", "Charge")),
+)
+
+
+def _infinite(value: float | None) -> float:
+    """What JSON has as null."""
+    return math.inf if value is None else value
+
+
+def _content(bound: Bound) -> dict[str, Any]:
+    """What a report of a bound holds; what is unbounded is null."""
+    seconds = bound.timesteps * bound.dt / 1000
+    totals = {
+        "Structural": bound.structural,
+        "Charge": bound.charge,
+        "SynOps": bound.total,
+        "SynOps/s": bound.total / seconds,
     }
-    if bound.estimate:
-        del total["Structural"], total["Charge"]
     if bound.measured is not None:
         measured = sum(_measured(bound).values())
-        total["Measured"] = number(measured, 0)
-        total["Used"] = f"{measured / bound.total:.1%}" if 0 < bound.total < math.inf else "–"
+        totals["Measured"] = measured
+        totals["Used"] = measured / bound.total if 0 < bound.total < math.inf else math.nan
     kind = "Estimate (no bound) for" if bound.estimate else "Upper bound of"
-    less = ("SynOps/s", "Neurons", "Share", "Events/step", "Synapses", "Charge")
-    yield table(f"{kind} {bound.model}", rows, total, less, console, options)
-    said = [
+    return {
+        "kind": "estimate" if bound.estimate else "bound",
+        "title": f"{kind} {bound.model}",
+        "model": bound.model,
+        "timesteps": bound.timesteps,
+        "dt": bound.dt,
+        "structural": bound.structural,
+        "charge": bound.charge,
+        "total": bound.total,
+        "totals": totals,
+        "assumptions": list(bound.assumptions),
+        "rows": _rows(bound),
+        "notes": list(_notes(bound)),
+    }
+
+
+def _notes(bound: Bound) -> Iterator[str]:
+    yield (
         f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
         f"with {', '.join(bound.assumptions)}."
-    ]
-    reasons = dict.fromkeys(reason for row in bound.rows for reason in row.reasons)
-    said += [f"– no charge bound: {reason}" for reason in list(reasons)[:8]]
+    )
+    reasons = list(dict.fromkeys(reason for row in bound.rows for reason in row.reasons))
+    yield from (f"– no charge bound: {reason}" for reason in reasons[:8])
     if len(reasons) > 8:
-        said.append(f"– … and {len(reasons) - 8} more; see the reasons in bound.to_rows()")
-    yield from notes(said)
+        yield f"– … and {len(reasons) - 8} more; see the reasons in bound.to_rows()"
 
 
 def _measured(bound: Bound) -> dict[tuple[str, str, str], float]:
@@ -336,19 +368,3 @@ def _rows(bound: Bound) -> list[dict[str, Any]]:
             found["Used"] = value / row.charge if 0 < row.charge < math.inf else None
         rows.append(found)
     return rows
-
-
-def _json(bound: Bound) -> str:
-    """See :meth:`fxsynops.Bound.to_json`; what is unbounded is null."""
-    content = {
-        "kind": "estimate" if bound.estimate else "bound",
-        "model": bound.model,
-        "timesteps": bound.timesteps,
-        "dt": bound.dt,
-        "structural": bound.structural,
-        "charge": bound.charge,
-        "total": bound.total,
-        "assumptions": list(bound.assumptions),
-        "rows": _rows(bound),
-    }
-    return to_json(content)

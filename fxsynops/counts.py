@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from torch import distributed
 
 from fxsynops.budget import Budget, Violation
+from fxsynops.devices import DEVICES, Device
+from fxsynops.energy import Energy, estimate, workload_of_counts
 from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Connection, Findings
 from fxsynops.rates import FiringRates
 from fxsynops.reduction import EXACT_BELOW
-from fxsynops.report import notes, number, render, table, to_json, whole
+from fxsynops.report import VIEWS, Column, Reported, View, number, source_label, whole
 from fxsynops.samples import Statistics
 
 
@@ -109,7 +110,7 @@ class _Numbers:
 
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(Reported):
     """SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
 
     Attributes:
@@ -117,19 +118,17 @@ class Counts:
         total: SynOps, all samples and steps.
         samples: samples counted.
         timesteps: steps per sample.
-        dt: length of a step in milliseconds.
         exact: whether every sum stayed within the range in which whole numbers are exact.
+        findings: the analysis that they were counted with.
+        extras: rates, statistics of samples, whether they are partial.
     """
 
     rows: tuple[Row, ...]
     total: float
     samples: int
     timesteps: float
-    dt: float
     exact: bool
-    model: str = field(repr=False, default="")
-    events: str = "value"
-    weights: str = "all"
+    findings: Findings = field(repr=False, compare=False)
     extras: Extras = field(repr=False, default=Extras())
 
     @classmethod
@@ -153,27 +152,48 @@ class Counts:
                     "whole numbers of the example. Analyze the model with an example that is like "
                     "the data, or register the function with fxsynops.register_routing."
                 )
-        options = findings.options
         exact = all(row.largest < EXACT_BELOW for row in measured)
-        settings = (findings.name, options.dt, options.events, options.weights)
-        return cls._made(_Numbers(settings, {}, span, exact, extras), measured)
+        return cls._made(findings, measured, span, exact, extras)
 
     @classmethod
-    def _made(cls, numbers: _Numbers, measured: list[Measured]) -> Counts:
-        span, (model, dt, events, weights) = numbers.span, numbers.options
-        seconds = span.sample_steps * dt / 1000
+    def _made(
+        cls,
+        findings: Findings,
+        measured: list[Measured],
+        span: Span,
+        exact: bool,
+        extras: Extras,
+    ) -> Counts:
+        seconds = span.sample_steps * findings.options.dt / 1000
         return cls(
             rows=tuple(_row(row, span, seconds) for row in measured),
             total=whole(math.fsum(row.synops for row in measured)),
             samples=span.samples,
             timesteps=span.timesteps,
-            dt=dt,
-            exact=numbers.exact,
-            model=model,
-            events=events,
-            weights=weights,
-            extras=numbers.extras,
+            exact=exact,
+            findings=findings,
+            extras=extras,
         )
+
+    @property
+    def model(self) -> str:
+        """The model's class."""
+        return self.findings.name
+
+    @property
+    def dt(self) -> float:
+        """Length of a step in milliseconds."""
+        return self.findings.options.dt
+
+    @property
+    def events(self) -> str:
+        """The option ``events``."""
+        return self.findings.options.events
+
+    @property
+    def weights(self) -> str:
+        """The option ``weights``."""
+        return self.findings.options.weights
 
     @property
     def rates(self) -> dict[str, FiringRates]:
@@ -253,7 +273,19 @@ class Counts:
         )
         exact = all(numbers.exact for numbers in every)
         extras = functools.reduce(operator.add, (numbers.extras for numbers in every))
-        return self._made(_Numbers(ours.options, {}, span, exact, extras), measured)
+        return self._made(self.findings, measured, span, exact, extras)
+
+    def energy(self, devices: str | Device | Iterable[str | Device] = tuple(DEVICES)) -> Energy:
+        """An estimate of the joules that the mean sample costs, on several devices.
+
+        Args:
+            devices: names of :data:`fxsynops.devices.DEVICES` (all, if not given), or your own
+                :class:`fxsynops.devices.Device`.
+
+        Raises:
+            InputError: a device does not exist, or nothing was counted.
+        """
+        return estimate(workload_of_counts(self), devices)
 
     def check(
         self,
@@ -268,19 +300,8 @@ class Counts:
         costs = ((row.connection.synapse, row.synops / samples) for row in self.rows)
         return budget.violations(costs, self.timesteps * self.dt)
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """One dict per connection, for ``pandas.DataFrame``, with the how-to's columns."""
-        return _rows(self)
-
-    def to_json(self) -> str:
-        """The rows and totals as JSON."""
-        return _json(self)
-
-    def __str__(self) -> str:
-        return render(self)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from _table(self, console, options)
+    def _content(self) -> dict[str, Any]:
+        return _content(self)
 
 
 def _row(row: Measured, span: Span, seconds: float) -> Row:
@@ -296,56 +317,30 @@ def _row(row: Measured, span: Span, seconds: float) -> Row:
     )
 
 
-# -- as text --------------------------------------------------------------------------------------
+# -- reports --------------------------------------------------------------------------------------
+
+VIEWS["counts"] = View(
+    (
+        Column("Layer", text=True),
+        Column("Source", show=source_label, text=True),
+        Column("In", "In (events)"),
+        Column("Fanout_Prev", digits=1, optional=6),
+        Column("SynOps"),
+        Column("N. timesteps", optional=8),
+        Column("Time window (ms)", optional=9),
+        Column("SynOps/s", digits=0, optional=5),
+        Column("SynOps (nominal)", optional=7),
+        Column("Rate", "Rate (/step)", show=lambda row: f"{row['Rate']:.4f}", optional=2),
+    ),
+    share="SynOps",
+    names=("Layer", "Source"),
+    group="Layer",
+)
 
 
-def _table(counts: Counts, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-    """The SynOps table, with the columns of the sinabs how-to."""
+def _content(counts: Counts) -> dict[str, Any]:
+    """What a report of counts holds."""
     rows = [
-        {
-            "Layer": row["Layer"],
-            "Source": shown.connection.label,
-            "In": number(row["In"]),
-            "Fanout_Prev": number(row["Fanout_Prev"], 1),
-            "SynOps": number(row["SynOps"]),
-            "N. timesteps": number(row["N. timesteps"]),
-            "Time window (ms)": number(row["Time window (ms)"]),
-            "SynOps/s": number(row["SynOps/s"], 0),
-            "SynOps (nominal)": number(row["SynOps (nominal)"]),
-            "Rate": f"{row['Rate']:.4f}",
-        }
-        for shown, row in zip(counts.rows, _rows(counts), strict=True)
-    ]
-    per_second = sum(row.per_second for row in counts.rows)
-    total = {
-        "Layer": "Total",
-        "SynOps": number(counts.total),
-        "SynOps/s": number(per_second, 0),
-    }
-    optional = ("Time window (ms)", "N. timesteps", "SynOps (nominal)", "Fanout_Prev", "SynOps/s")
-    yield table(f"SynOps of {counts.model}", rows, total, optional, console, options)
-    per_sample = counts.total / counts.samples if counts.samples else 0
-    lines = [
-        f"{counts.samples:,} samples of {number(counts.timesteps)} steps of {counts.dt:g} ms, "
-        f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
-        f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
-        f'weights="{counts.weights}").'
-    ]
-    if (spread := counts.per_sample) is not None and spread.samples:
-        lines.append(
-            f"Per sample: mean {number(spread.mean, 0)}, standard deviation "
-            f"{number(spread.std, 0)}, from {number(spread.min, 0)} to {number(spread.max, 0)}."
-        )
-    if counts.partial:
-        lines.append(f"Partial: interrupted after {counts.samples:,} samples.")
-    if not counts.exact:
-        lines.append("Inexact: a block of events added up to 2**24 or more.")
-    yield from notes(lines)
-
-
-def _rows(counts: Counts) -> list[dict[str, Any]]:
-    """See :meth:`fxsynops.Counts.to_rows`."""
-    return [
         {
             "Layer": row.connection.synapse,
             "Source": row.connection.source,
@@ -361,13 +356,10 @@ def _rows(counts: Counts) -> list[dict[str, Any]]:
         }
         for row in counts.rows
     ]
-
-
-def _json(counts: Counts) -> str:
-    """See :meth:`fxsynops.Counts.to_json`."""
-    spread = counts.per_sample
-    content = {
+    spread = counts.per_sample if counts.per_sample and counts.per_sample.samples else None
+    return {
         "kind": "counts",
+        "title": f"SynOps of {counts.model}",
         "model": counts.model,
         "events": counts.events,
         "weights": counts.weights,
@@ -375,11 +367,41 @@ def _json(counts: Counts) -> str:
         "timesteps": counts.timesteps,
         "dt": counts.dt,
         "exact": counts.exact,
-        "total": counts.total,
-        "per_sample": None
-        if spread is None
-        else {"mean": spread.mean, "std": spread.std, "min": spread.min, "max": spread.max},
         "partial": counts.partial,
-        "rows": _rows(counts),
+        "total": counts.total,
+        "totals": {
+            "SynOps": counts.total,
+            "SynOps/s": math.fsum(row.per_second for row in counts.rows),
+        },
+        "per_sample": spread
+        and {"mean": spread.mean, "std": spread.std, "min": spread.min, "max": spread.max},
+        "rows": rows,
+        "notes": list(_notes(counts, spread)),
     }
-    return to_json(content)
+
+
+def _notes(counts: Counts, spread: Statistics | None) -> Iterator[str]:
+    per_sample = counts.total / counts.samples if counts.samples else 0
+    yield (
+        f"{counts.samples:,} samples of {number(counts.timesteps)} steps of {counts.dt:g} ms, "
+        f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
+        f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
+        f'weights="{counts.weights}").'
+    )
+    if spread is not None:
+        yield (
+            f"Per sample: mean {number(spread.mean, 0)}, standard deviation "
+            f"{number(spread.std, 0)}, from {number(spread.min, 0)} to {number(spread.max, 0)}."
+        )
+    if counts.partial:
+        yield f"Partial: interrupted after {counts.samples:,} samples."
+    if not counts.exact:
+        yield "Inexact: a block of events added up to 2**24 or more."
+    if dense := counts.findings.dense:
+        macs = sum(row.macs for row in dense) * counts.timesteps
+        names = ", ".join(row.synapse for row in dense[:4]) + (", …" if dense[4:] else "")
+        yield (
+            f"Not SynOps: {number(macs)} multiply-accumulates per sample, on the analog inputs of "
+            f"{names}."
+        )
+    yield from counts.findings.remarks()

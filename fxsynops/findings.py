@@ -144,6 +144,20 @@ class Findings:
         """Where the forward branched on data."""
         return self.trace.branches
 
+    def remarks(self) -> list[str]:
+        """What a reader of its numbers should know: what was folded, and specialized."""
+        said = []
+        if folded := [c.synapse for c in self.connections if c.folded]:
+            names = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if folded[4:] else "")
+            said.append(
+                f"Folded (*): a constant is added to the events on their way to {names}, which "
+                "chips fold into the next weights."
+            )
+        said += [f"Specialized on data: {branch}" for branch in self.specialized[:8]]
+        if more := len(self.specialized) - 8 if len(self.specialized) > 8 else 0:
+            said.append(f"Specialized on data in {more} more places.")
+        return said
+
     @property
     def name(self) -> str:
         """The model's class."""

@@ -26,14 +26,7 @@ def load_model(target: str) -> nn.Module:
     Raises:
         InputError: there is no such thing, it raises, or it is no model.
     """
-    where, colon, what = target.rpartition(":")
-    if not colon or not where or not what:
-        raise InputError(f"'{target}' is no model: write package.module:factory or file.py:Class.")
-    found: Any = _module(where)
-    for name in what.split("."):
-        if not hasattr(found, name):
-            raise InputError(f"'{where}' has no '{what}'. It has {_public(found)}.")
-        found = getattr(found, name)
+    found = find(target)
     if not isinstance(found, nn.Module):
         if not callable(found):
             raise InputError(f"'{target}' is a {type(found).__name__}, no model and no factory.")
@@ -46,6 +39,23 @@ def load_model(target: str) -> nn.Module:
             ) from error
     if not isinstance(found, nn.Module):
         raise InputError(f"'{target}()' returned a {type(found).__name__}, not an nn.Module.")
+    return found
+
+
+def find(target: str) -> Any:
+    """Import what ``package.module:name`` or ``path/to/file.py:name`` names.
+
+    Raises:
+        InputError: there is no such thing, or importing it raises.
+    """
+    where, colon, what = target.rpartition(":")
+    if not colon or not where or not what:
+        raise InputError(f"'{target}' names nothing: write package.module:name or file.py:name.")
+    found: Any = _module(where)
+    for name in what.split("."):
+        if not hasattr(found, name):
+            raise InputError(f"'{where}' has no '{what}'. It has {_public(found)}.")
+        found = getattr(found, name)
     return found
 
 

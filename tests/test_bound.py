@@ -588,7 +588,7 @@ def test_check_holds_a_model_to_its_budget(check):
         (["nets.py:broken", "--input", "1x8", "--max-synops", "1"], "no weights here"),
         (["away.py:make", "--input", "1x8", "--max-synops", "1"], "there is no file"),
         (["no.such:make", "--input", "1x8", "--max-synops", "1"], "ModuleNotFoundError"),
-        (["nets", "--input", "1x8", "--max-synops", "1"], "write package.module:factory"),
+        (["nets", "--input", "1x8", "--max-synops", "1"], "write package.module:name"),
         (["nets.py:make", "--input", "1x8", "--budget", "none.toml"], "cannot be read"),
         (["nets.py:make", "--input", "1x8", "--budget", "bad.toml"], "is no TOML file"),
         (["nets.py:make", "--input", "1x8", "--budget", "typo.toml"], r"has \['max_synop'\]"),

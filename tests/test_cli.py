@@ -1,0 +1,200 @@
+"""The command line, on a model that a user wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import fxsynops
+from fxsynops import cli
+
+NETS = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from fxsynops.nn import IAF, NeuromorphicReLU
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), IAF(), nn.Linear(32, 10))
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.relu, self.out = nn.Linear(4, 8), NeuromorphicReLU(), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.out(self.relu(self.fc(x)))
+
+net = Net()
+batches = [(torch.ones(4, 5, 16), torch.zeros(4)), (torch.ones(1, 5, 16), torch.zeros(1))]
+
+def loader():
+    return DataLoader(TensorDataset(torch.ones(6, 5, 16), torch.zeros(6)), batch_size=4)
+
+def broken():
+    raise RuntimeError("no weights here")
+
+def number():
+    return 3
+"""
+SPIKES = ["--input", "2x5x16", "--layout", "NT"]
+
+
+@pytest.fixture(autouse=True)
+def _nets(tmp_path, monkeypatch):
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*argv: str) -> tuple[int, str, str]:
+        status = cli.main(argv)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.mark.parametrize("model", ["nets.py:make", "nets.py:Net", "nets.py:net"])
+def test_a_factory_a_class_and_an_instance_are_models(run, model):
+    shape = SPIKES if model.endswith("make") else ["--input", "2x4"]
+    status, out, _ = run("fanout", model, *shape)
+    assert status == 0
+    assert "Fan-out of" in out
+    assert "\x1b" not in out  # no colors in a pipe
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv", "markdown", "latex", "html"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fanout", "nets.py:make", *SPIKES],
+        ["bound", "nets.py:make", *SPIKES],
+        ["check", "nets.py:make", *SPIKES, "--max-synops", "1e9"],
+        ["count", "nets.py:make", *SPIKES, "--random-spikes", "0.3"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_prints_and_writes_every_form(run, tmp_path, command, form):
+    status, out, _ = run(*command, "--format", form)
+    assert status == 0
+    path = tmp_path / "out.txt"
+    assert run(*command, "--format", form, "--output", str(path))[0] == 0
+    said = "within the budget\n" if command[0] == "check" and form == "table" else ""
+    assert path.read_text().rstrip() == out.removesuffix(said).rstrip()
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".out")] == []
+
+
+def test_data_are_counted(run):
+    for name, samples in (("batches", 5), ("loader", 6)):
+        status, out, err = run(
+            "count", "nets.py:make", *SPIKES, "--data", f"nets.py:{name}", "--format", "json"
+        )
+        content = json.loads(out)
+        assert status == 0
+        assert content["samples"] == samples
+        assert content["rows"][0]["SynOps"] == samples * 5 * 16 * 32
+        assert err == ""  # no progress bar in a pipe
+
+
+def test_energy_is_estimated_on_devices_of_ones_own_too(run, tmp_path):
+    (tmp_path / "chips.toml").write_text('["our chip"]\nper_synop = 1e-12\n')
+    command = ["count", "nets.py:make", *SPIKES, "--random-spikes", "1", "--format", "json"]
+    synops = json.loads(run(*command)[1])["total"] / 2
+    status, out, _ = run(*command, "--energy", "--devices", "chips.toml")
+    rows = {row["Device"]: row for row in json.loads(out)["rows"]}
+    assert status == 0
+    assert rows["our chip"]["SynOps (J)"] == pytest.approx(synops * 1e-12)
+    assert rows["Loihi"]["SynOps (J)"] == pytest.approx(synops * 27.1e-12)
+    assert run("bound", "nets.py:make", *SPIKES, "--energy")[0] == 0
+
+
+def test_saved_reports_are_compared(run, tmp_path):
+    for name, rate in (("a.json", "1.0"), ("b.json", "0.0")):
+        command = ["count", "nets.py:make", *SPIKES, "--random-spikes", rate, "--format", "json"]
+        run(*command, "--output", name)
+    status, out, _ = run("compare", "a.json", "b.json")
+    assert status == 0
+    assert "-100.0%" in out
+    assert fxsynops.load("a.json").totals["SynOps"] > 0
+
+
+def test_a_broken_budget_is_exit_status_1(run, tmp_path):
+    (tmp_path / "budget.toml").write_text("max_synops = 10\n")
+    status, out, err = run(
+        "check", "nets.py:make", *SPIKES, "--budget", "budget.toml", "--format", "csv"
+    )
+    assert status == 1
+    assert out.startswith("Source,")
+    assert "over budget" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "match"),
+    [
+        (["fanout", "nets.py:nope", *SPIKES], "has no 'nope'. It has make"),
+        (["fanout", "nets.py:broken", *SPIKES], "raised RuntimeError: no weights here"),
+        (["fanout", "nets.py:number", *SPIKES], "returned a int, not an nn.Module"),
+        (["fanout", "nowhere.py:make", *SPIKES], "no file"),
+        (["fanout", "no.such.module:make", *SPIKES], "No module named"),
+        (["fanout", "nets", *SPIKES], "names nothing"),
+        (["fanout", "nets.py:make"], "say what the model takes"),
+        (["fanout", "nets.py:make", "--input", "2xx5"], "'2xx5' is no shape"),
+        (["fanout", "nets.py:make", "--input", "2x5x17", "--layout", "NT"], "2x5x17|10x17"),
+        (
+            ["bound", "nets.py:net", "--input", "2x4", "--analog", "--input-range", "1"],
+            "two numbers",
+        ),
+        (["check", "nets.py:make", *SPIKES, "--budget", "none.toml"], "cannot be read"),
+        (["check", "nets.py:make", *SPIKES, "--budget", "typo.toml"], r"\['max_synop'\]"),
+        (["count", "nets.py:make", *SPIKES, "--random-spikes", "3"], "no probability"),
+        (["count", "nets.py:make", *SPIKES, "--data", "nets.py:number"], "no batches"),
+        (["compare", "nets.py", "nets.py"], "is no JSON"),
+        (["bound", "nets.py:make", *SPIKES, "--devices", "chips.toml"], "give both"),
+        (["bound", "nets.py:make", *SPIKES, "--energy", "--devices", "x.toml"], "cannot be read"),
+        (["compare", "none.json", "none.json"], "cannot be read"),
+        (["fanout", "nets.py:make", *SPIKES, "--output", "none/out.txt"], "cannot be written"),
+    ],
+)
+def test_errors_are_one_paragraph_and_exit_status_2(run, tmp_path, argv, match):
+    import re
+
+    (tmp_path / "typo.toml").write_text("max_synop = 10\n")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    status, out, err = run(*argv)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("fxsynops: ")
+    assert re.search(match, err)
+    assert err.count("\n") == 1
+    assert [n for n in sorted(p.name for p in tmp_path.iterdir()) if n != "__pycache__"] == before
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(fxsynops.InputError):
+        cli.main(["fanout", "nets.py:nope", *SPIKES, "--debug"])
+
+
+@pytest.mark.parametrize("command", ["fanout", "bound", "check", "count", "compare"])
+def test_help_has_an_example(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    assert end.value.code == 0
+    assert f"fxsynops {command} " in capsys.readouterr().out.partition("example")[2]
+
+
+def test_the_module_is_the_command():
+    run = subprocess.run(
+        [sys.executable, "-m", "fxsynops", "fanout", "nets.py:make", *SPIKES],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    assert run.returncode == 0
+    assert "Fan-out of Sequential" in run.stdout

@@ -1,0 +1,270 @@
+"""Reports: every form holds the numbers, and tables can be read."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+
+import pandas
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+import fxsynops
+import fxsynops.nn as fnn
+from fxsynops.comparison import compare
+from fxsynops.errors import InputError
+from fxsynops.report import Report, number, shortened
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), fnn.NeuromorphicReLU(), nn.AvgPool2d(2))
+    model.extend([nn.Flatten(), nn.Linear(36, 9), fnn.NeuromorphicReLU(), nn.Linear(9, 3)])
+    for layer in (model[0], model[4]):
+        layer.weight.data.mul_(4)
+    return model
+
+
+def results() -> dict[str, fxsynops.Analysis | fxsynops.Counts | fxsynops.Bound]:
+    x = torch.rand(4, 1, 8, 8)
+    counter = fxsynops.SynOpsCounter(network(), x, input_events=False)
+    counts = counter.measure([x])
+    bound = counter.analysis.upper_bound(input_range=(0, 1))
+    return {
+        "analysis": counter.analysis,
+        "counts": counts,
+        "bound": bound,
+        "compared": bound.compare(counts),
+        "estimate": counter.analysis.upper_bound(rate=0.5),
+    }
+
+
+each = pytest.mark.parametrize("kind", list(results()))
+VALUE = {"analysis": "Synapses", "counts": "SynOps"}
+
+
+def values(result) -> list[float]:
+    return [row[VALUE.get(result.report().kind, "SynOps")] for row in result.to_rows()]
+
+
+def as_number(cell: str) -> float:
+    return float(cell.replace(",", "").strip("*% "))
+
+
+@each
+def test_json_is_read_back_as_the_same_report(kind, tmp_path):
+    result = results()[kind]
+    path = tmp_path / "report.json"
+    path.write_text(result.to_json())
+    loaded = fxsynops.load(path)
+    assert loaded == result.report()
+    assert str(loaded) == str(result)
+    assert loaded.rows == json.loads(json.dumps(result.report().rows))
+    assert loaded.content["fxsynops"] == fxsynops.__version__
+    assert loaded.content["model"] == "Sequential"
+    assert loaded.content["schema"] == 1
+    for form in ("csv", "markdown", "latex", "html"):
+        assert loaded.to(form) == result.report().to(form)
+
+
+def test_json_carries_the_options():
+    found = results()
+    for name in ("events", "weights", "dt", "timesteps", "samples"):
+        assert name in found["counts"].report().content
+    assert found["bound"].report().content["assumptions"]
+
+
+@each
+def test_csv_opens_in_pandas(kind):
+    result = results()[kind]
+    frame = pandas.read_csv(io.StringIO(result.to_csv()))
+    assert len(frame) == len(result.to_rows())
+    assert frame[VALUE.get(kind, "SynOps")].tolist() == pytest.approx(values(result))
+    assert list(frame) == list(result.to_rows()[0])
+    assert result.to_pandas()["Source"].tolist() == [row["Source"] for row in result.to_rows()]
+    assert len(list(csv.reader(io.StringIO(result.to_csv())))) == len(frame) + 1
+
+
+def cells(lines: list[str], separator: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split(separator)] for line in lines]
+
+
+@each
+def test_markdown_holds_the_numbers_and_the_notes(kind):
+    result = results()[kind]
+    text = result.to_markdown()
+    lines = [line.strip("|") for line in text.splitlines() if line.startswith("|")]
+    header, rule, *rows = cells(lines[: len(result.to_rows()) + 3], " | ")
+    assert set("".join(rule)) <= set("-: ")
+    assert all(len(row) == len(header) for row in rows)
+    column = next(i for i, name in enumerate(header) if name.startswith(VALUE.get(kind, "SynOps")))
+    assert [as_number(row[column]) for row in rows[:-1]] == pytest.approx(values(result), abs=0.01)
+    assert as_number(rows[-1][column]) == pytest.approx(sum(values(result)), abs=0.01)
+    for note in result.report().content["notes"]:
+        assert note in text
+
+
+@each
+def test_latex_holds_the_numbers(kind):
+    result = results()[kind]
+    text = result.to_latex()
+    lines = [line.removesuffix(" \\\\") for line in text.splitlines() if line.endswith(" \\\\")]
+    header, *rows = cells(lines[: len(result.to_rows()) + 2], " & ")
+    column = next(i for i, name in enumerate(header) if name.startswith(VALUE.get(kind, "SynOps")))
+    assert [as_number(row[column]) for row in rows[:-1]] == pytest.approx(values(result), abs=0.01)
+    assert text.count(r"\begin{") == text.count(r"\end{")
+    assert text.isascii()
+    assert not re.search(r"(?<!\\)[_%#&](?=[^ ])", text.replace(" & ", ""))
+
+
+class Page(html.parser.HTMLParser):
+    """The cells of a page, and what it refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.cells, self.addresses = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "action")]
+        if tag == "td":
+            self.cells.append("")
+        if tag not in ("meta",):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open:
+            self.cells[-1] += data
+
+
+@each
+def test_html_is_well_formed_and_refers_to_nothing(kind):
+    result = results()[kind]
+    for text in (result.to_html(), result._repr_html_()):
+        page = Page()
+        page.feed(text)
+        assert page.open == []
+        assert not page.addresses
+        assert not re.search(r"https?:|url\(|@import|<script", text)
+        for value in values(result):
+            assert number(value) in page.cells
+
+
+@each
+def test_a_table_can_be_read_at_80_columns_in_black_and_white(kind):
+    result = results()[kind]
+    console = Console(width=80, file=io.StringIO(), color_system=None, force_terminal=False)
+    console.print(result)
+    text = console.file.getvalue()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "\x1b" not in text
+    for value in values(result):
+        assert number(value) in text
+    assert "Total" in text
+    assert "◂" in text
+
+
+def test_the_notes_say_what_is_analog_and_what_is_folded():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), fnn.NeuromorphicReLU(), nn.BatchNorm2d(2))
+    model.append(nn.Conv2d(2, 3, 3))
+    x = torch.rand(2, 1, 8, 8)
+    counter = fxsynops.SynOpsCounter(model.eval(), x, input_events=False)
+    counter(x)
+    text = str(counter.counts)
+    assert f"{6 * 6 * 9 * 2:,} multiply-accumulates per sample, on the analog inputs of 0" in text
+    assert "Folded" in text
+
+
+def test_long_names_lose_their_middle():
+    assert shortened("layer1.0.conv1") == "layer1.0.conv1"
+    assert shortened("a" * 20 + "b" * 20, 11) == "aaaaa…bbbbb"
+
+
+class Deep(nn.Module):
+    """400 connections in three modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Sequential(nn.Linear(4, 4), fnn.NeuromorphicReLU()) for _ in range(200)]
+        self.features = nn.Sequential(*layers)
+        self.middle = nn.Sequential(nn.Linear(4, 900), fnn.NeuromorphicReLU(), nn.Linear(900, 4))
+        others = [nn.Sequential(fnn.NeuromorphicReLU(), nn.Linear(4, 4)) for _ in range(198)]
+        self.classifier = nn.Sequential(*others)
+
+    def forward(self, x):
+        return self.classifier(self.middle(self.features(x)))
+
+
+def test_400_connections_are_shown_by_module():
+    analysis = fxsynops.analyze(Deep(), torch.ones(2, 4))
+    report = analysis.report()
+    assert len(report.rows) == 400
+    text = str(report)
+    assert len(text.splitlines()) < 45
+    assert "middle.0" in text
+    assert re.search(r"features: \d+ more", text)
+    assert "heaviest of 400 connections" in text
+    shown = report.shown()
+    assert sum(row["Synapses"] for row in shown) == report.totals["Synapses"]
+    assert len(report.complete().shown()) == 400
+    assert str(report.complete()).count("classifier.") > 198
+
+
+def test_two_reports_are_compared_by_layer():
+    x = torch.ones(2, 4, 8)
+    first, second = (
+        fxsynops.SynOpsCounter(
+            nn.Sequential(nn.Linear(8, n), fnn.NeuromorphicReLU(), nn.Linear(n, 3)), x, layout="NT"
+        )
+        for n in (4, 6)
+    )
+    before = first.measure([x])
+    after = second.measure([x, x])
+    report = compare(before.report(), after.report())
+    rows = {row["Layer"]: row for row in report.rows}
+    assert (rows["0"]["Before"], rows["0"]["After"]) == (4 * 8 * 4, 4 * 8 * 6)  # of one sample
+    assert rows["0"]["Change"] == 0.5
+    assert report.totals["Before"] == before.total / 2
+    assert report.totals["After"] == after.total / 4
+    assert "+50.0%" in str(report)
+    assert Report(json.loads(report.to_json())) == report
+
+
+def test_reports_of_different_things_are_not_compared():
+    found = results()
+    with pytest.raises(InputError, match="different things"):
+        compare(found["counts"].report(), found["bound"].report())
+    report = compare(found["counts"].report(), found["counts"].report())
+    with pytest.raises(InputError, match="'comparison' cannot be compared"):
+        compare(report, report)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{", "is no JSON"),
+        ("[1, 2]", "is no report"),
+        ('{"kind": "counts"}', "is no report"),
+        (
+            '{"schema": 99, "kind": "counts", "title": "", "rows": [], "totals": {}, "notes": []}',
+            "schema 99",
+        ),
+    ],
+)
+def test_files_that_are_no_reports(tmp_path, text, match):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=match):
+        fxsynops.load(path)
+
+
+def test_a_form_that_does_not_exist():
+    with pytest.raises(InputError, match="no format 'xml'"):
+        results()["counts"].report().to("xml")
