@@ -15,6 +15,7 @@ from fxsynops.errors import (
 )
 from fxsynops.findings import Connection, DenseSynapse, FanOut
 from fxsynops.neurons import register_spiking
+from fxsynops.nir import from_nir
 from fxsynops.operations import register_routing, register_synapse
 from fxsynops.report import Report, load
 from fxsynops.version import VERSION
@@ -37,6 +38,7 @@ __all__ = [
     "TraceError",
     "UnsupportedOperationError",
     "analyze",
+    "from_nir",
     "load",
     "losses",
     "nn",

@@ -52,32 +52,39 @@ class Analysis(Reported, Findings):
 
     @cached_property
     def graph(self) -> nx.MultiDiGraph:
-        """Sources and synapses, with an edge per connection.
+        """Sources and synapses, with an edge per connection; ``fxsynops.drawing`` draws it.
 
-        Nodes have ``kind`` ("source", "gate" or the synapse's operation) and synapses with analog
-        input ``macs``; edges have ``connection``, ``synapses`` (fan-out total) and ``folded``.
+        The graph has ``model``, its name. Nodes have ``kind``: "source", "gate" (where events of
+        sources are measured that reach it) or a synapse's operation ("conv2d", …); synapses with
+        analog input have ``macs``, per sample and step. Edges have ``kind``. Those of a
+        "connection", from where its events are measured to the synapse, have ``connection``,
+        ``synapses`` (its fan-out total), ``folded`` (see :class:`Connection`) and ``gated``
+        (whether a gate lies on the way). Those to a "gate" come from the sources behind it. A
+        product of events with events is a synapse and its own gate: its connection is a loop.
         """
-        graph = nx.MultiDiGraph(model=type(self.model).__name__)
+        graph = nx.MultiDiGraph(model=self.name)
         for row in self.dense:
             graph.add_node(row.synapse, kind=row.kind, macs=row.macs)
         for connection in self.connections:
-            gated = connection.measured_at not in connection.sources
             for source in connection.sources:
                 graph.add_node(source, kind="source")
             graph.add_node(connection.synapse, kind=connection.kind)
+        for connection in self.connections:
             start = connection.source
             if start not in connection.sources:
-                graph.add_node(start, kind="gate")
+                if start not in graph:  # else a product of events: a synapse and its own gate
+                    graph.add_node(start, kind="gate")
                 for source in connection.sources:
                     if not graph.has_edge(source, start):
-                        graph.add_edge(source, start)
+                        graph.add_edge(source, start, kind="gate")
             graph.add_edge(
                 start,
                 connection.synapse,
+                kind="connection",
                 connection=connection,
                 synapses=connection.fanout.total,
                 folded=connection.folded,
-                gated=gated,
+                gated=connection.measured_at not in connection.sources,
             )
         return graph
 

@@ -20,6 +20,7 @@ from fxsynops.budget import Budget
 from fxsynops.comparison import compare
 from fxsynops.devices import DEVICES, Device
 from fxsynops.errors import FxSynopsError, InputError
+from fxsynops.nir import NIRModel, nir_example
 from fxsynops.report import FORMS, Report, number
 from fxsynops.target import example, find, load_model
 
@@ -31,6 +32,7 @@ _FANOUT = """\
 examples:
   fxsynops fanout nets.py:make --input 1x1x28x28
   fxsynops fanout package.nets:SNN --input 2x20x2x32x32 --layout NT --format markdown
+  fxsynops fanout braille.nir
 """
 _BOUND = """\
 examples:
@@ -154,7 +156,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", help="package.module:name, file.py:name, or file.nir")
     add("--input", metavar="SHAPE", help="1x1x28x28; several: 1x8,1x4 (may be left out for a .nir)")
-    add("--layout", default="N", help='leading axes: N, NT, TN, T, "", (NT), (TN) (default: N)')
+    add("--layout", help='leading axes: N, NT, TN, T, "", (NT), (TN) (default: N; of a .nir, NT)')
     add("--batch-size", type=int, metavar="N", help="samples, where the shape does not tell")
     add("--timesteps", type=int, metavar="T", help="steps of a forward, likewise")
     add("--dt", type=float, default=1.0, metavar="MS", help="milliseconds per step (default: 1)")
@@ -254,12 +256,17 @@ def _demo(options: argparse.Namespace) -> int:
 def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
     _check_writable(options.output)
     model = load_model(options.model)
-    if options.input is None:
+    in_nir = isinstance(model, NIRModel)
+    if options.input is not None:
+        inputs: Any = example(options.input, not options.analog)
+    elif in_nir:
+        inputs = nir_example(model, events=not options.analog)
+    else:
         raise InputError("say what the model takes: --input 1x1x28x28, samples and steps in front.")
     return fxsynops.analyze(
         model,
-        example(options.input, not options.analog),
-        layout=options.layout,
+        inputs,
+        layout=options.layout if options.layout is not None else "NT" if in_nir else "N",
         batch_size=options.batch_size,
         timesteps=options.timesteps,
         dt=options.dt,

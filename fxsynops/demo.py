@@ -55,14 +55,15 @@ def _spike_trains(images: Tensor) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(TensorDataset(torch.bernoulli(frames)), BATCH)
 
 
-def run(samples: int = 300, console: Console | None = None) -> SynOpsCounter:
-    """Count the SynOps of the digits and print what there is to print.
+def prepare(samples: int) -> tuple[SynOpsCounter, DataLoader[tuple[Tensor, ...]]]:
+    """A counter of the untrained network (seed 0), and batches of spike trains for it.
 
     Args:
         samples: how many images, a multiple of 20.
-        console: where to print.
+
+    Raises:
+        InputError: it is none.
     """
-    console = console or Console()
     if samples < BATCH or samples % BATCH:
         raise InputError(f"samples must be a positive multiple of {BATCH}, not {samples}.")
     torch.manual_seed(0)
@@ -72,17 +73,26 @@ def run(samples: int = 300, console: Console | None = None) -> SynOpsCounter:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.weight.data *= 2  # an untrained network would hardly spike
     example = torch.zeros(BATCH, TIMESTEPS, 1, 28, 28)
-    counter = SynOpsCounter(model, example, layout="NT")
+    return SynOpsCounter(model, example, layout="NT"), _spike_trains(images)
+
+
+def run(samples: int = 300, console: Console | None = None) -> SynOpsCounter:
+    """Count the SynOps of the digits and print what there is to print.
+
+    Args:
+        samples: how many images, a multiple of 20.
+        console: where to print.
+    """
+    console = console or Console()
+    counter, batches = prepare(samples)
     console.print(
         f"[bold]{samples} handwritten digits[/bold], 28 x 28, as Bernoulli spike trains of "
         f"{TIMESTEPS} steps, through the spiking LeNet of the sinabs how-to (untrained, seed 0)\n"
     )
-    counts = counter.measure(_spike_trains(images), progress=console)
-    console.print()
-    console.print(counter.analysis)
-    console.print()
-    console.print(counts)
-    console.print()
-    reset_states(model)  # a bound starts from the states that the neurons hold
-    console.print(counter.analysis.upper_bound().compare(counts))
+    counts = counter.measure(batches, progress=console)
+    reset_states(counter.model)  # a bound starts from the states that the neurons hold
+    bound = counter.analysis.upper_bound().compare(counts)
+    for result in (counter.analysis, counts, bound):
+        console.print(result)
+        console.print()
     return counter

@@ -446,23 +446,23 @@ def _table(
     if cells.shares:
         table.add_column("Share", no_wrap=True)
     for r, row in enumerate(cells.rows):
-        shown = [shortened(row[i]) if cells.text[i] else row[i] for i in kept]
+        shown = [Text(shortened(row[i]) if cells.text[i] else row[i]) for i in kept]
         if cells.shares:
             shown.append(_bar(cells.shares[r], r in heavy, options.ascii_only))
-        table.add_row(*map(Text, shown), style="bold" if r in heavy else None)
+        table.add_row(*shown, style="bold" if r in heavy else None)
     return table
 
 
-def _bar(share: float | None, heavy: bool, ascii_only: bool) -> str:
+def _bar(share: float | None, heavy: bool, ascii_only: bool) -> Text:
     if share is None:
-        return "–"
+        return Text("–")
     eighths = round(share * _BAR * 8)
     full, rest = divmod(eighths, 8)
     bar = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
     if ascii_only:
         bar = "#" * round(share * _BAR)
     mark = ("<" if ascii_only else "◂") if heavy else ""
-    return f"{share:6.1%} {bar}{' ' if bar and mark else ''}{mark}"
+    return Text.assemble(f"{share:6.1%} ", (bar, "cyan"), " " if bar and mark else "", mark)
 
 
 def _finite(value: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fxsynops.errors import InputError
+from fxsynops.nir import from_nir
 
 
 def load_model(target: str) -> nn.Module:
@@ -21,11 +22,13 @@ def load_model(target: str) -> nn.Module:
     Args:
         target: where it is and what it is called, such as ``package.module:factory`` or
             ``path/to/file.py:Class``. A model is taken as it is; a class or function is called
-            without arguments and must return one.
+            without arguments and must return one. Or a file in NIR (``net.nir``).
 
     Raises:
         InputError: there is no such thing, it raises, or it is no model.
     """
+    if target.endswith(".nir"):
+        return from_nir(target)
     found = find(target)
     if not isinstance(found, nn.Module):
         if not callable(found):

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import nir
+import numpy as np
 import pytest
 
 import fxsynops
@@ -123,6 +125,26 @@ def test_saved_reports_are_compared(run, tmp_path):
     assert status == 0
     assert "-100.0%" in out
     assert fxsynops.load("a.json").totals["SynOps"] > 0
+
+
+def test_a_file_in_nir_is_a_model(run, tmp_path):
+    ones = np.ones(3, dtype=np.float32)
+    graph = nir.NIRGraph.from_list(
+        nir.Linear(np.ones((3, 2), dtype=np.float32)),
+        nir.LIF(tau=ones, r=ones, v_leak=0 * ones, v_threshold=ones),
+        nir.Linear(np.ones((5, 3), dtype=np.float32)),
+    )
+    nir.write(tmp_path / "net.nir", graph)
+    status, out, _ = run("fanout", "net.nir", "--format", "json")
+    assert status == 0
+    rows = json.loads(out)["rows"]
+    assert [(row["Source"], row["Synapses"]) for row in rows] == [("input", 6), ("lif", 15)]
+    shape = ["--input", "4x7x2", "--random-spikes", "1", "--format", "json"]
+    assert json.loads(run("count", "net.nir", *shape)[1])["rows"][0]["SynOps"] == 4 * 7 * 2 * 3
+    (tmp_path / "net.nir").write_bytes((tmp_path / "net.nir").read_bytes()[:200])
+    status, out, err = run("fanout", "net.nir")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "net.nir" in err
 
 
 def test_a_broken_budget_is_exit_status_1(run, tmp_path):

@@ -7,6 +7,8 @@ import io
 import pathlib
 import re
 
+import matplotlib as mpl
+
 from fxsynops.neurons.registry import _registered
 from fxsynops.operations import operations
 
@@ -14,10 +16,11 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
 def test_the_code_in_the_readme_runs_and_prints_what_it_shows():
+    mpl.use("Agg")
     text = README.read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
     shown = re.search(r"```text\n(.*?)```", text, re.S)
-    assert len(blocks) == 9
+    assert len(blocks) == 13
     scope: dict[str, object] = {"__name__": "readme"}
     known, targets = dict(_registered), dict(operations.by_target)
     try:
