@@ -10,7 +10,7 @@ in the window pays for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,13 +22,11 @@ from fxsynops.caps import Assumptions, Caps, check_count, check_names
 from fxsynops.charge import Charge
 from fxsynops.connect import Tap
 from fxsynops.counts import Counts
-from fxsynops.devices import DEVICES, Device
-from fxsynops.energy import Energy, workload_of_bound
-from fxsynops.energy import estimate as estimate_energy
+from fxsynops.energy import Costed, Workload, workload
 from fxsynops.errors import InputError
 from fxsynops.findings import Connection, Findings
 from fxsynops.operations.registry import shape
-from fxsynops.report import VIEWS, Column, Reported, View, number, source_label
+from fxsynops.report import VIEWS, Column, View, number, source_label
 from fxsynops.signals import origin_of
 from fxsynops.sources import input_steps
 from fxsynops.untouched import state_unlike_later
@@ -53,7 +51,7 @@ class BoundRow:
 
 
 @dataclass(frozen=True)
-class Bound(Reported):
+class Bound(Costed):
     """An upper bound on the SynOps of one sample. Prints as a table.
 
     Attributes:
@@ -76,16 +74,6 @@ class Bound(Reported):
     findings: Findings = field(repr=False, compare=False)
     estimate: bool = False
     measured: Counts | None = field(repr=False, default=None)
-
-    @property
-    def model(self) -> str:
-        """The model's class."""
-        return self.findings.name
-
-    @property
-    def dt(self) -> float:
-        """Length of a step in milliseconds."""
-        return self.findings.options.dt
 
     @property
     def total(self) -> float:
@@ -112,17 +100,10 @@ class Bound(Reported):
             raise InputError("nothing has been counted yet: run the counter on data first.")
         return replace(self, measured=counts)
 
-    def energy(self, devices: str | Device | Iterable[str | Device] = tuple(DEVICES)) -> Energy:
-        """An estimate of the joules that a sample, at most, costs, on several devices.
-
-        Args:
-            devices: names of :data:`fxsynops.devices.DEVICES` (all, if not given), or your own
-                :class:`fxsynops.devices.Device`.
-
-        Raises:
-            InputError: a device does not exist.
-        """
-        return estimate_energy(workload_of_bound(self), devices)
+    @property
+    def workload(self) -> Workload:
+        """The operations of a sample, at most."""
+        return workload(self.findings, self.total, self.timesteps, not self.estimate)
 
     def check(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from fxsynops.counts import Counts, Extras, Measured, Span
 from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Options
 from fxsynops.inputs import Inputs, Window, call_key, check_devices
+from fxsynops.measure import measure
 from fxsynops.rates import FiringRates
 from fxsynops.reduction import Tally
 from fxsynops.replay import Detail, Replay
@@ -54,6 +55,7 @@ class SynOpsCounter(nn.Module):
     """
 
     _analysis: Analysis | None
+    measure = measure
 
     def __init__(
         self, model: nn.Module, example: Any, *, rates: bool = False, **options: Any
@@ -221,12 +223,6 @@ class SynOpsCounter(nn.Module):
     def clear(self) -> None:
         """Set the accumulated counts to zero. Neuron states stay as they are."""
         self._account.clear()
-
-    def measure(self, loader: Iterable[Any], **options: Any) -> Counts:
-        """Count a whole data set; see :func:`fxsynops.measure.measure`."""
-        from fxsynops.measure import measure
-
-        return measure(self, loader, **options)
 
     @contextmanager
     def sample_by_sample(self) -> Iterator[Callable[[], Tensor | None]]:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import distributed
 
 from fxsynops.budget import Budget, Violation
-from fxsynops.devices import DEVICES, Device
-from fxsynops.energy import Energy, estimate, workload_of_counts
+from fxsynops.energy import Costed, Workload, workload
 from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Connection, Findings
 from fxsynops.rates import FiringRates
 from fxsynops.reduction import EXACT_BELOW
-from fxsynops.report import VIEWS, Column, Reported, View, number, source_label, whole
+from fxsynops.report import VIEWS, Column, View, number, source_label, whole
 from fxsynops.samples import Statistics
 
 
@@ -110,7 +109,7 @@ class _Numbers:
 
 
 @dataclass(frozen=True)
-class Counts(Reported):
+class Counts(Costed):
     """SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
 
     Attributes:
@@ -174,16 +173,6 @@ class Counts(Reported):
             findings=findings,
             extras=extras,
         )
-
-    @property
-    def model(self) -> str:
-        """The model's class."""
-        return self.findings.name
-
-    @property
-    def dt(self) -> float:
-        """Length of a step in milliseconds."""
-        return self.findings.options.dt
 
     @property
     def events(self) -> str:
@@ -275,17 +264,12 @@ class Counts(Reported):
         extras = functools.reduce(operator.add, (numbers.extras for numbers in every))
         return self._made(self.findings, measured, span, exact, extras)
 
-    def energy(self, devices: str | Device | Iterable[str | Device] = tuple(DEVICES)) -> Energy:
-        """An estimate of the joules that the mean sample costs, on several devices.
-
-        Args:
-            devices: names of :data:`fxsynops.devices.DEVICES` (all, if not given), or your own
-                :class:`fxsynops.devices.Device`.
-
-        Raises:
-            InputError: a device does not exist, or nothing was counted.
-        """
-        return estimate(workload_of_counts(self), devices)
+    @property
+    def workload(self) -> Workload:
+        """The operations of the mean sample."""
+        if not self.samples:
+            raise InputError("nothing has been counted yet: run the counter on data first.")
+        return workload(self.findings, self.total / self.samples, self.timesteps)
 
     def check(
         self,

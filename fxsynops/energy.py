@@ -1,8 +1,7 @@
 """Energy: what counts and bounds cost on a device, by its published figures. An estimate.
 
-    workload_of_counts(counts)   -> Workload    operations of one sample
-    workload_of_bound(bound)
-    estimate(workload, devices)  -> Energy      joules on every device, side by side
+    counts.workload, bound.workload  -> Workload    operations of one sample
+    estimate(workload, devices)      -> Energy      joules on every device, side by side
 
     E = SynOps · per_synop + MACs · per_mac + neuron updates · per_update
 
@@ -15,7 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
@@ -26,10 +25,6 @@ from fxsynops.findings import Findings
 from fxsynops.operations.registry import shape
 from fxsynops.report import VIEWS, Column, Reported, View, number, whole
 from fxsynops.signals import Role, origin_of
-
-if TYPE_CHECKING:
-    from fxsynops.bound import Bound
-    from fxsynops.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -57,49 +52,24 @@ class Workload:
     unresolved: int = 0
 
 
-def workload_of_counts(counts: Counts) -> Workload:
-    """The operations of the mean sample that was counted.
+def workload(findings: Findings, synops: float, timesteps: float, bound: bool = False) -> Workload:
+    """The operations of one sample.
 
     Args:
-        counts: of a model.
-
-    Raises:
-        InputError: nothing has been counted.
+        findings: the analysis of its model.
+        synops: what was counted or is bounded, per sample.
+        timesteps: steps of the sample.
+        bound: whether ``synops`` is an upper bound.
 
     Example:
         >>> import torch, fxsynops
-        >>> from fxsynops.energy import workload_of_counts
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), fxsynops.nn.IAF())
         >>> counter = fxsynops.SynOpsCounter(model, torch.ones(1, 10, 4), layout="NT")
         >>> _ = counter(torch.ones(2, 10, 4))
-        >>> work = workload_of_counts(counter.counts)
+        >>> work = counter.counts.workload
         >>> work.synops, work.macs, work.updates, work.dense_macs
         (120, 0, 30, 12)
     """
-    if not counts.samples:
-        raise InputError("nothing has been counted yet: run the counter on data first.")
-    return _workload(counts.findings, counts.total / counts.samples, counts.timesteps, False)
-
-
-def workload_of_bound(bound: Bound) -> Workload:
-    """The operations of any sample, at most (or, of an estimate at a firing rate, on average).
-
-    Args:
-        bound: of a model.
-
-    Example:
-        >>> import torch, fxsynops
-        >>> from fxsynops.energy import workload_of_bound
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), fxsynops.nn.IAF())
-        >>> analysis = fxsynops.analyze(model, torch.ones(1, 10, 4), layout="NT")
-        >>> work = workload_of_bound(analysis.upper_bound(timesteps=5))
-        >>> work.synops, work.updates, work.bound
-        (60, 15, True)
-    """
-    return _workload(bound.findings, bound.total, bound.timesteps, not bound.estimate)
-
-
-def _workload(findings: Findings, synops: float, timesteps: float, bound: bool) -> Workload:
     return Workload(
         synops=whole(synops),
         macs=whole(math.fsum(row.macs for row in findings.dense) * timesteps),
@@ -233,6 +203,39 @@ def estimate(
     if not rows:
         raise InputError(f"there is no device to estimate for. Name some of {', '.join(DEVICES)}.")
     return Energy(workload, rows)
+
+
+class Costed(Reported):
+    """A result that tells what a sample of a model costs."""
+
+    findings: Findings
+
+    @property
+    def workload(self) -> Workload:
+        """The operations of one sample."""
+        raise NotImplementedError
+
+    def energy(self, devices: str | Device | Iterable[str | Device] = tuple(DEVICES)) -> Energy:
+        """An estimate of the joules that one sample costs, on several devices.
+
+        Args:
+            devices: names of :data:`fxsynops.devices.DEVICES` (all, if not given), or your own
+                :class:`fxsynops.devices.Device`.
+
+        Raises:
+            InputError: a device does not exist, or nothing was counted.
+        """
+        return estimate(self.workload, devices)
+
+    @property
+    def model(self) -> str:
+        """The model's class."""
+        return self.findings.name
+
+    @property
+    def dt(self) -> float:
+        """Length of a step in milliseconds."""
+        return self.findings.options.dt
 
 
 def _row(work: Workload, device: Device) -> EnergyRow:

@@ -1,11 +1,11 @@
-"""Counting a whole data set: a loop over a loader, with everything that belongs to it."""
+"""_Counting a whole data set: a loop over a loader, with everything that belongs to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -13,17 +13,38 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxsynops.counter import SynOpsCounter
 from fxsynops.counts import Counts
 from fxsynops.errors import InputError
+from fxsynops.findings import Findings
 from fxsynops.neurons import reset_states
 from fxsynops.samples import Statistics
 
 Reset = bool | Callable[[nn.Module], object]
 
 
+class _Counting(Protocol):
+    """What of a counter matters here; see :class:`fxsynops.SynOpsCounter`."""
+
+    model: nn.Module
+
+    @property
+    def analysis(self) -> Findings: ...
+    @property
+    def arguments(self) -> int: ...
+    @property
+    def counts(self) -> Counts: ...
+
+    __call__: Callable[..., Any]
+
+    def clear(self) -> None: ...
+    def sample_by_sample(self) -> AbstractContextManager[Callable[[], Tensor | None]]: ...
+    def eval(self) -> Any: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+
+
 def measure(
-    counter: SynOpsCounter,
+    counter: _Counting,
     loader: Iterable[Any],
     *,
     inputs: Callable[[Any], Any] | None = None,
@@ -92,7 +113,7 @@ def measure(
 
 
 @contextmanager
-def _evaluating(counter: SynOpsCounter) -> Iterator[None]:
+def _evaluating(counter: _Counting) -> Iterator[None]:
     """All modules in eval mode, and afterwards each in its own."""
     modes = [(module, module.training) for module in counter.modules()]
     counter.eval()
@@ -105,7 +126,7 @@ def _evaluating(counter: SynOpsCounter) -> Iterator[None]:
 
 def _input_of(
     batch: Any,
-    counter: SynOpsCounter,
+    counter: _Counting,
     inputs: Callable[[Any], Any] | None,
     device: torch.device | str | None,
 ) -> tuple[Any, ...]:
@@ -131,7 +152,7 @@ def _input_of(
     return pytree.tree_map(lambda leaf: leaf.to(to) if isinstance(leaf, Tensor) else leaf, found)
 
 
-def _reset(counter: SynOpsCounter, reset: Reset) -> None:
+def _reset(counter: _Counting, reset: Reset) -> None:
     if callable(reset):
         reset(counter.model)
     elif reset:
@@ -145,7 +166,7 @@ def _reset(counter: SynOpsCounter, reset: Reset) -> None:
 
 
 @contextmanager
-def _bar(progress: bool | Console) -> Iterator[Callable[[SynOpsCounter, Iterable[Any]], None]]:
+def _bar(progress: bool | Console) -> Iterator[Callable[[_Counting, Iterable[Any]], None]]:
     """A progress bar, and how to move it on after a batch."""
     console = progress if isinstance(progress, Console) else Console(stderr=True)
     columns = (
@@ -159,7 +180,7 @@ def _bar(progress: bool | Console) -> Iterator[Callable[[SynOpsCounter, Iterable
     with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
         task = bar.add_task("", total=None, synops=0, of="")
 
-        def show(counter: SynOpsCounter, loader: Iterable[Any]) -> None:
+        def show(counter: _Counting, loader: Iterable[Any]) -> None:
             if not shown:
                 return
             counts = counter.counts

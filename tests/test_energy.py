@@ -21,8 +21,6 @@ from fxsynops.energy import (
     device,
     estimate,
     joules,
-    workload_of_bound,
-    workload_of_counts,
 )
 from fxsynops.errors import InputError
 
@@ -41,7 +39,7 @@ def counted(model: nn.Module, x: torch.Tensor, layout: str = "NT", **options):
 
 def work_of(model: nn.Module, x: torch.Tensor, layout: str = "NT", **options) -> Workload:
     counter = counted(model, x, layout, **options)
-    return workload_of_counts(counter.counts)
+    return counter.counts.workload
 
 
 def events_of(neuron: nn.Module, current: torch.Tensor) -> float:
@@ -241,18 +239,18 @@ def test_a_bound_has_the_operations_of_its_window():
         model[0].weight.fill_(1.0)
         model[0].bias.zero_()
     analysis = fxsynops.analyze(model, spikes(2, 5, 4), layout="NT")
-    work = workload_of_bound(analysis.upper_bound(timesteps=8))
+    work = analysis.upper_bound(timesteps=8).workload
     assert operations(work) == (8 * (4 * 3 + 3 * 2), 0, 8 * 3, 4 * 3 + 3 * 2)
     assert work.bound
     assert "at most 144 SynOps" in str(estimate(work))
-    assert not workload_of_bound(analysis.upper_bound(rate=0.1)).bound
+    assert not analysis.upper_bound(rate=0.1).workload.bound
 
 
 def test_what_is_unbounded_costs_an_unbounded_energy_but_dense_and_free_devices():
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(4, 3), fnn.IAF(), nn.Linear(3, 2))
     analysis = fxsynops.analyze(model, torch.ones(1, 5, 4, device="meta"), layout="NT")
-    work = workload_of_bound(analysis.upper_bound())
+    work = analysis.upper_bound().workload
     energy = estimate(work, ["loihi", "cpu", Device("free", 0)])
     assert [row.total for row in energy.rows] == [math.inf, 18 * 8.6e-9, 0]
     assert "unbounded" in str(energy)
@@ -263,7 +261,7 @@ def test_another_number_of_samples_and_steps_is_scaled_to_one_sample():
     model = nn.Sequential(nn.Linear(4, 3), fnn.IAF())
     counter = fxsynops.SynOpsCounter(model, torch.ones(1, 2, 4), layout="NT")
     counter(torch.ones(6, 10, 4))
-    work = workload_of_counts(counter.counts)
+    work = counter.counts.workload
     assert operations(work) == (10 * 4 * 3, 0, 10 * 3, 12)
     assert work.timesteps == 10
 
@@ -271,7 +269,7 @@ def test_another_number_of_samples_and_steps_is_scaled_to_one_sample():
 def test_nothing_counted_has_no_energy():
     counter = fxsynops.SynOpsCounter(nn.Linear(4, 3), torch.ones(1, 4))
     with pytest.raises(InputError, match="nothing has been counted yet"):
-        workload_of_counts(counter.counts)
+        _ = counter.counts.workload
 
 
 # -- joules ---------------------------------------------------------------------------------------
