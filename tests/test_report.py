@@ -7,6 +7,8 @@ import html.parser
 import io
 import json
 import re
+import shutil
+import subprocess
 
 import pandas
 import pytest
@@ -120,6 +122,15 @@ def test_latex_holds_the_numbers(kind):
     assert text.count(r"\begin{") == text.count(r"\end{")
     assert text.isascii()
     assert not re.search(r"(?<!\\)[_%#&](?=[^ ])", text.replace(" & ", ""))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
+@each
+def test_latex_compiles(kind, tmp_path):
+    page = r"\documentclass{article}\begin{document}" + results()[kind].to_latex()
+    (tmp_path / "page.tex").write_text(page + r"\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=60, capture_output=True)
 
 
 class Page(html.parser.HTMLParser):
