@@ -17,7 +17,7 @@ from fxsynops.counts import Counts
 from fxsynops.errors import InputError
 from fxsynops.findings import Findings
 from fxsynops.neurons import reset_states
-from fxsynops.samples import Statistics
+from fxsynops.samples import Spread
 
 Reset = bool | Callable[[nn.Module], object]
 
@@ -88,8 +88,7 @@ def measure(
         (3, 24, 8.0, 12.0)
     """
     counter.clear()
-    spread: Statistics | None = Statistics()
-    partial = False
+    spread, known, partial = Spread(), True, False
     counting = counter.sample_by_sample()
     with _evaluating(counter), torch.no_grad(), counting as per_sample, _bar(progress) as show:
         try:
@@ -98,7 +97,9 @@ def measure(
                 _reset(counter, reset)
                 counter(*x)
                 apart = per_sample()
-                spread = spread + Statistics.of(apart) if spread and apart is not None else None
+                known = known and apart is not None
+                if apart is not None:
+                    spread.add(apart)
                 show(counter, loader)
         except KeyboardInterrupt:
             partial = True
@@ -108,8 +109,10 @@ def measure(
             "the loader has no batches, so nothing was counted. A generator can be used up only "
             "once; a DataLoader with drop_last=True drops a batch that is too small."
         )
-    spread = spread if spread is not None and spread.samples == counts.samples else None
-    return replace(counts, extras=replace(counts.extras, per_sample=spread, partial=partial))
+    statistics = spread.statistics() if known else None
+    if statistics is not None and statistics.samples != counts.samples:  # interrupted in between
+        statistics = None
+    return replace(counts, extras=replace(counts.extras, per_sample=statistics, partial=partial))
 
 
 @contextmanager

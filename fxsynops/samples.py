@@ -13,6 +13,8 @@ from fxsynops.axes import Leading
 from fxsynops.operations.products import Product
 from fxsynops.reduction import Reading, Term
 
+_PENDING = 256  # batches
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -63,6 +65,27 @@ class Statistics:
     def std(self) -> float:
         """The standard deviation, with one less than the number of samples below the line."""
         return math.sqrt(self.squares / (self.samples - 1)) if self.samples > 1 else 0.0
+
+
+class Spread:
+    """Statistics of a stream of batches, which waits for a GPU only now and then."""
+
+    def __init__(self) -> None:
+        self._settled = Statistics()
+        self._pending: list[Tensor] = []
+
+    def add(self, synops: Tensor) -> None:
+        """One more batch: (samples,)."""
+        self._pending.append(synops.detach())
+        if len(self._pending) >= _PENDING:
+            self.statistics()
+
+    def statistics(self) -> Statistics:
+        """Of all batches so far."""
+        if self._pending:
+            self._settled = self._settled + Statistics.of(torch.cat(self._pending))
+            self._pending.clear()
+        return self._settled
 
 
 @dataclass(frozen=True)
