@@ -143,7 +143,7 @@ class Analysis(Reported, Findings):
 
     def _of_length(self, steps: int) -> Analysis:
         """The analysis of as many steps, where the inputs say how many there are."""
-        layout, example = self.options.layout.lengthened(self.example, self.window, steps)
+        layout, example = self.options.layout.resized(self.example, self.window, "T", steps)
         as_it_is = self.options.weights == "all" and self.trace.conditions.hold()
         if example is self.example and as_it_is:
             return self

@@ -1,7 +1,8 @@
 """Which axes of a tensor inside of a model are samples and time steps, and which are neurons.
 
-Models put the two in front, as two axes in either order, merged into one, or with only one of them
-where a loop runs over the other. What a size does not tell is not guessed.
+Models mostly put the two in front, as two axes in either order, merged into one, or with only one
+of them where a loop runs over the other. :func:`leading` goes by that, and who relies on it checks
+it (:meth:`fxsynops.replay.Replay.check_samples`); :func:`varying` is sure.
 """
 
 from __future__ import annotations
@@ -9,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, fx
+from torch import Tensor
 
 from fxsynops.inputs import Layout, Window
-from fxsynops.operations.registry import operation_name, shape
 
-_PERMUTING = frozenset(
-    "permute transpose movedim moveaxis swapaxes swapdims t T mT adjoint as_strided".split()
-)
+Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,22 +45,19 @@ class Leading:
         return flat.view(n, t).sum(1) if self.merged == "NT" else flat.view(t, n).sum(0)
 
 
-def leading(
-    size: Sequence[int], calls: int, window: Window, layout: Layout, mixed: bool = True
-) -> Leading:
-    """The leading axes of a tensor.
+def leading(size: Sequence[int], calls: int, window: Window, layout: Layout) -> Leading:
+    """What the leading axes of a tensor seem to be, by their sizes and the layout of the inputs.
 
     Args:
         size: its shape.
         calls: how many tensors like it there are in a pass, one per time step perhaps.
         window: samples and steps of the pass.
         layout: of the inputs.
-        mixed: whether samples and steps may have been exchanged since.
     """
     n, t = window.samples, window.timesteps
     size = tuple(size)
     order = layout.axes.strip("()")
-    known = order in ("NT", "TN") and not mixed
+    known = order in ("NT", "TN")
     if calls == 1 and t > 1:
         if sorted(size[:2]) == sorted((n, t)):
             if n != t:
@@ -77,13 +72,26 @@ def leading(
     return Leading(0, None, "", window)
 
 
-def is_mixed(graph: fx.Graph, window: Window) -> bool:
-    """Whether some operation exchanges an axis of samples with one of steps."""
-    both = sorted((window.samples, window.timesteps))
-    for node in graph.nodes:
-        name = operation_name(node.target) if node.op == "call_function" else ""
-        if name in _PERMUTING and node.args and isinstance(node.args[0], fx.Node):
-            size = shape(node.args[0])
-            if len(size) > 1 and sorted(size[:2]) == both:
-                return True
-    return False
+def varying(
+    sizes: Sequence[Size], wider: Sequence[Size] | None, longer: Sequence[Size] | None
+) -> list[tuple[int, ...]] | None:
+    """The axes along which samples and steps lie, for each call of a node.
+
+    Args:
+        sizes: of what the calls put out.
+        wider, longer: the same in a pass with more samples, or more steps; None if there is none
+            such (the layout has no such axis).
+
+    Returns:
+        the axes that grow with either; None if they cannot be told. Where there are more calls in
+        a longer pass, a loop runs over the steps, and no axis holds them; likewise for samples.
+    """
+    found: list[set[int]] = [set() for _ in sizes]
+    for other in (wider, longer):
+        if other is None or len(other) != len(sizes):
+            continue
+        for axes, size, grown in zip(found, sizes, other, strict=True):
+            if len(size) != len(grown):
+                return None
+            axes |= {axis for axis, n in enumerate(size) if grown[axis] != n}
+    return [tuple(sorted(axes)) for axes in found]

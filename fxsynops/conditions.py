@@ -144,8 +144,10 @@ def _is_settled(value: Any) -> bool:
     return type(value) is tuple and all(map(_is_settled, value))
 
 
-def _kind(value: Tensor) -> object:
-    """What a trace depends on of a tensor."""
+def _kind(value: object) -> object:
+    """What a trace depends on of a tensor; of anything else, that it is none."""
+    if not isinstance(value, Tensor):
+        return MISSING
     return value.shape, value.dtype, value.device, value.requires_grad
 
 

@@ -15,12 +15,14 @@ from torch.utils import _pytree as pytree
 
 from fxsynops.account import Account
 from fxsynops.analysis import Analysis, analyze, analyze_inputs
+from fxsynops.axes import Size, varying
 from fxsynops.counts import Counts, Extras, Measured, Span
 from fxsynops.errors import CountError, InputError
 from fxsynops.findings import Options
 from fxsynops.inputs import Inputs, Window, call_key, check_devices
-from fxsynops.measure import measure
-from fxsynops.rates import FiringRates
+from fxsynops.measure import ReadSamples, measure
+from fxsynops.operations.registry import shape
+from fxsynops.rates import FiringRates, spiking_calls
 from fxsynops.reduction import Tally
 from fxsynops.replay import Detail, Replay
 from fxsynops.signals import State
@@ -75,7 +77,7 @@ class SynOpsCounter(nn.Module):
         self._begin(analysis.model, analysis.example, analysis.options, Detail(rates))
         self._learn(analysis)
         example = analysis.example
-        self._replays[_key(example.args, example.kwargs)] = [Replay(analysis, self._detail)]
+        self._replays[_key(example.args, example.kwargs)] = [self._replay(analysis)]
 
     def _begin(self, model: nn.Module, example: Inputs, options: Options, detail: Detail) -> None:
         self.model = model
@@ -123,12 +125,38 @@ class SynOpsCounter(nn.Module):
         analysis = analyze_inputs(self.model, inputs, self._options, self._states)
         self._warn_of_lost_rows(analysis)
         self._learn(analysis)
-        replay = Replay(analysis, self._detail)
+        replay = self._replay(analysis)
         self._replays[key] = [replay, *candidates][:_MAX_TRACES]
         self._replays.move_to_end(key)
         while len(self._replays) > _MAX_TRACES:
             self._replays.popitem(last=False)
         return replay
+
+    def _replay(self, analysis: Analysis) -> Replay:
+        axes = self._axes(analysis) if self._detail.rates else None
+        return Replay(analysis, self._detail, axes)
+
+    def _axes(self, analysis: Analysis) -> dict[str, list[tuple[int, ...]]]:
+        """Where samples and steps lie, seen by what grows in passes with more of them."""
+        window, layout = analysis.window, analysis.options.layout
+        grown: list[dict[str, list[Size]] | None] = []
+        for axis, size in (("N", 2 * window.samples), ("T", window.timesteps + 1)):
+            resized, inputs = layout.resized(analysis.example, window, axis, size)
+            if inputs is analysis.example:
+                grown.append(None)  # there is no such axis
+                continue
+            try:
+                options = replace(self._options, layout=resized)
+                grown.append(_sizes(analyze_inputs(self.model, inputs, options, self._states)))
+            except Exception:  # a model of fixed size
+                return {}
+        found = {}
+        for name, sizes in _sizes(analysis).items():
+            wider, longer = (None if other is None else other.get(name) for other in grown)
+            axes = varying(sizes, wider, longer)
+            if axes is not None:
+                found[name] = axes
+        return found
 
     def _learn(self, analysis: Analysis) -> None:
         """Remember the first analysis, and what a forward leaves in the model's states."""
@@ -225,20 +253,26 @@ class SynOpsCounter(nn.Module):
         self._account.clear()
 
     @contextmanager
-    def sample_by_sample(self) -> Iterator[Callable[[], Tensor | None]]:
+    def sample_by_sample(self) -> Iterator[ReadSamples]:
         """Keep the samples of each forward apart, for as long as the context lasts.
 
         Yields:
-            a function that gives the SynOps of each sample of the last forward, (samples,), or
-            None if it is not known which part of the model's values belongs to which sample.
+            a function of the arguments of the last forward, and of one that resets the model, that
+            gives the SynOps of each sample, (samples,), or None if it is not known which part of
+            the model's values belongs to which sample.
         """
         detail, replays = self._detail, self._replays
         self._detail, self._replays = replace(detail, samples=True), OrderedDict()
 
-        def read() -> Tensor | None:
+        def read(args: tuple[Any, ...], reset: Callable[[], object]) -> Tensor | None:
             replay, tally = self._last()
-            known = replay.per_sample is not None and replay.per_sample.known
-            return replay.per_sample(tally.parts) if known else None  # type: ignore[misc]
+            if replay.per_sample is None or not replay.per_sample.known:
+                return None
+            each = replay.per_sample.each(tally.parts)
+            if replay.is_unchecked(each):
+                reset()
+                replay.check_samples(Inputs.bind(self.model, args, {}))
+            return None if replay.per_sample is None else each.sum(0)
 
         try:
             yield read
@@ -277,6 +311,14 @@ class SynOpsCounter(nn.Module):
     def extra_repr(self) -> str:
         """How many connections are counted."""
         return f"connections={len(self.analysis.connections)}"
+
+
+def _sizes(analysis: Analysis) -> dict[str, list[Size]]:
+    """The sizes of what every spiking node puts out, call by call."""
+    return {
+        name: [tuple(shape(node)) for node in nodes]
+        for name, nodes in spiking_calls(analysis).items()
+    }
 
 
 def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

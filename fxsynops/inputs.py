@@ -187,26 +187,38 @@ class Layout:
             size[i] == wanted[axis] for i, axis in enumerate(self.axes)
         )
 
-    def lengthened(self, inputs: Inputs, window: Window, steps: int) -> tuple[Layout, Inputs]:
-        """A layout and inputs of another number of steps; the same if no axis is of time."""
-        if "T" not in self.axes or steps == window.timesteps:
-            return self, inputs
-        merged = self.axes.startswith("(")
-        axis = self.axes.strip("()").index("T")
+    def picked(self, inputs: Inputs, window: Window, axis: str, index: Tensor) -> Inputs:
+        """Inputs of other samples (axis "N") or steps ("T"): those with the numbers in ``index``.
 
-        def stretch(x: Any) -> Any:
+        What does not have the layout's axes, such as a static input, stays as it is.
+        """
+        merged = self.axes.startswith("(")
+        at = self.axes.strip("()").index(axis)
+        sizes = {"N": window.samples, "T": window.timesteps}
+
+        def pick(x: Any) -> Any:
             if not isinstance(x, Tensor) or not self.covers(x.shape, window):
                 return x
             if merged:
-                sizes = [window.timesteps, window.samples]
-                x = x.unflatten(0, sizes[::-1] if axis else sizes)
-            picked = torch.arange(steps, device=x.device) % window.timesteps
-            x = x.index_select(axis, picked)
+                x = x.unflatten(0, [sizes[name] for name in self.axes.strip("()")])
+            x = x.index_select(at, index.to(x.device))
             return x.flatten(0, 1) if merged else x
 
-        args, kwargs = pytree.tree_map(stretch, (inputs.args, inputs.kwargs))
-        layout = replace(self, timesteps=self.timesteps and steps)
-        return layout, Inputs(args, kwargs, inputs.names)
+        args, kwargs = pytree.tree_map(pick, (inputs.args, inputs.kwargs))
+        return Inputs(args, kwargs, inputs.names)
+
+    def resized(
+        self, inputs: Inputs, window: Window, axis: str, size: int
+    ) -> tuple[Layout, Inputs]:
+        """A layout and inputs of another number of samples or steps; the same without the axis."""
+        now = window.samples if axis == "N" else window.timesteps
+        if axis not in self.axes or size == now:
+            return self, inputs
+        if axis == "N":
+            layout = replace(self, batch_size=self.batch_size and size)
+        else:
+            layout = replace(self, timesteps=self.timesteps and size)
+        return layout, self.picked(inputs, window, axis, torch.arange(size) % now)
 
     def check_same_sample(self, inputs: Inputs, example: Inputs) -> None:
         """A counter takes other numbers of samples and steps, but not other sample shapes.

@@ -20,6 +20,7 @@ from fxsynops.neurons import reset_states
 from fxsynops.samples import Spread
 
 Reset = bool | Callable[[nn.Module], object]
+ReadSamples = Callable[[tuple[Any, ...], Callable[[], object]], Tensor | None]
 
 
 class _Counting(Protocol):
@@ -37,7 +38,7 @@ class _Counting(Protocol):
     __call__: Callable[..., Any]
 
     def clear(self) -> None: ...
-    def sample_by_sample(self) -> AbstractContextManager[Callable[[], Tensor | None]]: ...
+    def sample_by_sample(self) -> AbstractContextManager[ReadSamples]: ...
     def eval(self) -> Any: ...
     def modules(self) -> Iterator[nn.Module]: ...
     def parameters(self) -> Iterator[Tensor]: ...
@@ -72,7 +73,8 @@ def measure(
 
     Returns:
         counts of the whole data set. ``per_sample`` has mean, standard deviation, minimum and
-        maximum (None if the model mixes samples, so that it is not known what belongs to which).
+        maximum (None if it is not known what belongs to which sample: the model mixes samples, or
+        states are carried over; it is tried out by exchanging samples).
         After Ctrl-C ``partial`` is true, and ``samples`` says how many were counted.
 
     Raises:
@@ -96,7 +98,7 @@ def measure(
                 x = _input_of(batch, counter, inputs, device)
                 _reset(counter, reset)
                 counter(*x)
-                apart = per_sample()
+                apart = per_sample(x, lambda: _reset(counter, reset))
                 known = known and apart is not None
                 if apart is not None:
                     spread.add(apart)
@@ -159,13 +161,20 @@ def _reset(counter: _Counting, reset: Reset) -> None:
     if callable(reset):
         reset(counter.model)
     elif reset:
-        if kept := counter.analysis.trace.stateful & counter.analysis.trace.reads.keys():
+        done = {id(module.__dict__) for module in reset_states(counter.model)}
+        trace = counter.analysis.trace
+        kept = [
+            name
+            for name in trace.stateful & trace.reads.keys()
+            if id(trace.reads[name].root) not in done
+        ]
+        if kept:
             raise InputError(
                 f"the model keeps {', '.join(map(repr, sorted(kept)))} from forward to forward, "
                 "which no library resets. Pass reset=, a function of the model that sets it to its "
-                "start, or reset=False if it shall be carried over from batch to batch."
+                "start, or reset=False (--keep-states) if it shall be carried over from batch to "
+                "batch, or each forward starts anew."
             )
-        reset_states(counter.model)
 
 
 @contextmanager

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from fxsynops.axes import Leading
+from fxsynops.findings import Findings
 from fxsynops.reduction import Reading
+from fxsynops.signals import origin_of
 
 
 @dataclass(frozen=True)
@@ -69,24 +71,35 @@ class FiringRates:
         )
 
 
+def spiking_calls(findings: Findings) -> dict[str, list[fx.Node]]:
+    """What every spiking node of a forward puts out, call by call, by name."""
+    calls: dict[str, list[fx.Node]] = defaultdict(list)
+    for node, role in findings.connector.signals.roles.items():
+        spikes = role.kind == "source" and origin_of(node)[0].op.startswith("call")
+        if spikes and "virtual" not in node.meta:
+            calls[findings.connector.names[node]].append(node)
+    return calls
+
+
 @dataclass(frozen=True)
 class Firing:
     """All calls of one source in a pass, to be read as rates.
 
     Attributes:
         source: its name.
-        calls: the number of each call among the partial sums, how it was read, its leading axes.
+        calls: the number of each call among the partial sums, how it was read, and the axes along
+            which samples and steps lie.
         sample_steps: samples × steps of a pass.
     """
 
     source: str
-    calls: Sequence[tuple[int, Reading, Leading]]
+    calls: Sequence[tuple[int, Reading, tuple[int, ...]]]
     sample_steps: int
 
     def __call__(self, parts: Sequence[Tensor]) -> FiringRates:
         """The rates, from the partial sums of a pass."""
         found = []
-        for number, reading, lead in self.calls:
+        for number, reading, axes in self.calls:
             sums = reading.together(parts[number]).double()
-            found.append(sums.sum(tuple(range(lead.count))) if lead.count else sums)
+            found.append(sums.sum(axes) if axes else sums)
         return FiringRates(self.source, torch.stack(found).sum(0), self.sample_steps)

@@ -15,24 +15,25 @@ A subclass that overrides :meth:`Replay.measure` sees every tapped value; one th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from fxsynops.axes import Leading, is_mixed, leading
+from fxsynops.axes import Leading, leading
 from fxsynops.findings import Findings
+from fxsynops.inputs import Inputs
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale, shape
-from fxsynops.rates import Firing
+from fxsynops.rates import Firing, spiking_calls
 from fxsynops.reduction import Contraction, Reading, Tally, sum_events
 from fxsynops.samples import PerSample
-from fxsynops.signals import origin_of
 from fxsynops.site import Mode
+from fxsynops.state import Borrowed
 from fxsynops.stops import Stop, sparse_synapses
 from fxsynops.walk import upstream
 
@@ -77,6 +78,8 @@ class Replay(fx.Interpreter):
     Args:
         analysis: of the model.
         detail: what to keep apart.
+        axes: of rates, where samples and steps lie in what each call of a spiking node puts out, by
+            name; where that is not known, the leading axes are taken for them.
 
     Attributes:
         firing: reads the rates of every spiking node from the partial sums of a pass.
@@ -86,7 +89,12 @@ class Replay(fx.Interpreter):
     firing: tuple[Firing, ...] = ()
     per_sample: PerSample | None = None
 
-    def __init__(self, analysis: Findings, detail: Detail = Detail()) -> None:
+    def __init__(
+        self,
+        analysis: Findings,
+        detail: Detail = Detail(),
+        axes: Mapping[str, list[tuple[int, ...]]] | None = None,
+    ) -> None:
         super().__init__(analysis.model, graph=analysis.trace.graph)
         self.analysis, self._detail = analysis, detail
         self.submodules = analysis.trace.modules
@@ -107,8 +115,7 @@ class Replay(fx.Interpreter):
             sparse_synapses(analysis, self._stops) if analysis.options.weights != "all" else []
         )
         self._weights = {n for sparse in self._sparse for n in sparse.weights.values()}
-        self._mixed = is_mixed(self.graph, analysis.window)
-        firing = list(self._keep_neurons()) if detail.rates else []
+        firing = list(self._keep_neurons(axes or {})) if detail.rates else []
         if detail.samples:
             self._keep_samples()
         first: dict[Any, int] = {}
@@ -118,6 +125,7 @@ class Replay(fx.Interpreter):
                 module = self._roles[stop.node].module
                 stop.alike = first.setdefault((id(module), stop.scale.factor), stop.number)
         self.firing = tuple(self._firing(name, calls) for name, calls in firing)
+        self._unchecked: Tensor | None = None  # the connections whose samples were not told apart
         self._contraction: Contraction | None = None
         self._start: list[Any] = []  # a slot for each node, then constants
         self._slots = {node: i for i, node in enumerate(self.graph.nodes)}
@@ -136,29 +144,29 @@ class Replay(fx.Interpreter):
 
     def _leading(self, stop: Stop, calls: int = 1) -> Leading:
         analysis = self.analysis
-        layout = analysis.options.layout
-        return leading(shape(stop.node), calls, analysis.window, layout, self._mixed)
+        return leading(shape(stop.node), calls, analysis.window, analysis.options.layout)
 
-    def _keep_neurons(self) -> Iterator[tuple[str, list[tuple[Stop, Leading]]]]:
+    def _keep_neurons(
+        self, axes: Mapping[str, list[tuple[int, ...]]]
+    ) -> Iterator[tuple[str, list[tuple[Stop, tuple[int, ...]]]]]:
         """Measure every spiking node, each of its neurons apart; its calls by name and shape."""
-        calls: dict[str, list[Stop]] = defaultdict(list)
-        for node, role in self._roles.items():
-            spikes = role.kind == "source" and origin_of(node)[0].op.startswith("call")
-            if spikes and "virtual" not in node.meta:
-                name = self.analysis.connector.names[node]
-                calls[name].append(self._stop(node, role.signal.scale))
-        for name, stops in calls.items():
-            by_shape: dict[tuple[int, ...], list[tuple[Stop, Leading]]] = defaultdict(list)
-            for stop in stops:
-                lead = self._leading(stop, len(stops))
-                by_shape[tuple(shape(stop.node))[lead.count :]].append((stop, lead))
-                stop.kept |= set(range(lead.count, len(shape(stop.node))))
+        for name, nodes in spiking_calls(self.analysis).items():
+            by_shape: dict[tuple[int, ...], list[tuple[Stop, tuple[int, ...]]]] = defaultdict(list)
+            for i, node in enumerate(nodes):
+                stop = self._stop(node, self._roles[node].signal.scale)
+                if name in axes:
+                    summed = axes[name][i]
+                else:
+                    summed = tuple(range(self._leading(stop, len(nodes)).count))
+                own = [axis for axis in range(len(shape(node))) if axis not in summed]
+                by_shape[tuple(shape(node)[axis] for axis in own)].append((stop, summed))
+                stop.kept |= set(own)
             for i, same in enumerate(by_shape.values()):
                 yield (f"{name}#{i + 1}" if i else name), same
 
-    def _firing(self, name: str, calls: list[tuple[Stop, Leading]]) -> Firing:
+    def _firing(self, name: str, calls: list[tuple[Stop, tuple[int, ...]]]) -> Firing:
         window = self.analysis.window
-        read = [(stop.number, stop.reading, lead) for stop, lead in calls]
+        read = [(stop.number, stop.reading, axes) for stop, axes in calls]
         return Firing(name, read, window.samples * window.timesteps)
 
     def _keep_samples(self) -> None:
@@ -265,6 +273,50 @@ class Replay(fx.Interpreter):
             return output, self._tally()
         finally:
             self._values, self._parts, self._units = [], [], {}
+
+    def is_unchecked(self, each: Tensor) -> bool:
+        """Whether :meth:`check_samples` has to look at connections that were silent until now.
+
+        Args:
+            each: the SynOps of a pass, of :meth:`fxsynops.samples.PerSample.each`.
+        """
+        if self._unchecked is None:
+            self._unchecked = torch.ones(len(each), dtype=torch.bool, device=each.device)
+        if self.analysis.window.samples == 1 or not self._unchecked.any():
+            return False
+        return bool(each[self._unchecked].any())
+
+    def check_samples(self, inputs: Inputs) -> None:
+        """Make sure that samples are told apart, or else forget :attr:`per_sample`.
+
+        Other samples in the places of some must change the SynOps of these places, and of no
+        others, in every connection. The model and its states stay as they are.
+
+        Args:
+            inputs: of a pass.
+        """
+        window, layout = self.analysis.window, self.analysis.options.layout
+        n = window.samples
+
+        def counted(inputs: Inputs) -> Tensor:
+            with Borrowed(self.analysis.model), torch.no_grad():
+                _, tally = self.count(inputs.clone().values)
+            assert self.per_sample is not None
+            return self.per_sample.each(tally.parts)
+
+        if "N" not in layout.axes:
+            self.per_sample = None
+            return
+        found = counted(inputs)
+        last_for_first = torch.arange(n)
+        last_for_first[0] = n - 1
+        for index in (torch.arange(n).flip(0), last_for_first):
+            again = counted(layout.picked(inputs, window, "N", index))
+            if not torch.equal(again, found[:, index.to(found.device)]):
+                self.per_sample, self._detail = None, replace(self._detail, samples=False)
+                return
+        alike = (found == found[:, :1]).all(1)
+        self._unchecked = alike if self._unchecked is None else self._unchecked & alike
 
     def run(self, *args: Any, **_: Any) -> Any:
         """One pass over the nodes."""

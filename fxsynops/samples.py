@@ -123,6 +123,10 @@ class PerSample:
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
         """SynOps of each sample: (samples,), float64."""
+        return self.each(parts).sum(0)
+
+    def each(self, parts: Sequence[Tensor]) -> Tensor:
+        """SynOps of each term and product, by sample: (terms, samples), float64."""
         sums = [read.together(p).double() for read, p in zip(self.readings, parts, strict=True)]
         found: list[Tensor] = []
         for term in self.terms:
@@ -136,4 +140,4 @@ class PerSample:
             index = self._index(product, left, right)
             met = product.pairs(sums[left], sums[right], by=index)
             found.append(Leading(1, 0, lead.merged, lead.window).by_sample(met))
-        return torch.stack(found).sum(0)
+        return torch.stack(found)

@@ -170,6 +170,27 @@ def test_rates_of_calls_in_a_loop_are_of_all_steps():
     assert float(rates.events.sum()) == counter.counts.rows[-1].events > 0
 
 
+@pytest.mark.parametrize("features", [7, 10])
+def test_neurons_of_as_many_features_as_steps_are_told_from_steps(features):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.a = nn.Linear(6, features), fnn.NeuromorphicReLU()
+            self.ro, self.b = nn.Linear(features, features), fnn.NeuromorphicReLU()
+
+        def forward(self, x):
+            return self.b(self.ro(self.a(self.a(self.fc(x) * 5)).sum(0)))
+
+    x = (torch.rand(10, 4, 6) < 0.5).float()
+    counter = fxsynops.SynOpsCounter(Pooled(), x, layout="TN", rates=True)
+    outputs = []
+    counter.model.a.register_forward_hook(lambda *a: outputs.append(a[-1].detach()))
+    y = counter(x)
+    assert counter.rates["a"].events.shape == counter.rates["b"].events.shape == (features,)
+    assert torch.equal(counter.rates["b"].events, y.detach().double().sum(0))
+    assert torch.equal(counter.rates["a"].events, sum(outputs).double().sum((0, 1)))
+
+
 def test_floors_and_ceilings_of_rates(fired):
     assert float(rate_floor_loss(fired, 0.5).detach()) == pytest.approx(1 / 3)
     assert float(rate_floor_loss(fired, 1.0).detach()) == pytest.approx(1.5 / 3)

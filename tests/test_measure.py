@@ -189,20 +189,109 @@ def test_coincidences_of_attention_are_told_apart_by_sample():
     assert_statistics_are_those_of(counts, alone(single, x, howto.reset))
 
 
-def test_samples_that_cannot_be_told_apart_have_no_statistics():
-    class Mixed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc, self.relu = nn.Linear(8, 6), fnn.NeuromorphicReLU()
-            self.out = nn.Linear(6, 2)
+class Between(nn.Module):
+    """A hidden layer of ten neurons, with something done to its input and its output."""
 
-        def forward(self, x):  # steps and samples change places, then become one axis
-            return self.out(self.relu(self.fc(x.transpose(0, 1).flatten(0, 1))))
+    def __init__(self, before, after=lambda y: y):
+        super().__init__()
+        self.fc, self.relu = nn.Linear(10, 10), fnn.NeuromorphicReLU()
+        self.out, self.before, self.after = nn.Linear(10, 2), before, after
 
-    x = spikes(4, 4, 8)
-    counts = fxsynops.SynOpsCounter(Mixed(), x, layout="NT").measure([x])
-    assert counts.total > 0
-    assert counts.per_sample is None
+    def forward(self, x):
+        return self.out(self.after(self.relu(self.fc(self.before(x)))))
+
+
+ORDERS = {
+    "flat": lambda x: x.flatten(0, 1),
+    "transposed, flat": lambda x: x.transpose(0, 1).flatten(0, 1),
+    "cat of steps": lambda x: torch.cat(x.unbind(1)),
+    "stack of steps": lambda x: torch.stack(x.unbind(1)),
+    "einsum, flat": lambda x: torch.einsum("ntc->tnc", x).flatten(0, 1),
+    "mean of steps": lambda x: x.mean(1),
+    "transposed": lambda x: x.transpose(0, 1),
+    "last step": lambda x: x[:, -1],
+}
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (10, 10), (4, 10), (10, 3), (4, 4)])
+@pytest.mark.parametrize("order", ORDERS)
+def test_statistics_of_samples_are_right_or_none(order, shape):
+    torch.manual_seed(1)
+    model = howto.amplify(Between(ORDERS[order]), 8.0)
+    n, t = shape
+    x = (torch.rand(n, t, 10) < torch.linspace(0.1, 0.9, n)[:, None, None]).float()
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    counts = counter.measure([x])
+    assert counts.rows[-1].events > 0
+    each = []
+    for i in range(n):
+        only = torch.zeros_like(x)  # a dark sample has SynOps, too, those of the biases
+        only[i] = x[i]
+        dark = counter.measure([torch.zeros_like(x)]).total / n
+        each.append(counter.measure([only]).total - (n - 1) * dark)
+    if order in ("flat", "mean of steps", "last step"):
+        assert counts.per_sample is not None or n == t
+    if counts.per_sample is not None:
+        assert_statistics_are_those_of(counts, each)
+
+
+def test_connections_that_were_silent_at_first_are_looked_at_once_they_fire():
+    torch.manual_seed(1)
+    model = howto.amplify(Between(ORDERS["transposed, flat"]), 8.0)
+    nn.init.constant_(model.fc.bias, 0)
+    x = (torch.rand(4, 4, 10) < torch.linspace(0.1, 0.9, 4)[:, None, None]).float()
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", input_events=True)
+    assert counter.measure([torch.zeros_like(x)]).per_sample is not None
+    assert counter.measure([torch.zeros_like(x), x]).per_sample is None
+
+
+class LoopOverSteps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.relu, self.out = nn.Linear(6, 10), fnn.NeuromorphicReLU(), nn.Linear(10, 10)
+
+    def forward(self, x):
+        return torch.stack([self.out(self.relu(self.fc(step) * 5)) for step in x])
+
+
+@pytest.mark.parametrize("t", [10, 7])
+@pytest.mark.parametrize("n", [10, 7])
+def test_as_many_samples_as_steps_and_features(n, t):
+    model = LoopOverSteps().eval()
+    x = (torch.rand(t, n, 6) < torch.linspace(0.05, 0.95, n)[None, :, None]).float()
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN")
+    counts = counter.measure([x])
+    single = fxsynops.SynOpsCounter(model, x[:, :1], layout="TN")
+    each = [single.measure([x[:, i : i + 1]]).total for i in range(n)]
+    if counts.per_sample is not None:
+        assert_statistics_are_those_of(counts, each)
+    else:
+        assert n == t == 10
+
+
+class Tutorial(nn.Module):
+    """As snntorch's tutorials have it: the forward itself sets its neurons to their start."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(8, 6), snntorch.Leaky(beta=0.95)
+        self.fc2, self.lif2 = nn.Linear(6, 3), snntorch.Leaky(beta=0.95)
+
+    def forward(self, x):
+        mem1, mem2, out = self.lif1.reset_mem(), self.lif2.reset_mem(), []
+        for step in x:
+            spk1, mem1 = self.lif1(self.fc1(step), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            out.append(spk2)
+        return torch.stack(out)
+
+
+def test_a_forward_that_resets_its_neurons_itself_is_measured():
+    model, x = howto.amplify(Tutorial(), 4.0), spikes(5, 4, 8)
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN")
+    counts = counter.measure([x, x[:, :3]])
+    assert counts.samples == 7
+    assert counts.total == counter.measure([x[:, :3], x]).total > 0
 
 
 def test_modes_are_as_before():

@@ -333,3 +333,26 @@ def test_a_spiking_hidden_state_of_a_cell():
         == float(emitted[:-1].sum().detach()) * 6
     )
     assert counter.analysis.dense == ()
+
+
+@pytest.mark.parametrize("value", [None, 1.0, [1.0]])
+def test_a_state_that_becomes_something_else_makes_a_trace_anew(value):
+    class Integrates(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.mem = nn.Linear(8, 6), nn.Linear(6, 3), None
+
+        def forward(self, x):
+            current = self.a(x)
+            tensor = isinstance(self.mem, torch.Tensor)
+            self.mem = self.mem * 0.9 + current if tensor else current
+            return self.b((self.mem > 0).float())
+
+    model, x = Integrates(), spikes(2, 8)
+    counter, twin = fxsynops.SynOpsCounter(model, x), copy.deepcopy(model)
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(counter(x), twin(x))
+        model.mem = twin.mem = value
+        for _ in range(2):
+            assert torch.equal(counter(x), twin(x))

@@ -29,10 +29,12 @@ def describe(module: nn.Module) -> Neuron | None:
     return None
 
 
-def reset(module: nn.Module) -> None:
-    """Set what a module keeps between forwards to its start."""
+def reset(module: nn.Module) -> bool:
+    """Set what a module keeps between forwards to its start; whether it is one that does."""
     if isinstance(module, IAF):
         module.reset_states()
+        return True
+    return False
 
 
 def _integrates(module: IAF, start: Start) -> Dynamics:

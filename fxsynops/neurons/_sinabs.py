@@ -42,10 +42,12 @@ def describe(module: nn.Module) -> Neuron | None:
     )
 
 
-def reset(module: nn.Module) -> None:
-    """Set what a module keeps between forwards to its start."""
+def reset(module: nn.Module) -> bool:
+    """Set what a module keeps between forwards to its start; whether it is one that does."""
     if isinstance(module, layers.StatefulLayer):
         module.reset_states()
+        return True
+    return False
 
 
 def _rounds(module: Any, start: Start) -> Dynamics:

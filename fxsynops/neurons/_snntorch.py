@@ -49,10 +49,12 @@ def describe(module: nn.Module) -> Neuron | None:
     )
 
 
-def reset(module: nn.Module) -> None:
-    """Set what a module keeps between forwards to its start."""
+def reset(module: nn.Module) -> bool:
+    """Set what a module keeps between forwards to its start; whether it is one that does."""
     if isinstance(module, snntorch.SpikingNeuron) and hasattr(module, "reset_mem"):
         module.reset_mem()
+        return True
+    return False
 
 
 def _fires_once(module: Any) -> bool:

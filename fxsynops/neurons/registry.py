@@ -149,13 +149,15 @@ def is_librarys(function: Any) -> bool:
     return str(getattr(function, "__module__", "")).startswith(LIBRARIES)
 
 
-def reset_states(model: nn.Module) -> None:
-    """Set the states of all neurons to their start, by their libraries' own resets."""
-    for library in LIBRARIES:
-        if library in sys.modules:
-            file = _file_of(library)
-            for module in model.modules() if hasattr(file, "reset") else ():
-                file.reset(module)
+def reset_states(model: nn.Module) -> list[nn.Module]:
+    """Set the states of all neurons to their start, by their libraries' own resets.
+
+    Returns:
+        the modules that were reset.
+    """
+    files = [_file_of(library) for library in LIBRARIES if library in sys.modules]
+    resets = [file.reset for file in files if hasattr(file, "reset")]
+    return [module for module in model.modules() for reset in resets if reset(module)]
 
 
 def _file_of(library: str) -> ModuleType:
