@@ -39,6 +39,13 @@ class _Total:
         if tally.contraction.products or self.held > _PENDING:
             self.settle()
 
+    @property
+    def is_meta(self) -> bool:
+        """Whether there are no numbers."""
+        return any(tally.contraction.device.type == "meta" for tally in self.pending) or (
+            self.both.is_meta
+        )
+
     def settle(self) -> None:
         """Add up what is pending."""
         if self.pending:

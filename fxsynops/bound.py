@@ -254,7 +254,7 @@ VIEWS["bound"] = View(
         Column("SynOps", "SynOps (bound)", missing="unbounded"),
         Column("SynOps/s", digits=0, optional=9, missing="unbounded"),
         Column("Measured", digits=0),
-        Column("Used", percent=True),
+        Column("Used", percent=True, ratio=("Measured", "SynOps")),
     ),
     share="SynOps",
     names=("Source", "Synapse"),
@@ -262,7 +262,11 @@ VIEWS["bound"] = View(
 )
 VIEWS["estimate"] = replace(
     VIEWS["bound"],
-    columns=tuple(c for c in VIEWS["bound"].columns if c.name not in ("Structural", "Charge")),
+    columns=tuple(
+        replace(c, header="SynOps (estimate)") if c.name == "SynOps" else c
+        for c in VIEWS["bound"].columns
+        if c.name not in ("Structural", "Charge")
+    ),
 )
 
 
@@ -306,6 +310,12 @@ def _notes(bound: Bound) -> Iterator[str]:
         f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
         f"with {', '.join(bound.assumptions)}."
     )
+    if bound.measured is not None:
+        steps = bound.measured.timesteps
+        if steps != bound.timesteps:
+            yield f"Measured over {number(steps)} steps, scaled to {bound.timesteps}."
+        if not bound.estimate and sum(_measured(bound).values()) > bound.total:
+            yield "The data are above the bound: they break what it assumes of inputs (see above)."
     reasons = list(dict.fromkeys(reason for row in bound.rows for reason in row.reasons))
     yield from (f"– no charge bound: {reason}" for reason in reasons[:8])
     if len(reasons) > 8:

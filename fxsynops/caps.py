@@ -79,7 +79,7 @@ class Assumptions:
         said = [
             "at most one event per input element and step"
             if self.input_max_events is None
-            else f"at most {self.input_max_events:g} events per input element"
+            else f"at most {self.input_max_events:g} events per input element over all steps"
         ]
         if isinstance(self.max_spikes, dict):
             said += [f"at most {cap:g} from '{name}'" for name, cap in self.max_spikes.items()]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch.utils import _pytree as pytree
 
 import fxsynops
 from fxsynops import demo
@@ -139,6 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--random-spikes", type=float, metavar="P", help="one batch: events with probability P"
     )
+    count.add_argument(
+        "--keep-states", action="store_true", help="do not reset neurons before each batch"
+    )
     comparison = add("compare", _compare, "two saved reports side by side", _COMPARE)
     comparison.add_argument("before", help="a report that --format json wrote")
     comparison.add_argument("after", help="another one of the same kind")
@@ -163,6 +167,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     add("--analog", action="store_true", help="the input is no spikes, but an image or a current")
     add("--events", choices=("value", "nonzero"), default="value", help="how events are counted")
     add("--weights", choices=("all", "nonzero"), default="all", help="which synapses count")
+    add("--spiking", action="append", default=[], metavar="TYPE", help="package.module:Type: also")
     add("--lenient", action="store_true", help="list what no rule covers, instead of an error")
 
 
@@ -235,7 +240,7 @@ def _count(options: argparse.Namespace) -> int:
             torch.bernoulli(torch.full(x.shape, rate)) for _, x in analysis.example.tensors()
         )
         loader = [batch]
-    counts = analysis.counter().measure(loader)
+    counts = analysis.counter().measure(loader, reset=not options.keep_states)
     _emit((counts.energy(devices) if devices else counts).report(), options)
     return 0
 
@@ -263,6 +268,8 @@ def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
         inputs = nir_example(model, events=not options.analog)
     else:
         raise InputError("say what the model takes: --input 1x1x28x28, samples and steps in front.")
+    if (parameter := next(model.parameters(), None)) is not None:  # on a GPU, or without values
+        inputs = pytree.tree_map(lambda x: x.to(parameter.device), inputs)
     return fxsynops.analyze(
         model,
         inputs,
@@ -273,6 +280,7 @@ def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
         input_events=not options.analog,
         events=options.events,
         weights=options.weights,
+        spiking=tuple(find(name) for name in options.spiking),
         strict=not options.lenient,
     )
 
@@ -309,8 +317,11 @@ def _loader(target: str) -> Iterable[Any]:
 
 def _heaviest(bound: Bound, shown: int = 5) -> str:
     """The layers that take most of a bound."""
-    rows = sorted(bound.rows, key=lambda row: -row.charge)[:shown]
-    return ", ".join(f"{row.connection.synapse} ({number(row.charge, 0)})" for row in rows)
+    layers: dict[str, float] = {}
+    for row in bound.rows:
+        layers[row.connection.synapse] = layers.get(row.connection.synapse, 0.0) + row.charge
+    order = sorted(layers, key=lambda name: -layers[name])[:shown]
+    return ", ".join(f"{name} ({number(layers[name], 0)})" for name in order)
 
 
 def _interval(text: str | None) -> tuple[float, float] | None:

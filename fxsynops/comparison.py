@@ -22,9 +22,10 @@ VIEWS["comparison"] = View(
         Column("Before", digits=0),
         Column("After", digits=0),
         Column("Difference", digits=0, optional=1),
-        Column("Change", show=_signed),
+        Column("Change", show=_signed, ratio=("Difference", "Before")),
     ),
     share="After",
+    rank=("Before", "After"),
     names=("Layer",),
     group="Layer",
 )
@@ -74,7 +75,8 @@ def compare(before: Report, after: Report) -> Report:
         notes.append("The two have no layer in common.")
     for name, only in (("before", set(first) - set(second)), ("after", set(second) - set(first))):
         if only and one_of_each:
-            notes.append(f"Only {name}: {', '.join(sorted(only)[:8])}.")
+            more = f" and {len(only) - 8} more" if len(only) > 8 else ""
+            notes.append(f"Only {name}: {', '.join(sorted(only)[:8])}{more}.")
     models = dict.fromkeys((str(before.content["model"]), str(after.content["model"])))
     total = _row({}, _sum(first), _sum(second))
     what = "Synapses" if before.kind == "analysis" else "SynOps per sample"

@@ -27,6 +27,7 @@ class Conditions:
         values: numbers that it read out of the model's own tensors.
         modules: all modules; their ``training`` flags, types and patched forwards are conditions.
         unhooked: modules whose calls are not recorded, because no hooks were on them.
+        shared: pairs of places that hold the same tensor, of which the trace reads the first.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Conditions:
         values: Iterable[Value],
         modules: Iterable[nn.Module],
         unhooked: Iterable[nn.Module],
+        shared: Iterable[tuple[Place, Place]] = (),
     ) -> None:
         self._all = [(place, _present(place)) for place in places]
         self.places = frozenset((id(place.root), place.path) for place, _ in self._all)
         self._values = tuple(values)
         self._modules = list(modules)
         self._unhooked = list(unhooked)
+        self._shared = list(shared)
         self._modules_hold = self._about_modules().written_out()
         self._untouched = self._about_places().written_out()
 
@@ -69,7 +72,7 @@ class Conditions:
     # -- written out -----------------------------------------------------------------------------
 
     def _about_modules(self) -> _Conjunction:
-        """Their modes, types, patched forwards and hooks, as they are now."""
+        """Their modes, types, patched forwards, hooks and shared tensors, as they are now."""
         every = _Conjunction()
         for module in self._modules:
             every.add("{}.training is {}", module, module.training)
@@ -82,6 +85,8 @@ class Conditions:
                     every.add("not {}[{}]", module.__dict__, name)
             else:  # a scripted module
                 every.add("not {}({})", has_hooks, module)
+        for first, second in self._shared:
+            every.add("{}({}, {})", _are_one, first, second)
         if self._unhooked:
             for hooks in GLOBAL_HOOKS:
                 every.add("not {}", getattr(nn.modules.module, hooks))
@@ -149,6 +154,14 @@ def _kind(value: object) -> object:
     if not isinstance(value, Tensor):
         return MISSING
     return value.shape, value.dtype, value.device, value.requires_grad
+
+
+def _are_one(first: Place, second: Place) -> bool:
+    """Whether two places hold the same tensor."""
+    try:
+        return first.get() is second.get()
+    except LookupError:
+        return False
 
 
 def _present(place: Place) -> object:

@@ -236,6 +236,11 @@ class SynOpsCounter(nn.Module):
         """
         measured = {c.key: Measured(c) for c in self.analysis.connections}
         account = self._account
+        if any(total.is_meta for total in account.totals.values()):
+            raise CountError(
+                "the model is on the meta device, where nothing has a value, so there are no "
+                "counts. Ask for analysis.upper_bound(), or move the model to a real device."
+            )
         for key, total in account.totals.items():
             total.settle()
             events, synops = total.both.tolist()

@@ -9,6 +9,7 @@ the whole pass, as the how-to of sinabs does.
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -179,6 +180,6 @@ def _scaled(counter: SynOpsCounter, synops: Tensor, per: Per) -> Tensor:
 def _positive(value: float | Tensor, what: str) -> float | Tensor:
     if isinstance(value, Tensor):  # computed, perhaps on a GPU that nobody wants to wait for
         return value.detach()
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"the {what} must be positive, not {value!r}.")
-    return value
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise InputError(f"the {what} must be a positive number, not {value!r}.")
+    return float(value)

@@ -154,7 +154,12 @@ def _input_of(
         )
     parameter = next(counter.parameters(), None)
     to = device if device is not None or parameter is None else parameter.device
-    return pytree.tree_map(lambda leaf: leaf.to(to) if isinstance(leaf, Tensor) else leaf, found)
+    try:
+        return pytree.tree_map(lambda x: x.to(to) if isinstance(x, Tensor) else x, found)
+    except (RuntimeError, AssertionError) as error:  # torch has no such device
+        raise InputError(
+            f"a batch cannot be moved to device {str(to)!r}: {str(error).splitlines()[0]:.120}"
+        ) from error
 
 
 def _reset(counter: _Counting, reset: Reset) -> None:

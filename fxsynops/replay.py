@@ -282,7 +282,7 @@ class Replay(fx.Interpreter):
         """
         if self._unchecked is None:
             self._unchecked = torch.ones(len(each), dtype=torch.bool, device=each.device)
-        if self.analysis.window.samples == 1 or not self._unchecked.any():
+        if self.analysis.window.samples == 1 or each.is_meta or not self._unchecked.any():
             return False
         return bool(each[self._unchecked].any())
 

@@ -44,6 +44,7 @@ class Column:
         digits: after the point, of numbers that are not whole.
         percent: whether the number is a share of one.
         text: whether it is text, to be aligned left.
+        ratio: the two columns whose sums make its value where rows are added up, if it is a share.
         optional: columns of the highest number are left out first where a terminal is too narrow;
             those of 0 never are.
         missing: what stands for no value.
@@ -55,6 +56,7 @@ class Column:
     digits: int = 2
     percent: bool = False
     text: bool = False
+    ratio: tuple[str, str] | None = None
     optional: int = 0
     missing: str = "–"
 
@@ -82,12 +84,14 @@ class View:
     Attributes:
         columns: from left to right.
         share: the column whose share of the total is drawn as a bar; "" for none.
+        rank: the columns whose largest value says how heavy a row is; ``share`` if empty.
         names: the columns that name a row; the first one says "Total" below.
         group: the column by whose modules the rows of a long report are added up.
     """
 
     columns: tuple[Column, ...]
     share: str = ""
+    rank: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     group: str = ""
 
@@ -223,18 +227,27 @@ class Report:
         view, rows = self._view, self.rows
         if self.all or len(rows) <= _MANY or not view.share:
             return rows
-        order = sorted(range(len(rows)), key=lambda i: -(rows[i].get(view.share) or 0))
+        ranks = view.rank or (view.share,)
+        most = [max(row.get(name) or 0 for name in ranks) for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: -most[i])
         heavy = set(order[:_HEAVIEST])
         groups: dict[str, list[dict[str, Any]]] = {}
         for i in order[_HEAVIEST:]:
             groups.setdefault(str(rows[i][view.group]).split(".")[0], []).append(rows[i])
         found = [row for i, row in enumerate(rows) if i in heavy]
-        summed = [c.name for c in view.columns if c.name in self.totals]
         for module, members in groups.items():
+            if len(members) == 1:
+                found.append(members[0])
+                continue
             row: dict[str, Any] = {view.group: f"{module}: {len(members)} more"}
-            for name in summed:
-                values = [member[name] for member in members]
-                row[name] = None if None in values else sum(values)
+            for column in view.columns:
+                values = [member.get(column.name) for member in members]
+                if column.name in self.totals and column.ratio is None:
+                    row[column.name] = None if None in values else sum(values)
+            for column in view.columns:
+                if column.ratio is not None and column.name in self.totals:
+                    part, whole = (row.get(name) for name in column.ratio)
+                    row[column.name] = part / whole if whole and part is not None else None
             found.append(row)
         return found
 
@@ -265,6 +278,8 @@ class Report:
             yield _table(extra, list(range(len(extra.headers))), frozenset(), options)
         if heavy and cells.shares and len(heavy) < len(rows):
             yield Text("◂ these rows make up half of the total", style="dim")
+        if gone := [columns[i].title for i in range(len(columns)) if i not in kept]:
+            yield Text(f"No room for: {', '.join(gone)}.", style="dim")
         for note in grid.notes:
             yield Text(note, style="dim")
 

@@ -167,6 +167,7 @@ class Borrowed:
     Attributes:
         modules: every module by its path, also those in plain lists and dicts.
         places: for each tensor that stands in for one of the model's, by ``id``, its place.
+        shared: pairs of places that hold the same tensor; the first one is among ``places``.
         hooked: the modules on which users have put hooks.
         generators: torch's random generators in the model's attributes.
         legacy: the modules with backward hooks of the old kind.
@@ -175,6 +176,7 @@ class Borrowed:
     model: nn.Module
     modules: dict[str, nn.Module] = field(default_factory=dict)
     places: dict[int, Place] = field(default_factory=dict)
+    shared: list[tuple[Place, Place]] = field(default_factory=list)
     hooked: set[nn.Module] = field(default_factory=set)
     _saved: list[tuple[Any, Any, Place]] = field(default_factory=list)
     _lent: list[Any] = field(default_factory=list)
@@ -335,6 +337,8 @@ class Borrowed:
                     copy = copy.requires_grad_(tensor.requires_grad).clone()
             self._clones[id(tensor)] = (tensor, copy)
             self.places[id(copy)] = place
+        else:
+            self.shared.append((self.places[id(self._clones[id(tensor)][1])], place))
         return self._clones[id(tensor)][1]
 
 

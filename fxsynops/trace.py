@@ -94,7 +94,9 @@ def trace(
     # Only now do the places hold the model's own values again.
     modules = borrowed.modules.values()
     unhooked = [m for m in modules if m not in borrowed.hooked and not whole(m)]
-    conditions = Conditions(recorder.conditions(), recorder.values, modules, unhooked)
+    read = {(id(place.root), place.path) for place in recorder.reads.values()}
+    shared = [pair for pair in borrowed.shared if (id(pair[0].root), pair[0].path) in read]
+    conditions = Conditions(recorder.conditions(), recorder.values, modules, unhooked, shared)
     return Trace(
         recorder.graph,
         recorder.reads,

@@ -628,3 +628,23 @@ def test_a_bound_leaves_random_numbers_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert first == second
     assert 0 < first.charge < math.inf
+
+
+def test_an_average_pool_behind_a_neuron_writes_nothing():
+    import snntorch
+
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.lif = nn.Conv2d(1, 2, 3), snntorch.Leaky(0.9)
+            self.pool, self.fc = nn.AvgPool2d(2), nn.Linear(18, 3)
+
+        def forward(self, x):
+            mem, out = self.lif.reset_mem(), []
+            for step in x:
+                spikes, mem = self.lif(self.conv(step), mem)
+                out.append(self.fc(self.pool(spikes).flatten(1)))
+            return torch.stack(out)
+
+    analysis = fxsynops.analyze(Pooled(), torch.ones(4, 2, 1, 8, 8), layout="TN")
+    assert not any(row.reasons for row in analysis.upper_bound().rows)

@@ -117,6 +117,34 @@ def test_energy_is_estimated_on_devices_of_ones_own_too(run, tmp_path):
     assert run("bound", "nets.py:make", *SPIKES, "--energy")[0] == 0
 
 
+def test_what_is_spiking_and_what_is_carried_over_can_be_said(run, tmp_path):
+    (tmp_path / "more.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Keeps(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.fc, self.relu, self.mem = nn.Linear(4, 4), nn.ReLU(), torch.zeros(2, 4)\n"
+        "        self.out = nn.Linear(4, 3)\n"
+        "    def forward(self, x):\n"
+        "        self.mem = self.mem + self.fc(x)\n"
+        "        return self.out(self.relu(self.mem))\n"
+        "def meta():\n"
+        "    with torch.device('meta'):\n"
+        "        return nn.Sequential(nn.Linear(4, 3))\n"
+    )
+    command = ["count", "more.py:Keeps", "--input", "2x4", "--random-spikes", "1"]
+    status, _, err = run(*command)
+    assert status == 2
+    assert "--keep-states" in err
+    status, out, _ = run(*command, "--keep-states", "--spiking", "torch.nn:ReLU")
+    assert status == 0
+    assert "relu" in out
+    assert run("bound", "more.py:meta", "--input", "2x4")[0] == 0
+    status, _, err = run("count", "more.py:meta", "--input", "2x4", "--random-spikes", "1")
+    assert status == 2
+    assert "meta device" in err
+
+
 def test_saved_reports_are_compared(run, tmp_path):
     for name, rate in (("a.json", "1.0"), ("b.json", "0.0")):
         command = ["count", "nets.py:make", *SPIKES, "--random-spikes", rate, "--format", "json"]

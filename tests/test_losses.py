@@ -326,10 +326,10 @@ def test_under_autocast_the_events_that_were_sent_are_counted():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda c: target_loss(c, 0), "target must be positive, not 0"),
-        (lambda c: target_loss(c, -3.0), "target must be positive"),
+        (lambda c: target_loss(c, 0), "target must be a positive number, not 0"),
+        (lambda c: target_loss(c, -3.0), "target must be a positive number"),
         (lambda c: target_loss(c, 1.0, per="sample"), "neither 'step' nor 'pass'"),
-        (lambda c: limit_loss(c, {"0": 0}), "limit of '0' must be positive"),
+        (lambda c: limit_loss(c, {"0": 0}), "limit of '0' must be a positive number"),
         (lambda c: limit_loss(c, {"fc": 3}), r"\['fc'\].*synapses are \['0', '2'\]"),
         (lambda c: limit_loss(c, {}), "limits is empty"),
     ],
@@ -349,8 +349,8 @@ def test_a_loss_before_any_forward(loss):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda c: rate_floor_loss(c, 0.0), "floor of '1' must be positive"),
-        (lambda c: rate_ceiling_loss(c, {"1": -1.0}), "ceiling of '1' must be positive"),
+        (lambda c: rate_floor_loss(c, 0.0), "floor of '1' must be a positive number"),
+        (lambda c: rate_ceiling_loss(c, {"1": -1.0}), "ceiling of '1' must be a positive number"),
         (lambda c: rate_floor_loss(c, {"fc": 0.1}), r"\['fc'\].*spiking nodes are \['1'\]"),
         (lambda c: rate_ceiling_loss(c, {}), "ceiling is empty"),
     ],

@@ -363,6 +363,12 @@ def test_what_holds_no_input_is_an_error():
     assert counter.measure(batches, inputs=lambda b: b["image"]).samples == 2
 
 
+def test_a_device_that_does_not_exist_is_an_error():
+    counter = fxsynops.SynOpsCounter(two_layers(), spikes(2, 5, 8), layout="NT")
+    with pytest.raises(InputError, match="cannot be moved to device 'nowhere'"):
+        counter.measure([spikes(2, 5, 8)], device="nowhere")
+
+
 def test_the_bar_shows_samples_synops_and_time_on_a_terminal_only():
     x = spikes(12, 5, 8)
     counter = fxsynops.SynOpsCounter(two_layers(), x[:2], layout="NT")

@@ -228,6 +228,36 @@ def test_400_connections_are_shown_by_module():
     assert str(report.complete()).count("classifier.") > 198
 
 
+def test_shares_of_rows_that_are_added_up_are_shares_of_their_sums():
+    x = torch.ones(2, 4)
+    reports = [fxsynops.analyze(Deep(), x).report() for _ in range(2)]
+    for row in reports[1].content["rows"]:
+        row["Synapses"] *= 3
+    shown = {row["Layer"]: row for row in compare(*reports).shown()}
+    grouped = [row for name, row in shown.items() if "more" in name]
+    assert grouped
+    assert all(row["Change"] == 2.0 for row in shown.values())
+
+
+def test_columns_without_room_are_named():
+    console = Console(width=60, file=io.StringIO())
+    console.print(results()["counts"])
+    assert "No room for:" in console.file.getvalue()
+    assert "Fanout_Prev" in console.file.getvalue()
+    assert "No room for:" not in str(results()["counts"])
+
+
+def test_data_above_a_bound_are_said_to_break_its_assumptions():
+    counter = fxsynops.SynOpsCounter(nn.Linear(8, 4), torch.ones(2, 5, 8), layout="NT")
+    counter(torch.ones(2, 5, 8))
+    text = str(counter.analysis.upper_bound(input_max_events=2).compare(counter.counts))
+    assert "250.0%" in text
+    assert "break what it assumes" in text
+    text = str(counter.analysis.upper_bound(10).compare(counter.counts))
+    assert "Measured over 5 steps, scaled to 10." in text
+    assert "break" not in text
+
+
 def test_two_reports_are_compared_by_layer():
     x = torch.ones(2, 4, 8)
     first, second = (

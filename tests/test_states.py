@@ -335,6 +335,47 @@ def test_a_spiking_hidden_state_of_a_cell():
     assert counter.analysis.dense == ()
 
 
+def test_a_state_that_starts_as_the_same_tensor_as_another_one():
+    class Restarts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 6), nn.Linear(6, 3)
+            self.start = torch.zeros(2, 6)
+            self.mem = self.start
+
+        def forward(self, x):
+            self.mem = self.mem + self.a(x)
+            z = (self.mem > 1).float()
+            self.mem = self.mem - z
+            return self.b(z)
+
+    model, x = Restarts(), spikes(2, 8)
+    counter, twin = fxsynops.SynOpsCounter(model, x), copy.deepcopy(model)
+    with torch.no_grad():
+        for i in range(6):
+            assert torch.equal(counter(x), twin(x))
+            if i == 3:
+                model.mem, twin.mem = model.start, twin.start
+    assert counter.counts.rows[-1].events > 0
+
+
+def test_tied_weights_that_are_untied_make_a_trace_anew():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enc, self.dec = nn.Linear(6, 6), nn.Linear(6, 6)
+            self.dec.weight = self.enc.weight
+
+        def forward(self, x):
+            return self.dec(fire(self.enc(x)))
+
+    model, x = Tied(), spikes(2, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    assert torch.equal(counter(x), model(x))
+    model.dec.weight = nn.Parameter(torch.ones(6, 6))
+    assert torch.equal(counter(x), model(x))
+
+
 @pytest.mark.parametrize("value", [None, 1.0, [1.0]])
 def test_a_state_that_becomes_something_else_makes_a_trace_anew(value):
     class Integrates(nn.Module):

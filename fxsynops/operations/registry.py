@@ -333,7 +333,16 @@ def writes_in_place(node: fx.Node) -> bool:
         named = name.startswith(("__i", "__set"))
     else:
         named = name.endswith("_") or name == "setitem"
-    return named or any(flag is True for flag in (*node.args, node.kwargs.get("inplace")))
+    return named or node.kwargs.get("inplace") is True or _is_told_to(node)
+
+
+def _is_told_to(node: fx.Node) -> bool:
+    """Whether ``inplace`` is passed by position; only functions in Python have such a parameter."""
+    code = getattr(node.target, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code is not None else ()
+    return any(
+        name == "inplace" and value is True for name, value in zip(names, node.args, strict=False)
+    )
 
 
 _INPLACE = frozenset(
