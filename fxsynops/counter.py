@@ -140,7 +140,7 @@ class SynOpsCounter(nn.Module):
         """Where samples and steps lie, seen by what grows in passes with more of them."""
         window, layout = analysis.window, analysis.options.layout
         grown: list[dict[str, list[Size]] | None] = []
-        for axis, size in (("N", 2 * window.samples), ("T", window.timesteps + 1)):
+        for axis, size in (("N", 2 * window.samples), ("T", 2 * window.timesteps)):
             resized, inputs = layout.resized(analysis.example, window, axis, size)
             if inputs is analysis.example:
                 grown.append(None)  # there is no such axis
