@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fxsynops.state import ATOMS, GLOBAL_HOOKS, HOOKS, Place, fingerprint, has_hooks
@@ -79,6 +80,8 @@ class Conditions:
             every.add("type({}) is {}", module, type(module))
             patched = module.__dict__.get("forward")
             every.add("{}.get({}) is {}", module.__dict__, "forward", patched)
+            if not isinstance(module, torch.jit.ScriptModule):
+                every.add("{}.forward is {}", type(module), type(module).forward)
         for module in self._unhooked:
             if module.__dict__.keys() >= set(HOOKS):
                 for name in HOOKS:

@@ -287,6 +287,11 @@ class Recorder(TorchFunctionMode):
             )
         if name in module.__dict__ or value is watch.MISSING:
             self._condition(module, name)
+        elif (owner := _owner(type(module), name)) is not None:  # an attribute of a class
+            self._condition(module, name)  # is not in the module itself
+            held: Any = vars(owner)  # read only, but that is all
+            place = Place(held, (name,), f"{owner.__name__}.{name}")
+            self._attributes.setdefault((id(owner), (name,)), place)
         elif not hasattr(type(module), name):  # kept in a dict of the module's own
             for key, held in module.__dict__.items():
                 if isinstance(held, dict) and key != "_modules" and name in held:
@@ -714,6 +719,14 @@ def _fires(function: Any, args: tuple[Any, ...], run: Callable[..., Any]) -> boo
 
 def _distinct(tensors: Any) -> list[Tensor]:
     return list({id(t): t for t in tensors}.values())
+
+
+def _owner(cls: type, name: str) -> type | None:
+    """The class, not one of torch's, that has an attribute which others than forwards read."""
+    base = next((base for base in cls.__mro__ if name in vars(base)), None)
+    if base is None or name == "forward" or base.__module__.split(".")[0] == "torch":
+        return None
+    return base
 
 
 def _storage(tensor: Tensor) -> int:

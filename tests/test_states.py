@@ -359,6 +359,41 @@ def test_a_state_that_starts_as_the_same_tensor_as_another_one():
     assert counter.counts.rows[-1].events > 0
 
 
+def test_attributes_and_methods_of_a_class_are_conditions_too():
+    class Scaled(nn.Module):
+        gain = 1.0
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def sharpen(self, x):
+            return x * self.gain
+
+        def forward(self, x):
+            return self.b(fire(self.sharpen(self.a(x)) - 0.2))
+
+    model, x = Scaled(), spikes(4, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+
+    def agrees():
+        fresh = fxsynops.SynOpsCounter(model, x)
+        return torch.equal(counter(x), model(x)) and (fresh(x), counter.synops == fresh.synops)[1]
+
+    assert agrees()
+    first = float(counter.synops.detach())
+    model.gain = 10.0
+    assert agrees()
+    assert float(counter.synops.detach()) > first
+    del model.gain
+    Scaled.gain = -5.0
+    assert agrees()
+    model.sharpen = lambda x: x + 1
+    assert agrees()
+    Scaled.forward = lambda self, x: self.b(fire(self.a(x)))
+    assert agrees()
+
+
 def test_tied_weights_that_are_untied_make_a_trace_anew():
     class Tied(nn.Module):
         def __init__(self):
