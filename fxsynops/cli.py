@@ -26,9 +26,8 @@ from fxsynops.report import FORMS, Report, number
 from fxsynops.target import example, find, load_model
 
 _MODEL = """\
-The model is package.module:name or file.py:name, of an instance, or of a class or function that is
-called without arguments and makes one; or a file.nir.
-"""
+The model is package.module:name or file.py:name, of an instance, or of a class
+or function that is called without arguments and makes one; or a file.nir."""
 _FANOUT = """\
 examples:
   fxsynops fanout nets.py:make --input 1x1x28x28
@@ -156,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
-    command.description = f"{command.description} {_MODEL}"
+    command.description = f"{command.description}\n\n{_MODEL}"
     add = command.add_argument
     add("model", help="package.module:name, file.py:name, or file.nir")
     add("--input", metavar="SHAPE", help="1x1x28x28; several: 1x8,1x4 (may be left out for a .nir)")
@@ -353,7 +352,9 @@ def _check_writable(output: str | None) -> None:
     """Before anything takes long."""
     if output is not None:
         path = Path(output)
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
+        if path.is_dir():
+            raise InputError(f"'{output}' is a folder: --output names a file.")
+        if not os.access(path.parent, os.W_OK):
             raise InputError(f"'{output}' cannot be written: no such folder, or not allowed.")
 
 

@@ -367,7 +367,8 @@ def _content(counts: Counts) -> dict[str, Any]:
 def _notes(counts: Counts, spread: Statistics | None) -> Iterator[str]:
     per_sample = counts.total / counts.samples if counts.samples else 0
     yield (
-        f"{counts.samples:,} samples of {number(counts.timesteps)} steps of {counts.dt:g} ms, "
+        f"{counts.samples:,} sample{'s' * (counts.samples != 1)} of {number(counts.timesteps)} "
+        f"step{'s' * (counts.timesteps != 1)} of {counts.dt:g} ms, "
         f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
         f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
         f'weights="{counts.weights}").'

@@ -67,7 +67,7 @@ def markdown(grid: Grid) -> str:
 
 def _pipe(cell: str) -> str:
     bold = cell.startswith("**") and cell.endswith("**") and len(cell) > 4
-    inner = cell[2:-2] if bold else cell
+    inner = " ".join((cell[2:-2] if bold else cell).split())
     for special in "\\|*_<>`":
         inner = inner.replace(special, f"\\{special}")
     return f"**{inner}**" if bold else inner

@@ -210,6 +210,7 @@ def test_a_broken_budget_is_exit_status_1(run, tmp_path):
         (["bound", "nets.py:make", *SPIKES, "--energy", "--devices", "x.toml"], "cannot be read"),
         (["compare", "none.json", "none.json"], "cannot be read"),
         (["fanout", "nets.py:make", *SPIKES, "--output", "none/out.txt"], "cannot be written"),
+        (["fanout", "nets.py:make", *SPIKES, "--output", "."], "is a folder"),
     ],
 )
 def test_errors_are_one_paragraph_and_exit_status_2(run, tmp_path, argv, match):
