@@ -18,7 +18,7 @@ from fxsynops.analysis import Analysis, analyze, analyze_inputs
 from fxsynops.axes import Size, varying
 from fxsynops.counts import Counts, Extras, Measured, Span
 from fxsynops.errors import CountError, InputError
-from fxsynops.findings import Options
+from fxsynops.findings import Findings, Options
 from fxsynops.inputs import Inputs, Window, call_key, check_devices
 from fxsynops.measure import ReadSamples, measure
 from fxsynops.operations.registry import shape
@@ -184,6 +184,11 @@ class SynOpsCounter(nn.Module):
         if self._analysis is None:
             self._analysis = analyze_inputs(self.model, self._example, self._options)
         return self._analysis
+
+    @property
+    def latest(self) -> Findings:
+        """The analysis that the last forward was counted with."""
+        return self._last()[0].analysis
 
     @property
     def arguments(self) -> int:

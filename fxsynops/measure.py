@@ -1,4 +1,4 @@
-"""_Counting a whole data set: a loop over a loader, with everything that belongs to it."""
+"""Counting a whole data set: a loop over a loader, with everything that belongs to it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class _Counting(Protocol):
 
     @property
     def analysis(self) -> Findings: ...
+    @property
+    def latest(self) -> Findings: ...
     @property
     def arguments(self) -> int: ...
     @property
@@ -90,6 +92,7 @@ def measure(
         (3, 24, 8.0, 12.0)
     """
     counter.clear()
+    _check_states(counter, counter.analysis, reset)
     spread, known, partial = Spread(), True, False
     counting = counter.sample_by_sample()
     with _evaluating(counter), torch.no_grad(), counting as per_sample, _bar(progress) as show:
@@ -98,6 +101,7 @@ def measure(
                 x = _input_of(batch, counter, inputs, device)
                 _reset(counter, reset)
                 counter(*x)
+                _check_states(counter, counter.latest, reset)
                 apart = per_sample(x, lambda: _reset(counter, reset))
                 known = known and apart is not None
                 if apart is not None:
@@ -166,20 +170,28 @@ def _reset(counter: _Counting, reset: Reset) -> None:
     if callable(reset):
         reset(counter.model)
     elif reset:
+        reset_states(counter.model)
+
+
+def _check_states(counter: _Counting, findings: Findings, reset: Reset) -> None:
+    """Refuse states that a forward takes over from another one, if nothing resets them.
+
+    A state may come to be in the first forward, so that only the second one shows it.
+    """
+    if reset is not True:
+        return
+    trace, kept = findings.trace, []
+    if names := trace.stateful & trace.reads.keys():
         done = {id(module.__dict__) for module in reset_states(counter.model)}
-        trace = counter.analysis.trace
-        kept = [
-            name
-            for name in trace.stateful & trace.reads.keys()
-            if id(trace.reads[name].root) not in done
-        ]
-        if kept:
-            raise InputError(
-                f"the model keeps {', '.join(map(repr, sorted(kept)))} from forward to forward, "
-                "which no library resets. Pass reset=, a function of the model that sets it to its "
-                "start, or reset=False (--keep-states) if it shall be carried over from batch to "
-                "batch, or each forward starts anew."
-            )
+        kept = [name for name in names if id(trace.reads[name].root) not in done]
+    if kept:
+        counter.clear()  # it has been counted already
+        raise InputError(
+            f"the model keeps {', '.join(map(repr, sorted(kept)))} from forward to forward, "
+            "which no library resets. Pass reset=, a function of the model that sets it to its "
+            "start, or reset=False (--keep-states) if it shall be carried over from batch to "
+            "batch, or each forward starts anew."
+        )
 
 
 @contextmanager

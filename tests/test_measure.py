@@ -189,6 +189,45 @@ def test_coincidences_of_attention_are_told_apart_by_sample():
     assert_statistics_are_those_of(counts, alone(single, x, howto.reset))
 
 
+class LateState(OwnState):
+    """As it, but the state comes to be in the first forward."""
+
+    def __init__(self, own_reset: bool = False):
+        super().__init__()
+        self.membrane, self.own_reset = None, own_reset
+
+    def forward(self, x):
+        if self.own_reset:
+            self.membrane = None
+        current = self.fc(x)
+        self.membrane = current if self.membrane is None else self.membrane + current
+        return self.out((self.membrane > 1).float())
+
+
+def test_a_state_that_comes_to_be_in_the_first_batch_is_asked_about_in_the_second():
+    x = torch.rand(2, 4) * 4
+    model = howto.amplify(LateState(), 3.0)
+    counter = fxsynops.SynOpsCounter(model, x.round())
+    with pytest.raises(InputError, match="'membrane' from forward to forward"):
+        counter.measure([x.round()] * 3)
+    assert counter.counts.samples == 0
+
+    def forget(model):
+        model.membrane = None
+
+    forget(model)
+    once = counter.measure([x.round()], reset=forget)
+    thrice = counter.measure([x.round()] * 3, reset=forget)
+    assert thrice.total == 3 * once.total > 0
+
+
+def test_a_state_that_each_forward_sets_anew_is_measured():
+    x = (torch.rand(2, 4) * 4).round()
+    model = howto.amplify(LateState(own_reset=True), 3.0)
+    counter = fxsynops.SynOpsCounter(model, x)
+    assert counter.measure([x] * 3).total == 3 * counter.measure([x]).total > 0
+
+
 class Between(nn.Module):
     """A hidden layer of ten neurons, with something done to its input and its output."""
 
