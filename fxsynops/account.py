@@ -33,8 +33,8 @@ class _Total:
         return cls(replay.analysis.connections, zeros, zeros.new_zeros(()))
 
     def add(self, tally: Tally) -> None:
-        """One more pass; passes are added up some at a time."""
-        self.pending.append(tally.detached())
+        """One more pass, without its history; passes are added up some at a time."""
+        self.pending.append(tally)
         self.held += tally.contraction.count
         if tally.contraction.products or self.held > _PENDING:
             self.settle()
@@ -67,13 +67,14 @@ class Account:
     def commit(self, replay: Replay, tally: Tally) -> None:
         """One more pass."""
         self.last = (replay, tally)
+        detached = tally.detached()
         for firing in replay.firing:
-            rates = firing([part.detach() for part in tally.parts])
+            rates = firing(detached.parts)
             known = self.rates.get(rates.source)
             self.rates[rates.source] = rates if known is None else known + rates
         if replay.keys not in self.totals:
             self.totals[replay.keys] = _Total.none(replay)
-        self.totals[replay.keys].add(tally)
+        self.totals[replay.keys].add(detached)
         window = replay.analysis.window
         self.samples += window.samples
         self.sample_steps += window.samples * window.timesteps

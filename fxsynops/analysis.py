@@ -386,7 +386,7 @@ VIEWS["analysis"] = View(
         Column("Synapses"),
     ),
     share="Synapses",
-    names=("Source", "Synapse"),
+    name="Source",
     group="Synapse",
 )
 

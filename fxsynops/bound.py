@@ -257,7 +257,7 @@ VIEWS["bound"] = View(
         Column("Used", percent=True, ratio=("Measured", "SynOps")),
     ),
     share="SynOps",
-    names=("Source", "Synapse"),
+    name="Source",
     group="Synapse",
 )
 VIEWS["estimate"] = replace(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fxsynops.errors import InputError
+from fxsynops.files import read_toml
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,7 @@ class Budget:
             conv1 = 500_000
             layer1.0.conv2 = 1e6
         """
-        try:
-            with open(path, "rb") as file:
-                content: dict[str, Any] = tomllib.load(file)
-        except OSError as error:
-            raise InputError(f"the budget '{path}' cannot be read: {error.strerror}.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"the budget '{path}' is no TOML file: {error}.") from None
+        content = read_toml(path, "the budget")
         known = ("max_synops", "max_synops_per_second", "per_layer")
         if unknown := set(content) - set(known):
             raise InputError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from fxsynops.budget import Budget
 from fxsynops.comparison import compare
 from fxsynops.devices import DEVICES, Device
 from fxsynops.errors import FxSynopsError, InputError
+from fxsynops.files import write_whole
 from fxsynops.nir import NIRModel, nir_example
 from fxsynops.report import FORMS, Report, number
 from fxsynops.target import example, find, load_model
@@ -341,7 +341,7 @@ def _emit(report: Report, options: argparse.Namespace) -> None:
     report = report.complete() if options.all else report
     console = Console()
     if options.output:
-        _write(Path(options.output), report.to(options.format))
+        write_whole(options.output, report.to(options.format).rstrip("\n") + "\n")
     elif options.format == "table" and console.is_terminal:
         console.print(report)
     else:
@@ -356,15 +356,3 @@ def _check_writable(output: str | None) -> None:
             raise InputError(f"'{output}' is a folder: --output names a file.")
         if not os.access(path.parent, os.W_OK):
             raise InputError(f"'{output}' cannot be written: no such folder, or not allowed.")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            file.write(text if text.endswith("\n") else text + "\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be written: {error.strerror}.") from None

@@ -26,7 +26,7 @@ VIEWS["comparison"] = View(
     ),
     share="After",
     rank=("Before", "After"),
-    names=("Layer",),
+    name="Layer",
     group="Layer",
 )
 

@@ -317,7 +317,7 @@ VIEWS["counts"] = View(
         Column("Rate", "Rate (/step)", show=lambda row: f"{row['Rate']:.4f}", optional=2),
     ),
     share="SynOps",
-    names=("Layer", "Source"),
+    name="Layer",
     group="Layer",
 )
 

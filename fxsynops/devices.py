@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from fxsynops.errors import InputError
+from fxsynops.files import read_toml
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,7 @@ class Device:
             per_synop = 1e-12
             dense = true
         """
-        try:
-            with open(path, "rb") as file:
-                content: dict[str, Any] = tomllib.load(file)
-        except OSError as error:
-            raise InputError(f"the devices '{path}' cannot be read: {error.strerror}.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"the devices '{path}' are no TOML file: {error}.") from None
+        content = read_toml(path, "the file of devices")
         if not content:
             raise InputError(f"'{path}' holds no device: it needs a table [name] with per_synop.")
         return tuple(cls._from_table(name, held, path) for name, held in content.items())

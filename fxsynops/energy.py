@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 from torch import fx
@@ -23,8 +24,9 @@ from fxsynops.devices import DEVICES, Device, device
 from fxsynops.errors import InputError
 from fxsynops.findings import Findings
 from fxsynops.operations.registry import shape
+from fxsynops.rates import spiking_calls
 from fxsynops.report import VIEWS, Column, Reported, View, number, whole
-from fxsynops.signals import Role, origin_of
+from fxsynops.signals import Role
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,9 @@ def workload(findings: Findings, synops: float, timesteps: float, bound: bool = 
 
 def _neurons(findings: Findings) -> float:
     """Spiking neurons of one sample and step, whatever their events reach."""
-    outputs: dict[tuple[fx.Node, str], int] = {}
-    for node, role in findings.connector.signals.roles.items():
-        origin, path = origin_of(node)
-        if role.kind == "source" and origin.op.startswith("call") and "virtual" not in node.meta:
-            outputs[origin, repr(path)] = math.prod(shape(node))
-    return sum(outputs.values()) / (findings.window.samples * findings.window.timesteps)
+    nodes = chain.from_iterable(spiking_calls(findings).values())
+    elements = sum(math.prod(shape(node)) for node in nodes)
+    return elements / (findings.window.samples * findings.window.timesteps)
 
 
 def _dense_macs(findings: Findings) -> float:
@@ -306,7 +305,7 @@ VIEWS["energy"] = View(
             "Dense ANN (J/sample)", "Dense ANN/sample", show=_shown("Dense ANN (J/sample)", "–")
         ),
     ),
-    names=("Device",),
+    name="Device",
 )
 
 

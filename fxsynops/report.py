@@ -85,14 +85,14 @@ class View:
         columns: from left to right.
         share: the column whose share of the total is drawn as a bar; "" for none.
         rank: the columns whose largest value says how heavy a row is; ``share`` if empty.
-        names: the columns that name a row; the first one says "Total" below.
+        name: the column that says "Total" below.
         group: the column by whose modules the rows of a long report are added up.
     """
 
     columns: tuple[Column, ...]
     share: str = ""
     rank: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    name: str = ""
     group: str = ""
 
 
@@ -201,7 +201,7 @@ class Report:
         """The table as text: what every form but JSON and CSV is made of."""
         columns = self._columns()
         rows = self.shown()
-        total = {**self.totals, **({self._view.names[0]: "Total"} if self._view.names else {})}
+        total = {**self.totals, self._view.name: "Total"}
         tables = [
             formats.Cells(
                 str(self.content["title"]),
@@ -262,7 +262,6 @@ class Report:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         grid = self.grid()
         first, *others = grid.tables
-        rows = self.shown()
         heavy = _half(first.shares)
         columns = self._columns()
         drop = sorted((c for c in columns if c.optional), key=lambda c: -c.optional)
@@ -276,7 +275,7 @@ class Report:
         yield table
         for extra in others:
             yield _table(extra, list(range(len(extra.headers))), frozenset(), options)
-        if heavy and cells.shares and len(heavy) < len(rows):
+        if heavy and cells.shares and len(heavy) < len(first.rows):
             yield Text("◂ these rows make up half of the total", style="dim")
         if gone := [columns[i].title for i in range(len(columns)) if i not in kept]:
             yield Text(f"No room for: {', '.join(gone)}.", style="dim")

@@ -25,6 +25,7 @@ from fxsynops.counts import Counts
 from fxsynops.drawing.scene import brief, measures, scene
 from fxsynops.drawing.svg import legible, text_of, to_svg
 from fxsynops.errors import InputError
+from fxsynops.files import write_whole
 from fxsynops.findings import Connection
 
 __all__ = ["draw", "to_graphml", "to_html", "to_mermaid", "to_svg"]
@@ -47,17 +48,7 @@ def draw(analysis: Analysis, path: str | os.PathLike[str], counts: Counts | None
     make = _FORMATS.get(file.suffix.lower())
     if make is None:
         raise InputError(f"'{file}' should end in one of {', '.join(_FORMATS)}.")
-    text = make(analysis, counts)
-    try:
-        file = file.resolve()
-        beside = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(file)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"'{file}' cannot be written: {error.strerror or error}.") from error
+    write_whole(file, make(analysis, counts))
 
 
 def to_html(analysis: Analysis, counts: Counts | None = None) -> str:
