@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fxsynops.state import ATOMS, GLOBAL_HOOKS, HOOKS, Place, fingerprint, has_hooks
 from fxsynops.watch import MISSING
+from fxsynops.written import Objects
 
 # A number that Python read out of a tensor of the model's: how, where, and what it was.
 Value = tuple[Callable[..., object], Place, object]
@@ -45,29 +46,27 @@ class Conditions:
         self._modules = list(modules)
         self._unhooked = list(unhooked)
         self._shared = list(shared)
-        self._modules_hold = self._about_modules().written_out()
-        self._untouched = self._about_places().written_out()
+        self._modules_hold = self._about_modules()
+        self._untouched = self._about_all().written_out()
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
-        return (
-            self._modules_hold()
-            and (self._is_untouched() or self._equal())
-            and all(read(place.get()) == value for read, place, value in self._values)
-        )
-
-    def _is_untouched(self) -> bool:
-        """Whether everything is the very object that it was (of tensors: of its kind)."""
         try:
-            return self._untouched()
-        except KeyError:  # an attribute is gone
+            held = self._untouched()
+        except (LookupError, AttributeError):  # an attribute is gone, or is no tensor any more
+            held = False
+        if not (held or self._equal()):
             return False
+        values = self._values
+        return not values or all(read(place.get()) == value for read, place, value in values)
 
     def _equal(self) -> bool:
         """Whether other objects than before stand for the same."""
+        if not self._modules_hold.written_out()():
+            return False
         if any(_present(place) != expected for place, expected in self._all):
             return False
-        self._untouched = self._about_places().written_out()
+        self._untouched = self._about_all().written_out()
         return True
 
     # -- written out -----------------------------------------------------------------------------
@@ -95,9 +94,12 @@ class Conditions:
                 every.add("not {}", getattr(nn.modules.module, hooks))
         return every
 
-    def _about_places(self) -> _Conjunction:
-        """What was read from attributes, as it is now."""
-        every = _Conjunction()
+    def _about_all(self) -> _Conjunction:
+        """The modules, and what was read from attributes, as it is now: the very objects.
+
+        Of tensors, which may be others in each forward, what a trace depends on.
+        """
+        every = _Conjunction(self._modules_hold)
         for place, expected in self._all:
             value = MISSING if expected is MISSING else place.get()
             held: Any = place.root
@@ -112,7 +114,11 @@ class Conditions:
             elif _is_settled(value):
                 every.add("{}[{}] is {}", held, key, value)
             elif isinstance(value, Tensor):
-                every.add("{}({}[{}]) == {}", _kind, held, key, _kind(value))
+                kind = (value.shape, value.dtype, value.device, value.requires_grad)
+                same = (
+                    "x.shape == {} and x.dtype is {} and x.device == {} and x.requires_grad is {}"
+                )
+                every.add(f"(x := {{}}[{{}}]) is not None and {same}", held, key, *kind)
             elif isinstance(value, dict) and all(map(_is_settled, value.values())):
                 every.add("{}[{}] is {}", held, key, value)
                 every.add("len({}) == {}", value, len(value))
@@ -126,23 +132,21 @@ class Conditions:
 class _Conjunction:
     """Conditions about objects, all of which shall hold, to be written out as one expression."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: _Conjunction | None = None) -> None:
         self._terms: dict[str, None] = {}
-        self._objects: dict[str, object] = {}
+        self._objects = Objects()
+        if known is not None:
+            self._terms |= known._terms
+            self._objects.named |= known._objects.named
 
     def add(self, term: str, *objects: object) -> None:
         """One more: a Python expression with ``{}`` for each object."""
-        self._terms[term.format(*map(self._name, objects))] = None
-
-    def _name(self, value: object) -> str:
-        name = f"_{id(value):x}"
-        self._objects[name] = value  # kept alive, so that no other object gets its id
-        return name
+        self._terms[term.format(*map(self._objects.name, objects))] = None
 
     def written_out(self) -> Callable[[], bool]:
         """A function that evaluates it."""
-        source = "lambda: " + (" and ".join(self._terms) or "True")
-        return eval(source, self._objects)
+        self._objects.run(f"hold = lambda: {' and '.join(self._terms) or 'True'}")
+        return self._objects.named.pop("hold")
 
 
 def _is_settled(value: Any) -> bool:
@@ -150,13 +154,6 @@ def _is_settled(value: Any) -> bool:
     if value is MISSING or isinstance(value, ATOMS) or fingerprint(value) == id(value):
         return True
     return type(value) is tuple and all(map(_is_settled, value))
-
-
-def _kind(value: object) -> object:
-    """What a trace depends on of a tensor; of anything else, that it is none."""
-    if not isinstance(value, Tensor):
-        return MISSING
-    return value.shape, value.dtype, value.device, value.requires_grad
 
 
 def _are_one(first: Place, second: Place) -> bool:

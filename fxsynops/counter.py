@@ -101,7 +101,7 @@ class SynOpsCounter(nn.Module):
             InputError: another number or size of inputs than analyzed. Other numbers of samples
                 and time steps are fine, and so are other modes, dtypes and devices.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return _uncompiled(self, args, kwargs)
         values = args
         if kwargs:  # perhaps of positional parameters
@@ -198,7 +198,7 @@ class SynOpsCounter(nn.Module):
     @property
     def synops(self) -> Tensor:
         """SynOps of the last forward, all samples and steps: 0-d, float64, differentiable."""
-        return self._last()[1].synops.sum()
+        return self._last()[1].total
 
     @property
     def window(self) -> Window:
@@ -241,13 +241,13 @@ class SynOpsCounter(nn.Module):
         """
         measured = {c.key: Measured(c) for c in self.analysis.connections}
         account = self._account
-        if any(total.is_meta for total in account.totals.values()):
+        account.settle()
+        if any(total.both.is_meta for total in account.totals.values()):
             raise CountError(
                 "the model is on the meta device, where nothing has a value, so there are no "
                 "counts. Ask for analysis.upper_bound(), or move the model to a real device."
             )
         for key, total in account.totals.items():
-            total.settle()
             events, synops = total.both.tolist()
             for i, name in enumerate(key):
                 row = measured.setdefault(name, Measured(total.connections[i]))

@@ -38,11 +38,11 @@ class Reading:
 
     Attributes:
         shape: of the sums.
+        partial: of the partial sums that :func:`sum_events` returns.
         inner, outer: the axes to sum over while reading, as many as fit into one block, and after.
         block: how many elements to sum over instead, whatever axes they are of; 0 if the inner axes
             make good blocks, or if an axis is kept.
         plain: whether it is enough to add values up.
-        count: how many partial sums that makes.
     """
 
     def __init__(
@@ -67,13 +67,24 @@ class Reading:
         coarse = bool(inner) and (16 * added >= full or math.prod(size) <= 64 * added)
         self.block = 0 if kept or coarse else full
         self.plain = bool(inner) and not (self.block or signed or graded)
-        self.count = math.ceil(math.prod(size) / max(self.block or added, 1))
+        self.partial = tuple(1 if axis in inner else n for axis, n in enumerate(size))
+        if self.block:
+            self.partial = (math.ceil(math.prod(size) / self.block),)
+
+    @property
+    def count(self) -> int:
+        """How many partial sums there are."""
+        return math.prod(self.partial)
 
     def together(self, parts: Tensor) -> Tensor:
         """The sums, of :attr:`shape`, of what :func:`sum_events` has returned."""
         if self.block:
             return parts.sum(dtype=torch.float64).view(self.shape)
         return parts.sum(self.outer, True, dtype=torch.float64) if self.outer else parts
+
+    def apart(self, weights: Tensor) -> Tensor:
+        """For each partial sum the weight, of :attr:`shape`, of the sum that it is a part of."""
+        return (weights.flatten() if self.block else weights).expand(self.partial)
 
 
 class _Events(torch.autograd.Function):
@@ -218,7 +229,8 @@ class Contraction:
             into.append(rows + term.row)
         counts = torch.tensor([len(w) for w in which], dtype=torch.int64)
         nothing = torch.zeros(0, dtype=torch.int64)
-        self.device, self.products, self._readings = device, tuple(products), tuple(readings)
+        self.device, self.products = device, tuple(products)
+        self._terms, self._readings = tuple(terms), tuple(readings)
         self.count = sum(reading.count for reading in readings)
         self._rows = rows
         self._which = torch.cat([*which, nothing]).to(device)
@@ -247,6 +259,22 @@ class Contraction:
             found = found.index_add(1, self._met, torch.stack(met).expand(2, -1))
         return found
 
+    def total(self, parts: Sequence[Tensor]) -> Tensor:
+        """SynOps of all connections together: what loss functions ask for, in fewer steps."""
+        if self.products or not parts:
+            return self(parts)[1].sum()
+        return (torch.cat([part.flatten() for part in parts]) * self._fanout).sum()
+
+    @cached_property
+    def _fanout(self) -> Tensor:
+        """Of each partial sum, of all connections together."""
+        double, device = torch.float64, self.device
+        weights = [torch.zeros(read.shape, dtype=double, device=device) for read in self._readings]
+        for term in self._terms:
+            weights[term.source] += term.fanout.to(device, double) * term.repeats
+        pairs = zip(self._readings, weights, strict=True)
+        return torch.cat([reading.apart(weight).flatten() for reading, weight in pairs])
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -269,6 +297,11 @@ class Tally:
     def synops(self) -> Tensor:
         """Σ |e| × fan-out of every connection."""
         return self.both[1]
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Σ |e| × fan-out of all connections together: 0-d, float64, differentiable."""
+        return self.contraction.total(self.parts)
 
     def detached(self) -> Tally:
         """The same numbers, without their history."""

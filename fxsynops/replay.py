@@ -1,15 +1,14 @@
 """Replaying a trace: what the model does, and the count beside it.
 
-    Replay(analysis)                 an fx.Interpreter whose nodes are prepared once, ahead of runs
-      └─ prepare(node) -> _Step      what is called, where its arguments lie, what is dropped after
+    Replay(analysis)                       an fx.Interpreter whose graph is written out as code
+      └─ called(node)                      what the code calls
     Replay.count(args)
-      └─ run(*args)                  over the steps
-           ├─ step.run(values)       call_function, call_module, get_attr, output
-           └─ measure(stop, value)   events in a tapped node's value, read once
-      └─ _tally()                    events × fan-out of all connections together
+      └─ run(*args)                        the code (fxsynops.program)
+           └─ measure(stop, value, unit)   events in a tapped node's value, read once
+      └─ _tally()                          events × fan-out of all connections together
 
 A subclass that overrides :meth:`Replay.measure` sees every tapped value; one that overrides
-:meth:`Replay.prepare` decides what each node does.
+:meth:`Replay.called` decides what each node does.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from operator import itemgetter
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,34 +28,13 @@ from fxsynops.findings import Findings
 from fxsynops.inputs import Inputs
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import Scale, shape
+from fxsynops.program import Program, write
 from fxsynops.rates import Firing, spiking_calls
 from fxsynops.reduction import Contraction, Reading, Tally, sum_events
 from fxsynops.samples import PerSample
 from fxsynops.site import Mode
 from fxsynops.state import Borrowed
 from fxsynops.stops import Stop, sparse_synapses
-from fxsynops.walk import upstream
-
-Run = Callable[[list[Any]], Any]
-
-
-@dataclass
-class _Step:
-    """A node, prepared.
-
-    Attributes:
-        node: the node.
-        run: gives its value, from the values so far.
-        slot: where that is kept.
-        dead: the slots that nobody reads later.
-        stop: if its events are measured.
-    """
-
-    node: fx.Node
-    run: Run
-    slot: int
-    dead: tuple[int, ...]
-    stop: Stop | None
 
 
 @dataclass(frozen=True)
@@ -84,6 +62,7 @@ class Replay(fx.Interpreter):
     Attributes:
         firing: reads the rates of every spiking node from the partial sums of a pass.
         per_sample: reads the SynOps of every sample from them, after a pass.
+        weights: while a pass runs, those that decide which synapses count.
     """
 
     firing: tuple[Firing, ...] = ()
@@ -95,7 +74,7 @@ class Replay(fx.Interpreter):
         detail: Detail = Detail(),
         axes: Mapping[str, list[tuple[int, ...]]] | None = None,
     ) -> None:
-        super().__init__(analysis.model, graph=analysis.trace.graph)
+        super().__init__(analysis.model, False, graph=analysis.trace.graph)
         self.analysis, self._detail = analysis, detail
         self.submodules = analysis.trace.modules
         self.keys = tuple(connection.key for connection in analysis.connections)
@@ -114,7 +93,6 @@ class Replay(fx.Interpreter):
         self._sparse = (
             sparse_synapses(analysis, self._stops) if analysis.options.weights != "all" else []
         )
-        self._weights = {n for sparse in self._sparse for n in sparse.weights.values()}
         firing = list(self._keep_neurons(axes or {})) if detail.rates else []
         if detail.samples:
             self._keep_samples()
@@ -127,14 +105,8 @@ class Replay(fx.Interpreter):
         self.firing = tuple(self._firing(name, calls) for name, calls in firing)
         self._unchecked: Tensor | None = None  # the connections whose samples were not told apart
         self._contraction: Contraction | None = None
-        self._start: list[Any] = []  # a slot for each node, then constants
-        self._slots = {node: i for i, node in enumerate(self.graph.nodes)}
-        self._start += [None] * len(self._slots)
-        self._placeholders: list[int] = []
-        self._steps = self._prepared()
-        self._values: list[Any] = []
+        self.weights: dict[fx.Node, Tensor] = {}
         self._parts: list[Any] = []
-        self._units: dict[int, Tensor | float] = {}
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
@@ -184,95 +156,38 @@ class Replay(fx.Interpreter):
         looked_up = stop.scale.times or stop.scale.over or callable(neuron and neuron.amplitude)
         stop.unit = 1.0 if graded else None if looked_up else float(stop.scale.factor)
 
-    def _prepared(self) -> list[_Step]:
-        scales = [stop.scale for stop in self._stops.values()]
-        kept = {node for scale in scales for node in (*scale.times, *scale.over)} | self._weights
-        idle = _idle(self.graph, [*self._stops, *self._weights])
-        steps = []
-        for node in self.graph.nodes:
-            dead = [n for n in self.user_to_last_uses.get(node, ()) if n not in kept]
-            dead += [node] if not node.users and node not in kept else []
-            slots = tuple(self._slots[n] for n in dead)
-            if node.op == "placeholder":
-                self._placeholders.append(self._slots[node])
-            if node not in idle:
-                stop = self._stops.get(node)
-                steps.append(_Step(node, self.prepare(node), self._slots[node], slots, stop))
-            elif slots and steps:
-                steps[-1].dead += slots
-        return steps
+    @cached_property
+    def _program(self) -> Program:
+        trace = self.analysis.trace
+        used = {n for sparse in self._sparse for n in sparse.weights.values()}
+        return write(self.graph, trace.constants | trace.reads, self.called, self._stops, used)
 
-    def prepare(self, node: fx.Node) -> Run:
-        """How to execute a node, under the mode that it was recorded in."""
-        run = self._prepare(node)
+    def called(self, node: fx.Node) -> Callable[..., Any]:
+        """What a node calls, under the mode that it was recorded in."""
+        function: Any = node.target
+        if node.op == "call_module":
+            function = self.submodules[str(node.target)]
         mode, ambient = node.meta["mode"], self.analysis.trace.mode
-        if mode == ambient or not node.op.startswith("call"):
-            return run
+        if mode == ambient:
+            return function
 
-        def under_its_mode(values: list[Any]) -> Any:
+        def under_its_mode(*args: Any, **kwargs: Any) -> Any:
             with _under(mode, ambient):
-                return run(values)
+                return function(*args, **kwargs)
 
         return under_its_mode
-
-    def _prepare(self, node: fx.Node) -> Run:
-        slot, target = self._slots[node], str(node.target)
-        if node.op == "placeholder":
-            return itemgetter(slot)
-        if node.op == "get_attr":
-            place = self.analysis.trace.reads.get(target)
-            constant = self.analysis.trace.constants.get(target)
-            return lambda _: constant if place is None else place.get()
-        args = self._arguments(node.args)
-        if node.op == "output":
-            return lambda values: args(values)[0]
-        called: Any = self.submodules[target] if node.op == "call_module" else node.target
-        if not node.kwargs:
-            return lambda values: called(*args(values))
-        names, given = tuple(node.kwargs), self._arguments(tuple(node.kwargs.values()))
-        return lambda values: called(*args(values), **dict(zip(names, given(values), strict=True)))
-
-    def _arguments(self, args: tuple[Any, ...]) -> Callable[[list[Any]], tuple[Any, ...]]:
-        """How to gather arguments: each lies in a slot, or is built anew from some."""
-        makers = [self._argument(arg) for arg in args]
-        if all(isinstance(maker, int) for maker in makers):
-            if len(makers) < 2:
-                return lambda values: tuple(values[i] for i in makers)  # type: ignore[index]
-            return itemgetter(*makers)
-        gets = [itemgetter(m) if isinstance(m, int) else m for m in makers]
-        return lambda values: tuple(get(values) for get in gets)
-
-    def _argument(self, arg: Any) -> int | Run:
-        """The slot of a node or a constant; for a list or the like with nodes in it, a maker.
-
-        Lists and dicts are always made anew, since a call may keep or change them.
-        """
-        if isinstance(arg, fx.Node):
-            return self._slots[arg]
-        if isinstance(arg, dict):
-            names, values = tuple(arg), self._arguments(tuple(arg.values()))
-            return lambda held: dict(zip(names, values(held), strict=True))
-        if isinstance(arg, list) or (isinstance(arg, tuple) and _holds_nodes(arg)):
-            parts = self._arguments(tuple(arg))
-            if hasattr(arg, "_fields"):  # a named tuple
-                return lambda held: type(arg)(*parts(held))
-            return (lambda held: list(parts(held))) if isinstance(arg, list) else parts
-        if isinstance(arg, slice) and _holds_nodes((arg.start, arg.stop, arg.step)):
-            ends = self._arguments((arg.start, arg.stop, arg.step))
-            return lambda held: slice(*ends(held))
-        self._start.append(arg)
-        return len(self._start) - 1
 
     # -- running ---------------------------------------------------------------------------------
 
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
-        self._parts, self._units = [None] * len(self._stops), {}
+        self._parts = [None] * len(self._stops)
         try:
             output = self.run(*args)
             return output, self._tally()
         finally:
-            self._values, self._parts, self._units = [], [], {}
+            self._parts = []
+            self.weights.clear()
 
     def is_unchecked(self, each: Tensor) -> bool:
         """Whether :meth:`check_samples` has to look at connections that were silent until now.
@@ -320,56 +235,47 @@ class Replay(fx.Interpreter):
 
     def run(self, *args: Any, **_: Any) -> Any:
         """One pass over the nodes."""
-        values = self._values = self._start.copy()
-        for slot, arg in zip(self._placeholders, args, strict=True):
-            values[slot] = arg
-        value: Any = None
-        step = self._steps[0]
         try:
-            for step in self._steps:
-                value = values[step.slot] = step.run(values)
-                if step.stop is not None:
-                    self.measure(step.stop, value)
-                for slot in step.dead:
-                    values[slot] = None
+            return self._program.run(self, *args)
         except Exception as error:
-            node = step.node
-            if node.op.startswith("call") and not getattr(error, "__notes__", None):
+            node = self._program.node_of(error)
+            if node and node.op.startswith("call") and not getattr(error, "__notes__", None):
                 error.add_note(f"raised by '{node.name}' {node.meta['site']}, replayed by fxsynops")
             raise
-        return value
 
-    def measure(self, stop: Stop, value: Tensor) -> None:
+    def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
-        unit = self._unit(stop) if stop.unit is None else stop.unit
         self._parts[stop.number] = sum_events(value, unit, stop.reading)
 
-    def _unit(self, stop: Stop) -> Tensor | float:
-        """What one event is worth here; a neuron's amplitude is looked up once a pass."""
-        if stop.alike in self._units:
-            return self._units[stop.alike]
+    def unit(
+        self, stop: Stop, times: tuple[Tensor, ...] = (), over: tuple[Tensor, ...] = ()
+    ) -> Tensor | float:
+        """What one event is worth at a stop, where a module or other values have to be asked."""
         unit: Tensor | float = stop.scale.factor
         role = self._roles[stop.node]
         if role.neuron is not None and callable(role.neuron.amplitude):
             worth: Tensor = role.neuron.amplitude(role.module)
             number = worth.numel() == 1 and not worth.requires_grad and worth.is_cpu
             unit = (float(worth) if number else worth) * unit  # reading it waits for nothing
-        for factor in stop.scale.times:
-            unit = unit * self._values[self._slots[factor]]
-        for factor in stop.scale.over:
-            unit = unit / self._values[self._slots[factor]]
-        if stop.alike is not None:
-            self._units[stop.alike] = unit
+        for factor in times:
+            unit = unit * factor
+        for factor in over:
+            unit = unit / factor
         return unit
 
     def _tally(self) -> Tally:
-        device = self._parts[0].device if self._parts else torch.device("cpu")
-        changed = [sparse.update(self._weight) for sparse in self._sparse]
-        if self._contraction is None or any(changed) or self._contraction.device != device:
-            self._contraction = self._contract(device)
+        changed = self._sparse and self._has_other_weights()
+        if changed or self._contraction is None:
+            self._contraction = self._contract()
         return Tally(self._contraction, tuple(self._parts))
 
-    def _contract(self, device: torch.device) -> Contraction:
+    def _has_other_weights(self) -> bool:
+        weights = {node: weight.detach() for node, weight in self.weights.items()}
+        changed = [sparse.update(weights) for sparse in self._sparse]  # each, in any case
+        return any(changed)
+
+    def _contract(self) -> Contraction:
+        device = self._parts[0].device if self._parts else torch.device("cpu")
         terms = [term for stop in self._stops.values() for term in stop.terms()]
         readings = [stop.reading for stop in self._stops.values()]
         products = []
@@ -381,26 +287,6 @@ class Replay(fx.Interpreter):
             met = [(product, sides) for _, product, sides in products]
             self.per_sample = PerSample(terms, readings, places, met)
         return Contraction(terms, len(self.keys), readings, products, device)
-
-    def _weight(self, node: fx.Node) -> Tensor:
-        return self._values[self._slots[node]].detach()
-
-
-def _idle(graph: fx.Graph, measured: list[fx.Node]) -> frozenset[fx.Node]:
-    """Virtual nodes whose values nobody looks at."""
-    needed = set(upstream(measured))
-    return frozenset(
-        n for n in graph.nodes if "virtual" in n.meta and n.op != "get_attr" and n not in needed
-    )
-
-
-def _holds_nodes(values: tuple[Any, ...]) -> bool:
-    """Whether there is a node, a list or a dict in a tuple."""
-    return any(
-        isinstance(value, (fx.Node, list, dict, slice))
-        or (isinstance(value, tuple) and _holds_nodes(value))
-        for value in values
-    )
 
 
 @contextmanager

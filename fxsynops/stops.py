@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -64,10 +64,10 @@ class Sparse:
     stops: dict[fx.Node, Stop]
     masks: list[Tensor] = field(default_factory=list)
 
-    def update(self, value: Callable[[fx.Node], Tensor]) -> bool:
+    def update(self, values: Mapping[fx.Node, Tensor]) -> bool:
         """Derive the maps anew if another set of weights is zero; whether that was so."""
         weights: dict[fx.Node, Tensor | None]
-        weights = {call: value(node) for call, node in self.weights.items()}
+        weights = {call: values[node] for call, node in self.weights.items()}
         present = [w for w in weights.values() if w is not None]
         masks = [w != 0 for w in present]  # a version does not tell of writes through .data
         if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):

@@ -558,15 +558,14 @@ def test_passes_that_nobody_reads_keep_no_history_and_little_memory():
     counter = fxsynops.SynOpsCounter(two_layers(), torch.ones(1, 2, 8, 8))
     for _ in range(3):
         counter(torch.ones(1, 2, 8, 8))
-    (total,) = counter._account.totals.values()
-    kept = [tensor for tally in total.pending for tensor in tally.parts]
-    assert len(total.pending) == 3
+    pending = counter._account.pending
+    kept = [tensor for _, tally in pending for tensor in tally.parts]
+    assert len(pending) == 3
     assert not any(tensor.requires_grad for tensor in kept)
     with torch.no_grad():
         for _ in range(3000):
             counter(torch.ones(1, 2, 8, 8))
-    (total,) = {id(t): t for t in counter._account.totals.values()}.values()
-    assert sum(t.numel() for tally in total.pending for t in tally.parts) <= 2**17
+    assert sum(t.numel() for _, tally in counter._account.pending for t in tally.parts) <= 2**17
     assert counter.counts.samples == 3003
 
 
@@ -597,6 +596,24 @@ def test_a_compiled_counter_counts(inside):
     assert torch.equal(y, model(x) + 1 if inside else model(x))
     assert counter.counts.samples == 2
     assert counter.counts.total == float(counter.synops.detach())
+
+
+@pytest.mark.parametrize("rates", [False, True])
+@pytest.mark.parametrize("samples", [3, 5000])
+def test_the_gradient_of_the_total_is_that_of_all_layers(samples, rates):
+    model = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), fnn.NeuromorphicReLU(), *two_layers())
+    x = torch.randint(0, 3, (samples, 2, 8, 8)).float()
+    counter = fxsynops.SynOpsCounter(model, x, rates=rates)
+    counter(x)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    layers = sum(counter.per_synapse.values())
+    assert float(counter.synops.detach()) == float(layers.detach())
+    total = torch.autograd.grad(counter.synops, weights, retain_graph=True, allow_unused=True)
+    each = torch.autograd.grad(layers, weights, allow_unused=True)
+    assert any(grad is not None and grad.any() for grad in total)
+    for ours, theirs in zip(total, each, strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or torch.allclose(ours, theirs, rtol=1e-5)
 
 
 def test_sums_of_any_shape_and_memory_layout_are_exact():
@@ -669,8 +686,8 @@ def test_what_waits_to_be_added_up_is_bounded_for_large_batches_too():
     with torch.no_grad():
         for _ in range(8):
             counter(x)
-            (total,) = counter._account.totals.values()
-            most = max(most, sum(p.numel() for tally in total.pending for p in tally.parts))
+            pending = counter._account.pending
+            most = max(most, sum(p.numel() for _, tally in pending for p in tally.parts))
     assert 0 < most <= 2**17
     per_sample = 2 * (4 * 4 + 8 * 6 + 4 * 9)  # two channels; corners, edges, the middle
     assert counter.counts.total == 8 * 5000 * per_sample
