@@ -1,13 +1,16 @@
 """What a trace has specialized on: what Python read from the model, its hooks and its modes.
 
-All of it is checked before every replay, so the checks are prepared: they are written out as one
-expression, which compares by identity. Only if something is another object is everything looked at
+All of it is checked before every replay, so the checks are prepared: they are written out as
+expressions, which compare by identity. Only if something is another object is everything looked at
 closely.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from inspect import getattr_static
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,6 +22,9 @@ from fxsynops.written import Objects
 
 # A number that Python read out of a tensor of the model's: how, where, and what it was.
 Value = tuple[Callable[..., object], Place, object]
+
+_GONE = (LookupError, TypeError, AttributeError)  # there is nothing at all in a place, or no tensor
+_ALIKE = "(x := {}[{}]).shape == {} and x.dtype is {} and x.device == {} and x.requires_grad is {}"
 
 
 class Conditions:
@@ -40,34 +46,41 @@ class Conditions:
         unhooked: Iterable[nn.Module],
         shared: Iterable[tuple[Place, Place]] = (),
     ) -> None:
-        self._all = [(place, _present(place)) for place in places]
-        self.places = frozenset((id(place.root), place.path) for place, _ in self._all)
-        self._values = tuple(values)
+        self._all = [_Read(place) for place in places]
+        self.places = frozenset((id(read.place.root), read.place.path) for read in self._all)
+        self._values = [(read, place, fingerprint(value)) for read, place, value in values]
         self._modules = list(modules)
         self._unhooked = list(unhooked)
         self._shared = list(shared)
-        self._modules_hold = self._about_modules()
-        self._untouched = self._about_all().written_out()
+        self._modules_hold = self._about_modules().written_out()
+        self._untouched = self._about_places().written_out()
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
+        return (
+            self._modules_hold()
+            and (self._is_untouched() or self._equal())
+            and (not self._values or self._values_hold())
+        )
+
+    def _is_untouched(self) -> bool:
+        """Whether everything is the very object that it was (of tensors: of its kind)."""
         try:
-            held = self._untouched()
-        except (LookupError, AttributeError):  # an attribute is gone, or is no tensor any more
-            held = False
-        if not (held or self._equal()):
+            return self._untouched()
+        except _GONE:
             return False
-        values = self._values
-        return not values or all(read(place.get()) == value for read, place, value in values)
 
     def _equal(self) -> bool:
         """Whether other objects than before stand for the same."""
-        if not self._modules_hold.written_out()():
+        if not all(read.is_equal() for read in self._all):
             return False
-        if any(_present(place) != expected for place, expected in self._all):
-            return False
-        self._untouched = self._about_all().written_out()
+        for read in self._all:
+            read.look_again()
+        self._untouched = self._about_places().written_out()
         return True
+
+    def _values_hold(self) -> bool:
+        return all(fingerprint(read(place.get())) == was for read, place, was in self._values)
 
     # -- written out -----------------------------------------------------------------------------
 
@@ -80,7 +93,11 @@ class Conditions:
             patched = module.__dict__.get("forward")
             every.add("{}.get({}) is {}", module.__dict__, "forward", patched)
             if not isinstance(module, torch.jit.ScriptModule):
-                every.add("{}.forward is {}", type(module), type(module).forward)
+                forward = getattr_static(type(module), "forward")
+                if isinstance(forward, FunctionType):
+                    every.add("{}.forward is {}", type(module), forward)
+                else:  # made anew each time it is looked up
+                    every.add("{}({}, {}) is {}", getattr_static, type(module), "forward", forward)
         for module in self._unhooked:
             if module.__dict__.keys() >= set(HOOKS):
                 for name in HOOKS:
@@ -94,50 +111,71 @@ class Conditions:
                 every.add("not {}", getattr(nn.modules.module, hooks))
         return every
 
-    def _about_all(self) -> _Conjunction:
-        """The modules, and what was read from attributes, as it is now: the very objects.
-
-        Of tensors, which may be others in each forward, what a trace depends on.
-        """
-        every = _Conjunction(self._modules_hold)
-        for place, expected in self._all:
-            value = MISSING if expected is MISSING else place.get()
-            held: Any = place.root
-            *path, key = place.path
-            if len(path) == 1 and isinstance(held.get(path[0]), dict):
+    def _about_places(self) -> _Conjunction:
+        """What was read from attributes, as it is now."""
+        every = _Conjunction()
+        for read in self._all:
+            value, held = read.value, read.place.root
+            *path, key = read.place.path
+            if len(path) == 1 and type(held.get(path[0])) in (dict, OrderedDict):
                 every.add("{}[{}] is {}", held, path[0], held[path[0]])
                 held = held[path.pop()]
             if path:  # in lists and the like
-                every.add("{}({}) == {}", _present, place, expected)
+                every.add("{}()", read.is_equal)
+            elif isinstance(value, Tensor):
+                every.add(_ALIKE, held, key, *fingerprint(value))
             elif value is MISSING:
                 every.add("{} not in {}", key, held)
-            elif _is_settled(value):
+            elif read.fixed and _is_settled(value):
                 every.add("{}[{}] is {}", held, key, value)
-            elif isinstance(value, Tensor):
-                kind = (value.shape, value.dtype, value.device, value.requires_grad)
-                same = (
-                    "x.shape == {} and x.dtype is {} and x.device == {} and x.requires_grad is {}"
-                )
-                every.add(f"(x := {{}}[{{}}]) is not None and {same}", held, key, *kind)
-            elif isinstance(value, dict) and all(map(_is_settled, value.values())):
+            elif read.fixed and isinstance(value, dict) and all(map(_is_settled, value.values())):
                 every.add("{}[{}] is {}", held, key, value)
-                every.add("len({}) == {}", value, len(value))
+                every.add("[*{}] == {}", value, list(value))
                 for name, entry in value.items():
                     every.add("{}[{}] is {}", value, name, entry)
             else:
-                every.add("{}({}) == {}", _present, place, expected)
+                every.add("{}()", read.is_equal)
         return every
+
+
+class _Read:
+    """A place that was read.
+
+    Attributes:
+        place: the place.
+        fixed: whether the same object has always been in it.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.fixed = place, True
+        self._expected = _present(place)
+        self._seen: object = None
+        self.look_again()
+
+    @property
+    def value(self) -> Any:
+        """What is there now."""
+        return MISSING if self._expected is MISSING else self.place.get()
+
+    def look_again(self) -> None:
+        """Find out whether there is another object now."""
+        value = self.value
+        kept = None if isinstance(value, Tensor) else value  # no tensor is kept alive
+        if self._seen is not None and self._seen is not kept:
+            self.fixed = False
+        self._seen = kept
+
+    def is_equal(self) -> bool:
+        """Whether what is there now stands for the same."""
+        return bool(_present(self.place) == self._expected)
 
 
 class _Conjunction:
     """Conditions about objects, all of which shall hold, to be written out as one expression."""
 
-    def __init__(self, known: _Conjunction | None = None) -> None:
+    def __init__(self) -> None:
         self._terms: dict[str, None] = {}
         self._objects = Objects()
-        if known is not None:
-            self._terms |= known._terms
-            self._objects.named |= known._objects.named
 
     def add(self, term: str, *objects: object) -> None:
         """One more: a Python expression with ``{}`` for each object."""
@@ -145,8 +183,7 @@ class _Conjunction:
 
     def written_out(self) -> Callable[[], bool]:
         """A function that evaluates it."""
-        self._objects.run(f"hold = lambda: {' and '.join(self._terms) or 'True'}")
-        return self._objects.named.pop("hold")
+        return self._objects.function(f"lambda: {' and '.join(self._terms) or 'True'}")
 
 
 def _is_settled(value: Any) -> bool:
@@ -160,7 +197,7 @@ def _are_one(first: Place, second: Place) -> bool:
     """Whether two places hold the same tensor."""
     try:
         return first.get() is second.get()
-    except LookupError:
+    except _GONE:
         return False
 
 
@@ -168,5 +205,5 @@ def _present(place: Place) -> object:
     """What is in a place now, or that nothing is."""
     try:
         return fingerprint(place.get())
-    except LookupError:
+    except _GONE:
         return MISSING

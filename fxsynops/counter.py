@@ -116,8 +116,10 @@ class SynOpsCounter(nn.Module):
     def _replay_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
         key = _key(args, kwargs)
         candidates = self._replays.get(key, [])
-        for replay in candidates:
+        for i, replay in enumerate(candidates):
             if replay.analysis.trace.conditions.hold():
+                if i:  # the next forward will likely be of the same kind
+                    candidates.insert(0, candidates.pop(i))
                 return replay
         inputs = Inputs.bind(self.model, args, kwargs)
         self._options.layout.check_same_sample(inputs, self._example)
@@ -198,7 +200,7 @@ class SynOpsCounter(nn.Module):
     @property
     def synops(self) -> Tensor:
         """SynOps of the last forward, all samples and steps: 0-d, float64, differentiable."""
-        return self._last()[1].total
+        return self._last()[1].total()
 
     @property
     def window(self) -> Window:
@@ -241,12 +243,12 @@ class SynOpsCounter(nn.Module):
         """
         measured = {c.key: Measured(c) for c in self.analysis.connections}
         account = self._account
-        account.settle()
-        if any(total.both.is_meta for total in account.totals.values()):
+        if account.is_meta:
             raise CountError(
                 "the model is on the meta device, where nothing has a value, so there are no "
                 "counts. Ask for analysis.upper_bound(), or move the model to a real device."
             )
+        account.settle()
         for key, total in account.totals.items():
             events, synops = total.both.tolist()
             for i, name in enumerate(key):
@@ -299,7 +301,8 @@ class SynOpsCounter(nn.Module):
         rows: dict[str, list[int]] = {}
         for i, connection in enumerate(replay.analysis.connections):
             rows.setdefault(getattr(connection, attribute), []).append(i)
-        return {name: tally.synops[numbers].sum() for name, numbers in rows.items()}
+        synops = tally.both()[1]
+        return {name: synops[numbers].sum() for name, numbers in rows.items()}
 
     # -- copies ----------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ class Program:
 
     Attributes:
         run: the function, of the replay and of the placeholders' values; returns the output.
-        nodes: those of its lines.
+        nodes: those of its lines, of which the first only has its name.
     """
 
     run: Callable[..., Any]
@@ -43,7 +43,7 @@ class Program:
         trace = error.__traceback__
         while trace is not None:
             if trace.tb_frame.f_code is self.run.__code__:
-                return self.nodes[trace.tb_lineno - 2]
+                return self.nodes[trace.tb_lineno - 2]  # lines are counted from one
             trace = trace.tb_next
         return None
 
@@ -65,8 +65,8 @@ def write(
         weights: the nodes whose values ``replay.weights`` keeps.
     """
     writer = _Writer(graph, reads, called, stops, frozenset(weights))
-    writer.objects.run("\n".join(writer.lines(graph)))
-    return Program(writer.objects.named.pop("run"), tuple(graph.nodes))
+    run = writer.objects.function("\n".join(writer.lines(graph)))
+    return Program(run, tuple(graph.nodes))
 
 
 class _Writer:
@@ -143,10 +143,10 @@ class _Writer:
 
     def _call(self, node: fx.Node) -> str:
         args = [self._argument(arg) for arg in node.args]
-        if any(map(iskeyword, node.kwargs)):
-            args.append(f"**{self._argument(node.kwargs)}")
-        else:
+        if all(map(_is_plain, node.kwargs)):
             args += [f"{name}={self._argument(arg)}" for name, arg in node.kwargs.items()]
+        else:
+            args.append(f"**{self._argument(node.kwargs)}")
         return f"{self.objects.name(self._called(node))}({', '.join(args)})"
 
     def _argument(self, arg: Any) -> str:
@@ -178,6 +178,11 @@ def _idle(graph: fx.Graph, measured: list[fx.Node]) -> frozenset[fx.Node]:
     return frozenset(
         n for n in graph.nodes if "virtual" in n.meta and n.op != "get_attr" and n not in needed
     )
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a parameter's name can be written as it is."""
+    return name.isascii() and name.isidentifier() and not iskeyword(name) and name != "__debug__"
 
 
 def _holds_nodes(values: tuple[Any, ...]) -> bool:

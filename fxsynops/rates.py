@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
+from fxsynops.errors import InputError
 from fxsynops.findings import Findings
 from fxsynops.reduction import Reading
 from fxsynops.signals import origin_of
@@ -60,7 +61,18 @@ class FiringRates:
         return counts, edges
 
     def __add__(self, other: FiringRates) -> FiringRates:
-        """Of two passes, or of two processes."""
+        """Of two passes, or of two processes.
+
+        Raises:
+            InputError: they are not of the same neurons.
+        """
+        if self.events.shape != other.events.shape:
+            raise InputError(
+                f"source '{self.source}' has had {tuple(self.events.shape)} neurons, and now has "
+                f"{tuple(other.events.shape)}, so that their firing rates do not add up. Read "
+                "counter.counts and call counter.clear() before the number of neurons changes, or "
+                "count without rates=True."
+            )
         events = self.events + other.events.to(self.events.device)
         return FiringRates(self.source, events, self.sample_steps + other.sample_steps)
 

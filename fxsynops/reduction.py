@@ -83,7 +83,11 @@ class Reading:
         return parts.sum(self.outer, True, dtype=torch.float64) if self.outer else parts
 
     def apart(self, weights: Tensor) -> Tensor:
-        """For each partial sum the weight, of :attr:`shape`, of the sum that it is a part of."""
+        """For each partial sum the weight of the sum that it is a part of.
+
+        Args:
+            weights: of the sums, of a shape that broadcasts to :attr:`shape`.
+        """
         return (weights.flatten() if self.block else weights).expand(self.partial)
 
 
@@ -217,26 +221,31 @@ class Contraction:
         products: Sequence[tuple[int, Product, tuple[int, int]]],
         device: torch.device,
     ) -> None:
-        sizes = [reading.shape for reading in readings]
-        lengths = [math.prod(size) for size in sizes]
-        numbers = torch.arange(sum(lengths)).split(lengths)  # of the sums, by source
-        which, weights, into = [numbers[t.source] for t in terms] * 2, [], []
-        for term in terms:  # events are SynOps of fan-out one
-            weights.append(torch.tensor(float(term.repeats)).double().expand(sizes[term.source]))
-            into.append(term.row)
-        for term in terms:
-            weights.append((term.fanout.double() * term.repeats).expand(sizes[term.source]))
-            into.append(rows + term.row)
-        counts = torch.tensor([len(w) for w in which], dtype=torch.int64)
-        nothing = torch.zeros(0, dtype=torch.int64)
         self.device, self.products = device, tuple(products)
-        self._terms, self._readings = tuple(terms), tuple(readings)
         self.count = sum(reading.count for reading in readings)
-        self._rows = rows
-        self._which = torch.cat([*which, nothing]).to(device)
-        self._weights = torch.cat([*(w.reshape(-1) for w in weights), nothing.double()]).to(device)
-        self._into = torch.tensor(into, dtype=torch.int64).repeat_interleave(counts).to(device)
-        self._met = torch.tensor([row for row, _, _ in products], dtype=torch.int64, device=device)
+        self._readings, self._rows = tuple(readings), rows
+        double = torch.float64
+        with torch.inference_mode(False):  # the next pass may be one with gradients
+            lengths = [math.prod(reading.shape) for reading in readings]
+            numbers = torch.arange(sum(lengths)).split(lengths)  # of the sums, by source
+            synops = [term.fanout.to(device, double) * term.repeats for term in terms]
+            events = [torch.full((), term.repeats, dtype=double, device=device) for term in terms]
+            into = [term.row for term in terms] + [rows + term.row for term in terms]
+            sources = [term.source for term in terms] * 2
+            weights = [
+                weight.expand(readings[source].shape).reshape(-1)
+                for source, weight in zip(sources, (*events, *synops), strict=True)
+            ]
+            sizes = torch.tensor([len(weight) for weight in weights], dtype=torch.int64)
+            nothing = torch.zeros(0, dtype=torch.int64)
+            self._which = torch.cat([*(numbers[source] for source in sources), nothing]).to(device)
+            self._weights = torch.cat([*weights, nothing.to(device, double)])
+            self._into = torch.tensor(into, dtype=torch.int64).repeat_interleave(sizes).to(device)
+            self._met = torch.tensor([row for row, _, _ in products], dtype=torch.int64).to(device)
+            self._synops: dict[int, Tensor] = {}  # per event, by source
+            for term, weight in zip(terms, synops, strict=True):
+                known = self._synops.get(term.source, torch.zeros_like(weight))
+                self._synops[term.source] = known + weight
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
         """Events and SynOps of every connection: (2, connections), in float64.
@@ -261,19 +270,17 @@ class Contraction:
 
     def total(self, parts: Sequence[Tensor]) -> Tensor:
         """SynOps of all connections together: what loss functions ask for, in fewer steps."""
-        if self.products or not parts:
+        if self.products or not self._synops:
             return self(parts)[1].sum()
-        return (torch.cat([part.flatten() for part in parts]) * self._fanout).sum()
+        flat = torch.cat([parts[source].flatten() for source in self._synops])
+        return (flat * self._apart).sum()
 
     @cached_property
-    def _fanout(self) -> Tensor:
-        """Of each partial sum, of all connections together."""
-        double, device = torch.float64, self.device
-        weights = [torch.zeros(read.shape, dtype=double, device=device) for read in self._readings]
-        for term in self._terms:
-            weights[term.source] += term.fanout.to(device, double) * term.repeats
-        pairs = zip(self._readings, weights, strict=True)
-        return torch.cat([reading.apart(weight).flatten() for reading, weight in pairs])
+    def _apart(self) -> Tensor:
+        """SynOps per event of each partial sum that counts."""
+        with torch.inference_mode(False):
+            apart = [self._readings[source].apart(w) for source, w in self._synops.items()]
+            return torch.cat([weights.flatten() for weights in apart])
 
 
 @dataclass(frozen=True)
@@ -288,17 +295,10 @@ class Tally:
     contraction: Contraction
     parts: tuple[Tensor, ...]
 
-    @cached_property
     def both(self) -> Tensor:
         """Σ |e| measured, and Σ |e| × fan-out: (2, connections), float64, differentiable."""
         return self.contraction(self.parts)
 
-    @property
-    def synops(self) -> Tensor:
-        """Σ |e| × fan-out of every connection."""
-        return self.both[1]
-
-    @cached_property
     def total(self) -> Tensor:
         """Σ |e| × fan-out of all connections together: 0-d, float64, differentiable."""
         return self.contraction.total(self.parts)
@@ -311,17 +311,17 @@ class Tally:
 
 
 def add_up(tallies: Sequence[Tally], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Σ over passes of :attr:`Tally.both`, and the largest partial sum added up in float32.
+    """Σ over passes of :meth:`Tally.both`, and the largest partial sum added up in float32.
 
     Args:
-        tallies: of one replay, detached; at least one.
+        tallies: of the same connections, detached; at least one.
         device: where the sums shall be.
     """
     both: list[Tensor] = []
     together: dict[int, list[Tally]] = {}  # counts are linear in the sums
     for tally in tallies:
         if tally.contraction.products:
-            both.append(tally.both)
+            both.append(tally.both())
         else:
             together.setdefault(id(tally.contraction), []).append(tally)
     for group in together.values():
@@ -330,7 +330,7 @@ def add_up(tallies: Sequence[Tally], device: torch.device) -> tuple[Tensor, Tens
             parts = [torch.stack(column).sum(0, dtype=torch.float64) for column in columns]
             both.append(group[0].contraction(parts))
         else:
-            both.append(group[0].both)
+            both.append(group[0].both())
     every = [part.reshape(-1) for tally in tallies for part in tally.parts]
     narrow = [part.to(device) for part in every if part.dtype == torch.float32 and part.numel()]
     most = torch.cat(narrow).amax().double() if narrow else torch.zeros((), dtype=torch.float64)

@@ -74,7 +74,8 @@ class Replay(fx.Interpreter):
         detail: Detail = Detail(),
         axes: Mapping[str, list[tuple[int, ...]]] | None = None,
     ) -> None:
-        super().__init__(analysis.model, False, graph=analysis.trace.graph)
+        graph = analysis.trace.graph
+        super().__init__(analysis.model, garbage_collect_values=False, graph=graph)
         self.analysis, self._detail = analysis, detail
         self.submodules = analysis.trace.modules
         self.keys = tuple(connection.key for connection in analysis.connections)
@@ -181,13 +182,13 @@ class Replay(fx.Interpreter):
 
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
-        self._parts = [None] * len(self._stops)
+        around = self._parts, self.weights  # of a pass in which a hook calls the model again
+        self._parts, self.weights = [None] * len(self._stops), {}
         try:
             output = self.run(*args)
             return output, self._tally()
         finally:
-            self._parts = []
-            self.weights.clear()
+            self._parts, self.weights = around
 
     def is_unchecked(self, each: Tensor) -> bool:
         """Whether :meth:`check_samples` has to look at connections that were silent until now.

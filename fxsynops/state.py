@@ -84,7 +84,12 @@ class Place:
 
 def _follow(value: Any, path: tuple[Any, ...]) -> Any:
     for key in path:
-        value = value.__dict__ if key is INSIDE else value[key]
+        if key is INSIDE:
+            value = value.__dict__
+        elif hasattr(type(value), "__missing__") and key not in value:
+            raise KeyError(key)  # and nothing is put there
+        else:
+            value = value[key]
     return value
 
 

@@ -45,6 +45,10 @@ class Objects:
         steps = (".__dict__" if key is INSIDE else f"[{self.value(key)}]" for key in place.path)
         return self.name(place.root) + "".join(steps)
 
-    def run(self, code: str) -> None:
-        """Execute code; what it defines is ``named``, too."""
-        exec(compile(code, FILE, "exec"), self.named)
+    def function(self, code: str) -> Any:
+        """The function that a ``def`` statement or a ``lambda`` expression makes."""
+        names = self.named.copy()
+        if code.startswith("lambda"):
+            return eval(compile(code, FILE, "eval"), names)
+        exec(compile(code, FILE, "exec"), names)
+        return names[code[4 : code.index("(")]]

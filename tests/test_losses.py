@@ -358,3 +358,26 @@ def test_a_loss_before_any_forward(loss):
 def test_floors_and_ceilings_that_make_no_sense(fired, call, match):
     with pytest.raises(InputError, match=match):
         call(fired)
+
+
+def test_rates_of_another_number_of_neurons_are_refused_and_commit_nothing():
+    class Narrows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.neuron, self.size = nn.Linear(4, 6), fxsynops.nn.NeuromorphicReLU(), 6
+
+        def forward(self, x):
+            return self.neuron(self.fc(x)[:, : self.size])
+
+    model, x = Narrows(), torch.ones(5, 4)
+    counter = fxsynops.SynOpsCounter(model, x, rates=True)
+    counter(x)
+    counts = counter.counts
+    model.size = 1
+    for _ in range(2):
+        with pytest.raises(fxsynops.InputError, match=r"has had \(6,\) neurons"):
+            counter(x)
+        assert counter.counts == counts
+    counter.clear()
+    counter(x)
+    assert counter.counts.samples == 5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import functools
 import gc
 import weakref
 
@@ -42,6 +44,27 @@ class Arguments(nn.Module):
 
 def test_arguments_of_all_kinds_are_passed_on():
     assert_counts_like_the_model(Arguments(), torch.ones(4, 6))
+
+
+class Named(nn.Module):
+    def forward(self, x, **names):
+        return x * sum(names.values()) + len(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "from", "a-b", "", "1a", "__debug__", "a=1,b", "\ufb01", "ß"]
+)
+def test_keyword_arguments_may_have_any_name(name):
+    class Calls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.named, self.fc = Named(), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc(self.named((x > 1).float(), **{name: 2.0}))
+
+    x = torch.randint(0, 3, (5, 4)).float()
+    assert_counts_like_the_model(Calls(), x, spiking=[Named])
 
 
 def test_values_are_dropped_after_their_last_use():
@@ -116,7 +139,9 @@ def test_a_subclass_sees_every_tapped_value():
     analysis = fxsynops.analyze(model, torch.ones(2, 4))
     _, tally = Watching(analysis).count((torch.ones(2, 4),))
     assert seen == [("input_1", (2, 4), 1.0), ("n_1", (2, 3), 1.0)]
-    assert tally.synops[0] == 2 * 4 * 3
+    with torch.no_grad():
+        spikes = model[1](model[0](torch.ones(2, 4))).sum()
+        assert float(tally.total()) == 2 * 4 * 3 + float(spikes) * 2
 
 
 def test_weights_that_became_zero_before_the_first_forward_do_not_count():
@@ -146,8 +171,237 @@ def test_the_kind_of_every_tensor_is_a_condition(which):
 @pytest.mark.parametrize("value", [True, None, 3, -(2**70), 0.1, -0.0, float("nan"), "a'\n", (1,)])
 def test_an_expression_for_an_object(value):
     objects = Objects()
-    objects.run(f"found = {objects.value(value)}, {objects.name(value)}")
-    found, same = objects.named["found"]
+    found, same = objects.function(f"lambda: ({objects.value(value)}, {objects.name(value)})")()
     assert type(found) is type(value)
     assert repr(found) == repr(value)
     assert same is value
+
+
+# -- conditions ------------------------------------------------------------------------------------
+
+
+class Reads(nn.Module):
+    """Reads dicts, and a number out of a buffer."""
+
+    def __init__(self, level):
+        super().__init__()
+        self.fc, self.table = nn.Linear(4, 3), {"a": 1.0, "b": 5.0}
+        self.gain, self.register = 1.0, collections.defaultdict(float, a=1.0)
+        self.register_buffer("level", torch.tensor(level))
+
+    def forward(self, x):
+        first = next(iter(self.table.values()))
+        scale = first * self.gain + self.register["a"]
+        return self.fc(x) * scale * (1.0 if self.level.item() != 0 else 2.0)
+
+
+def reading(level=0.0):
+    torch.manual_seed(0)
+    model, x = Reads(level), torch.ones(2, 4)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    return model, x, counter
+
+
+def test_the_order_of_a_dict_is_a_condition():
+    model, x, counter = reading()
+    model.table["a"] = model.table.pop("a")
+    assert torch.equal(counter(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore:from this forward on")  # the second layer gets analog values
+def test_the_order_of_modules_is_a_condition():
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.ones(2, 4)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    model._modules["0"] = model._modules.pop("0")
+    assert torch.equal(counter(x), model(x))
+
+
+def test_conditions_leave_a_defaultdict_alone():
+    model, _, counter = reading()
+    conditions = counter.latest.trace.conditions
+    assert conditions.hold()
+    del model.register["a"]
+    assert not conditions.hold()
+    assert dict(model.register) == {}
+
+
+def test_a_number_that_is_not_a_number_is_itself():
+    _, x, counter = reading(float("nan"))
+    trace = counter.latest.trace
+    counter(x)
+    assert counter.latest.trace is trace
+
+
+def test_a_place_that_shares_a_tensor_may_go_away():
+    class Shares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.ones(4)
+            self.held, self.fc = {"w": self.scale}, nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(x) * self.scale + (0 if self.held is None else self.held["w"])
+
+    model, x = Shares(), torch.ones(2, 4)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    model.held = None
+    assert torch.equal(counter(x), model(x))
+
+
+def test_a_forward_that_is_made_anew_each_time_keeps_its_trace():
+    class Partial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def scaled(self, scale, x):
+            return self.fc(x) * scale
+
+        forward = functools.partialmethod(scaled, 2.0)
+
+    model, x = Partial(), torch.ones(2, 4)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    trace = counter.latest.trace
+    counter(x)
+    assert counter.latest.trace is trace
+
+
+def test_what_is_set_anew_each_time_is_written_out_once(monkeypatch):
+    model, x, counter = reading()
+    written = []
+    function = Objects.function
+    monkeypatch.setattr(
+        Objects, "function", lambda self, code: written.append(code) or function(self, code)
+    )
+    for _ in range(5):
+        model.gain = float("1.0")
+        counter(x)
+    assert len(written) == 1
+
+
+def test_traces_that_alternate_are_not_written_out_again(monkeypatch):
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.ones(2, 4)
+    counter = fxsynops.SynOpsCounter(model, x)
+    for training in (True, False):
+        counter(x) if model.train(training) else None
+    monkeypatch.setattr(Objects, "function", None)
+    for training in (True, True, False, True, False):
+        model.train(training)
+        assert torch.equal(counter(x), model(x))
+
+
+# -- what passes leave behind ----------------------------------------------------------------------
+
+
+def test_pending_passes_do_not_keep_replays_alive():
+    counter = fxsynops.SynOpsCounter(nn.Linear(4, 3), torch.ones(2, 4))
+    replays, graphs = [], []
+    for samples in range(1, 60):
+        counter(torch.ones(samples, 4))
+        replays.append(weakref.ref(counter._account.last[0]))
+        graphs.append(weakref.ref(counter.latest.trace.graph))
+    gc.collect()
+    assert sum(replay() is not None for replay in replays) <= 16
+    assert sum(graph() is not None for graph in graphs) <= 18  # and of the example, and the totals
+    assert counter.counts.total == sum(range(1, 60)) * 4 * 3
+
+
+def test_passes_without_connections_are_not_kept():
+    counter = fxsynops.SynOpsCounter(nn.ReLU(), torch.ones(1, 2))
+    with torch.no_grad():
+        for _ in range(2500):
+            counter(torch.ones(1, 2))
+    assert len(counter._account.pending) <= 1024
+    assert counter.counts.samples == 2500
+
+
+def test_a_hook_may_count_while_a_pass_is_counted():
+    model, x = nn.Sequential(nn.Linear(4, 3), fxsynops.nn.IAF()), torch.ones(2, 1, 4)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    inside = []
+
+    def again(*_):
+        if not inside:
+            inside.append(True)
+            counter(x)
+
+    model[1].register_forward_hook(again)
+    counter(x)
+    assert counter.counts.total == 2 * 2 * 4 * 3
+
+
+def test_counts_can_be_asked_for_again_after_a_time_on_the_meta_device():
+    model = nn.Linear(4, 3)
+    counter = fxsynops.SynOpsCounter(model, torch.ones(2, 4))
+    counter(torch.ones(2, 4))
+    counter(torch.ones(2, 4, device="meta")) if model.to("meta") else None
+    with pytest.raises(fxsynops.CountError, match="meta device"):
+        _ = counter.counts
+    model.to_empty(device="cpu")
+    counter(torch.ones(2, 4))
+    with pytest.raises(fxsynops.CountError, match="meta device"):
+        _ = counter.counts
+    counter.clear()
+    counter(torch.ones(2, 4))
+    assert counter.counts.total == 2 * 4 * 3
+
+
+# -- the total of a pass ---------------------------------------------------------------------------
+
+
+def relu_net():
+    layers = nn.Linear(4, 6), fxsynops.nn.NeuromorphicReLU(), nn.Linear(6, 2)
+    x = torch.randint(0, 3, (5, 4)).float()
+    return fxsynops.SynOpsCounter(nn.Sequential(*layers), x), x
+
+
+def test_the_total_may_be_written_to():
+    counter, x = relu_net()
+    y = counter(x)
+    before = float(counter.synops.detach())
+    loss = counter.synops
+    loss += y.square().sum()
+    loss.backward()
+    assert float(counter.synops.detach()) == before == counter.counts.total
+
+
+def test_a_total_without_gradient_does_not_stand_in_for_one_with():
+    counter, x = relu_net()
+    counter(x)
+    with torch.no_grad():
+        assert float(counter.synops) == sum(map(float, counter.per_synapse.values()))
+    assert counter.synops.requires_grad
+    assert all(counter.per_synapse[name].requires_grad for name in ("2",))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_inference_mode_leaves_nothing_behind(first):
+    counter, x = relu_net()
+    if not first:
+        counter(x)
+    with torch.inference_mode():
+        if first:
+            counter(x)
+        assert float(counter.synops) == sum(map(float, counter.per_synapse.values()))
+    counter(x)
+    (counter.synops + sum(counter.per_synapse.values())).backward()
+    assert counter.model[0].weight.grad.any()
+
+
+def test_the_total_leaves_out_what_no_connection_counts():
+    class Overflows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.relu = nn.Linear(4, 4), nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(self.fc(x) * torch.tensor(float("inf")))
+
+    x = torch.ones(2, 4)
+    counter = fxsynops.SynOpsCounter(Overflows(), x, rates=True, spiking=nn.ReLU)
+    counter(x)
+    assert float(counter.synops.detach()) == 2 * 4 * 4
