@@ -4,8 +4,9 @@
 
 Parts: inference, training, reduction, analysis, stream, compile, gpu; all of them if none is named.
 Plain and counted passes alternate (A B A B …); a figure is the median of the pairwise ratios, with
-its quartiles. Two threads. ``--quick`` takes fewer pairs and leaves out the largest models; it
-finishes in a minute or two. NeuroBench is not among the test requirements:
+its quartiles. At least 40 pairs; of small models as many as fit into ten seconds, since single
+pairs differ by ten per cent. Two threads. ``--quick`` takes a fifth of that and leaves out the
+largest models; it finishes in a minute or two. NeuroBench is not among the test requirements:
 ``pip install --no-deps neurobench``.
 """
 
@@ -131,20 +132,27 @@ def seconds(run: Run) -> float:
     return time.perf_counter() - start
 
 
-def ratios(plain: Run, other: Run, pairs: int) -> dict[str, float]:
-    """Other / plain, alternating, after a warm-up: median and quartiles."""
+def ratios(plain: Run, other: Run, pairs: int, least: float = 0.0) -> dict[str, float]:
+    """Other / plain, alternating, after a warm-up: median and quartiles.
+
+    Args:
+        plain, other: what is compared.
+        pairs: how many times, at least.
+        least: for how many seconds, at least.
+    """
     for _ in range(3):
         plain(), other()
     gc.collect()
-    found = []
-    for i in range(pairs):
-        if i % 2:
+    found: list[float] = []
+    start = time.perf_counter()
+    while len(found) < pairs or time.perf_counter() - start < least:
+        if len(found) % 2:
             b, a = seconds(other), seconds(plain)
         else:
             a, b = seconds(plain), seconds(other)
         found.append(b / a)
     low, median, high = statistics.quantiles(found, n=4)
-    return {"ratio": median, "low": low, "high": high}
+    return {"ratio": median, "low": low, "high": high, "pairs": len(found)}
 
 
 # -- the peers -------------------------------------------------------------------------------------
@@ -236,7 +244,7 @@ def inference(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
 
             with torch.no_grad():
                 fewer = pairs if name == "fxsynops" else max(pairs // 3, 4)
-                found = ratios(plain, own if name == "fxsynops" else run, fewer)
+                found = ratios(plain, own if name == "fxsynops" else run, fewer, fewer / 4)
             yield {"model": setting.name, "by": name, **found}
 
 
@@ -259,6 +267,7 @@ def training(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
             lambda s=s, c=counter: step(s.model, False, s, c),
             lambda s=s, c=counter: step(c, True, s, c),
             pairs,
+            pairs / 4,
         )
         yield {"model": s.name, "by": "fxsynops", **found}
 
@@ -432,14 +441,16 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     for name in options.parts or PARTS:
         part = PARTS[name]
-        table = Table("", "by", "ratio", "quartiles", "", title=part.__doc__, title_justify="left")
+        columns = ("", "by", "ratio", "quartiles", "pairs", "")
+        table = Table(*columns, title=part.__doc__, title_justify="left")
         results[name] = []
         with console.status(name) if console.is_terminal else nullcontext():
             for row in part(pairs, options.quick):
                 results[name].append(row)
                 ratio = f"{row['ratio']:.3f}" if "ratio" in row else "–"
                 spread = f"{row['low']:.3f} to {row['high']:.3f}" if "ratio" in row else ""
-                table.add_row(row["model"], row["by"], ratio, spread, row.get("note", ""))
+                many = str(row.get("pairs", ""))
+                table.add_row(row["model"], row["by"], ratio, spread, many, row.get("note", ""))
         console.print(table)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

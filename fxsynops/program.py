@@ -54,6 +54,7 @@ def write(
     called: Callable[[fx.Node], Callable[..., Any]],
     stops: Mapping[fx.Node, Stop],
     weights: Iterable[fx.Node],
+    late: fx.Node | None = None,
 ) -> Program:
     """Write a graph out.
 
@@ -63,8 +64,9 @@ def write(
         called: what a node calls.
         stops: the nodes whose events are measured.
         weights: the nodes whose values ``replay.weights`` keeps.
+        late: after which node the inputs are measured; without one, at once.
     """
-    writer = _Writer(graph, reads, called, stops, frozenset(weights))
+    writer = _Writer(graph, reads, called, stops, frozenset(weights), late)
     run = writer.objects.function("\n".join(writer.lines(graph)))
     return Program(run, tuple(graph.nodes))
 
@@ -79,8 +81,12 @@ class _Writer:
         called: Callable[[fx.Node], Callable[..., Any]],
         stops: Mapping[fx.Node, Stop],
         weights: frozenset[fx.Node],
+        late: fx.Node | None,
     ) -> None:
         self._reads, self._called, self._stops, self._weights = reads, called, stops, weights
+        self._late = late
+        inputs = [node for node in graph.nodes if node.op == "placeholder"]
+        self._waiting = inputs if late else []
         self.objects = Objects()
         self._locals = {node: f"v{i}" for i, node in enumerate(graph.nodes)}
         self._units: set[int | None] = set()
@@ -104,7 +110,8 @@ class _Writer:
         for node in reversed(graph.nodes):
             scale = self._stops[node].scale if node in self._stops else None
             factors = (*scale.times, *scale.over) if scale else ()
-            for used in dict.fromkeys((*node.all_input_nodes, *factors, node)):
+            waiting = self._waiting if node is self._late else ()
+            for used in dict.fromkeys((*node.all_input_nodes, *factors, *waiting, node)):
                 if used not in needed:
                     needed.add(used)
                     found[node].append(used)
@@ -119,8 +126,10 @@ class _Writer:
             yield f"{name} = {self._read(node) if node.op == 'get_attr' else self._call(node)}"
         if node in self._weights:
             yield f"replay.weights[{self.objects.name(node)}] = {name}"
-        if node in self._stops:
-            yield from self._measured(self._stops[node], name)
+        due = [] if node in self._waiting else [node]
+        for source in (*due, *self._waiting) if node is self._late else due:
+            if source in self._stops:
+                yield from self._measured(self._stops[source], self._locals[source])
 
     def _measured(self, stop: Stop, value: str) -> Iterator[str]:
         """How events are counted, whose worth is a number, or is looked up once in a pass."""

@@ -307,7 +307,8 @@ class Tally:
         """The same numbers, without their history."""
         if not any(part.requires_grad for part in self.parts):
             return self
-        return Tally(self.contraction, tuple(part.detach() for part in self.parts))
+        parts = tuple(part.data for part in self.parts)  # as detach(), past the dispatcher
+        return Tally(self.contraction, parts)
 
 
 def add_up(tallies: Sequence[Tally], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from fxsynops.axes import Leading, leading
 from fxsynops.findings import Findings
 from fxsynops.inputs import Inputs
 from fxsynops.operations.products import Product
-from fxsynops.operations.registry import Scale, shape
+from fxsynops.operations.registry import Scale, only_reads, shape
 from fxsynops.program import Program, write
 from fxsynops.rates import Firing, spiking_calls
 from fxsynops.reduction import Contraction, Reading, Tally, sum_events
@@ -161,7 +161,23 @@ class Replay(fx.Interpreter):
     def _program(self) -> Program:
         trace = self.analysis.trace
         used = {n for sparse in self._sparse for n in sparse.weights.values()}
-        return write(self.graph, trace.constants | trace.reads, self.called, self._stops, used)
+        reads, late = trace.constants | trace.reads, self._first_synapse()
+        return write(self.graph, reads, self.called, self._stops, used, late)
+
+    def _first_synapse(self) -> fx.Node | None:
+        """The first synapse, if nothing before it may write to the inputs.
+
+        Once it has read them they are in cache, and it has not had to wait for the measurement.
+        """
+        for node in self.graph.nodes:
+            if node.op in ("placeholder", "get_attr"):
+                continue
+            role = self._roles.get(node)
+            if role is None or role.kind not in ("routing", "synapse") or not only_reads(node):
+                return None
+            if role.kind == "synapse":
+                return node
+        return None
 
     def called(self, node: fx.Node) -> Callable[..., Any]:
         """What a node calls, under the mode that it was recorded in."""

@@ -336,6 +336,12 @@ def writes_in_place(node: fx.Node) -> bool:
     return named or node.kwargs.get("inplace") is True or _is_told_to(node)
 
 
+def only_reads(node: fx.Node) -> bool:
+    """Whether a call is known not to write to any operand."""
+    known = node.op == "call_function" and is_torch(node.target)
+    return known and not writes_in_place(node) and node.kwargs.get("out") is None
+
+
 def _is_told_to(node: fx.Node) -> bool:
     """Whether ``inplace`` is passed by position; only functions in Python have such a parameter."""
     code = getattr(node.target, "__code__", None)
