@@ -84,9 +84,9 @@ class _Writer:
         late: fx.Node | None,
     ) -> None:
         self._reads, self._called, self._stops, self._weights = reads, called, stops, weights
-        self._late = late
-        inputs = [node for node in graph.nodes if node.op == "placeholder"]
-        self._waiting = inputs if late else []
+        self._due: dict[fx.Node, list[fx.Node]] = defaultdict(list)  # what is measured after a node
+        for node in stops:
+            self._due[late if late and node.op == "placeholder" else node].append(node)
         self.objects = Objects()
         self._locals = {node: f"v{i}" for i, node in enumerate(graph.nodes)}
         self._units: set[int | None] = set()
@@ -108,10 +108,11 @@ class _Writer:
         found: dict[fx.Node, list[fx.Node]] = defaultdict(list)
         needed: set[fx.Node] = set()
         for node in reversed(graph.nodes):
-            scale = self._stops[node].scale if node in self._stops else None
-            factors = (*scale.times, *scale.over) if scale else ()
-            waiting = self._waiting if node is self._late else ()
-            for used in dict.fromkeys((*node.all_input_nodes, *factors, *waiting, node)):
+            uses = [*node.all_input_nodes, node]
+            for source in self._due.get(node, ()):
+                scale = self._stops[source].scale
+                uses += [source, *scale.times, *scale.over]
+            for used in uses:
                 if used not in needed:
                     needed.add(used)
                     found[node].append(used)
@@ -126,10 +127,8 @@ class _Writer:
             yield f"{name} = {self._read(node) if node.op == 'get_attr' else self._call(node)}"
         if node in self._weights:
             yield f"replay.weights[{self.objects.name(node)}] = {name}"
-        due = [] if node in self._waiting else [node]
-        for source in (*due, *self._waiting) if node is self._late else due:
-            if source in self._stops:
-                yield from self._measured(self._stops[source], self._locals[source])
+        for source in self._due.get(node, ()):
+            yield from self._measured(self._stops[source], self._locals[source])
 
     def _measured(self, stop: Stop, value: str) -> Iterator[str]:
         """How events are counted, whose worth is a number, or is looked up once in a pass."""

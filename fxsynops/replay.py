@@ -172,10 +172,10 @@ class Replay(fx.Interpreter):
         for node in self.graph.nodes:
             if node.op in ("placeholder", "get_attr"):
                 continue
-            role = self._roles.get(node)
-            if role is None or role.kind not in ("routing", "synapse") or not only_reads(node):
+            kind = self._roles[node].kind if node in self._roles else "other"
+            if kind not in ("routing", "synapse") or not only_reads(node):
                 return None
-            if role.kind == "synapse":
+            if "virtual" not in node.meta and kind == "synapse":
                 return node
         return None
 

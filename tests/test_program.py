@@ -93,6 +93,32 @@ def test_values_are_dropped_after_their_last_use():
     assert alive == [0, 1, 1]  # beside a layer's input, nothing is left
 
 
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_an_input_that_is_written_to_counts_as_it_was(when):
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.second = nn.Linear(4, 3, bias=False), nn.Linear(4, 2, bias=False)
+
+        def forward(self, x):
+            if when == "before":
+                x.mul_(0)
+            y = self.fc(x.flatten(1))
+            if when == "between":
+                x.mul_(0)
+            y = y.sum() + self.second(x)
+            if when == "after":
+                x.mul_(0)
+            return y
+
+    counter = fxsynops.SynOpsCounter(Writes(), torch.ones(2, 4), strict=False)
+    with torch.no_grad():
+        counter(torch.ones(2, 4))
+    first, second = {"fc": 2 * 4 * 3}, {"second": 2 * 4 * 2}
+    expected = {"before": {}, "between": first, "after": first | second}
+    assert {name: float(n) for name, n in counter.per_synapse.items()} == expected[when]
+
+
 def test_an_error_names_the_node_and_the_users_line():
     class Fails(nn.Module):
         def __init__(self):
