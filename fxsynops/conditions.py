@@ -7,9 +7,9 @@ closely.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from inspect import getattr_static
+from operator import is_
 from types import FunctionType
 from typing import Any
 
@@ -117,24 +117,23 @@ class Conditions:
         for read in self._all:
             value, held = read.value, read.place.root
             *path, key = read.place.path
-            if len(path) == 1 and type(held.get(path[0])) in (dict, OrderedDict):
+            if path in (["_parameters"], ["_buffers"]):
                 every.add("{}[{}] is {}", held, path[0], held[path[0]])
                 held = held[path.pop()]
-            if path:  # in lists and the like
+            if path:  # in a list, a dict and the like
                 every.add("{}()", read.is_equal)
             elif isinstance(value, Tensor):
                 every.add(_ALIKE, held, key, *fingerprint(value))
             elif value is MISSING:
                 every.add("{} not in {}", key, held)
-            elif read.fixed and _is_settled(value):
-                every.add("{}[{}] is {}", held, key, value)
-            elif read.fixed and isinstance(value, dict) and all(map(_is_settled, value.values())):
-                every.add("{}[{}] is {}", held, key, value)
-                every.add("[*{}] == {}", value, list(value))
-                for name, entry in value.items():
-                    every.add("{}[{}] is {}", value, name, entry)
-            else:
+            elif not read.fixed:
                 every.add("{}()", read.is_equal)
+            else:
+                every.add("{}[{}] is {}", held, key, value)
+                if isinstance(value, dict):
+                    every.add("[*{}] == {}", value, list(value))
+                    for name, entry in value.items():
+                        every.add("{}[{}] is {}", value, name, entry)
         return every
 
 
@@ -143,27 +142,33 @@ class _Read:
 
     Attributes:
         place: the place.
-        fixed: whether the same object has always been in it.
+        fixed: whether it is enough to know that the same objects are in it: they cannot change, and
+            nobody has put equal ones in their place yet.
     """
 
     def __init__(self, place: Place) -> None:
-        self.place, self.fixed = place, True
+        self.place = place
         self._expected = _present(place)
-        self._seen: object = None
-        self.look_again()
+        self._seen = self._objects()
+        self.fixed = bool(self._seen)
 
     @property
     def value(self) -> Any:
         """What is there now."""
         return MISSING if self._expected is MISSING else self.place.get()
 
-    def look_again(self) -> None:
-        """Find out whether there is another object now."""
+    def _objects(self) -> list[object]:
+        """What is there, if that is nothing that changes inside."""
         value = self.value
-        kept = None if isinstance(value, Tensor) else value  # no tensor is kept alive
-        if self._seen is not None and self._seen is not kept:
-            self.fixed = False
-        self._seen = kept
+        objects = [value, *value.values()] if isinstance(value, dict) else [value]
+        return objects if all(map(_is_settled, objects[1:] or objects)) else []
+
+    def look_again(self) -> None:
+        """Find out whether there are other objects now."""
+        found = self._objects()
+        same = len(found) == len(self._seen) and all(map(is_, found, self._seen))
+        self.fixed = self.fixed and same
+        self._seen = found if self.fixed else []
 
     def is_equal(self) -> bool:
         """Whether what is there now stands for the same."""

@@ -458,6 +458,7 @@ class Recorder(TorchFunctionMode):
 
     def _note_writes(self, written: list[Tensor], results: list[Tensor], node: fx.Node) -> None:
         """Tensors that ``node`` wrote to, and all that share their memory, have new values."""
+        node.meta["writes"] = bool(written)
         returned = {id(t) for t in results}
         for tensor in written:
             if id(tensor) not in returned and node.target is not replayed.setitem:

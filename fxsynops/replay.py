@@ -27,10 +27,11 @@ from fxsynops.axes import Leading, leading
 from fxsynops.findings import Findings
 from fxsynops.inputs import Inputs
 from fxsynops.operations.products import Product
-from fxsynops.operations.registry import Scale, only_reads, shape
+from fxsynops.operations.registry import Scale, is_torch, shape, writes_in_place
 from fxsynops.program import Program, write
 from fxsynops.rates import Firing, spiking_calls
 from fxsynops.reduction import Contraction, Reading, Tally, sum_events
+from fxsynops.replayed import forward_of
 from fxsynops.samples import PerSample
 from fxsynops.site import Mode
 from fxsynops.state import Borrowed
@@ -173,7 +174,7 @@ class Replay(fx.Interpreter):
             if node.op in ("placeholder", "get_attr"):
                 continue
             kind = self._roles[node].kind if node in self._roles else "other"
-            if kind not in ("routing", "synapse") or not only_reads(node):
+            if kind not in ("routing", "synapse") or not _only_reads(node):
                 return None
             if "virtual" not in node.meta and kind == "synapse":
                 return node
@@ -304,6 +305,12 @@ class Replay(fx.Interpreter):
             met = [(product, sides) for _, product, sides in products]
             self.per_sample = PerSample(terms, readings, places, met)
         return Contraction(terms, len(self.keys), readings, products, device)
+
+
+def _only_reads(node: fx.Node) -> bool:
+    """Whether a call is one of torch's own that has written to no operand when it was recorded."""
+    known = node.op == "call_function" and node.target is not forward_of and is_torch(node.target)
+    return known and not (node.meta.get("writes") or writes_in_place(node))
 
 
 @contextmanager

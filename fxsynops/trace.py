@@ -44,8 +44,9 @@ class Trace:
 
     Attributes:
         graph: the nodes; ``node.meta`` holds ``spec`` (a TensorSpec, absent for other values),
-            ``site`` and ``mode``, ``function`` for a custom autograd function, and ``also`` for a
-            part of a returned tuple that stands at other places in it, too.
+            ``site`` and ``mode``, ``writes`` if the call wrote to its operands, ``function`` for a
+            custom autograd function, and ``also`` for a part of a returned tuple that stands at
+            other places in it, too.
         reads: places in the model that ``get_attr`` nodes read, by target.
         constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
         stateful: those of ``reads`` that the forward writes to, or puts another tensor in place of.

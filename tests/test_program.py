@@ -119,6 +119,67 @@ def test_an_input_that_is_written_to_counts_as_it_was(when):
     assert {name: float(n) for name, n in counter.per_synapse.items()} == expected[when]
 
 
+def transposes(layer, x):
+    torch.ops.aten.transpose_.default(x, 0, 1)
+    return layer(x)
+
+
+class ReadsAndZeros(nn.Module):
+    """A synapse that leaves nothing of its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x):
+        y = x @ self.weight
+        x.zero_()
+        return y
+
+
+@torch.library.custom_op("fxsynops_test::reads_and_zeros", mutates_args={"x"})
+def reads_and_zeros(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    y = x @ weight
+    x.zero_()
+    return y
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: m.fc(torch.ops.aten.mul_.Scalar(x, 2)),
+        lambda m, x: m.fc(torch.ops.aten.div_.Scalar(x, 2)),
+        lambda m, x: transposes(m.fc, x),
+        lambda m, x: m.zeros.forward(x),
+        lambda m, x: reads_and_zeros(x, m.fc.weight),
+    ],
+)
+def test_writes_under_any_name_are_noticed(run):
+    from fxsynops.operations.registry import operations
+
+    class Runs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.zeros = nn.Linear(4, 4, bias=False), ReadsAndZeros()
+
+        def forward(self, x):
+            return run(self, x)
+
+    before = operations.by_target.copy()
+    pairs = lambda x, *_: x.sum(-1, keepdim=True).expand(*x.shape[:-1], 4)  # noqa: E731
+    fxsynops.register_synapse(ReadsAndZeros, pairs)
+    fxsynops.register_synapse(torch.ops.fxsynops_test.reads_and_zeros.default, pairs)
+    try:
+        x = torch.randint(0, 3, (4, 4)).float()
+        counter = fxsynops.SynOpsCounter(Runs(), x.clone())
+        with torch.no_grad():
+            counter(x.clone())
+    finally:
+        operations.by_target.clear()
+        operations.by_target.update(before)
+    assert counter.counts.total == float(x.sum()) * 4
+
+
 def test_an_error_names_the_node_and_the_users_line():
     class Fails(nn.Module):
         def __init__(self):
@@ -177,6 +238,15 @@ def test_weights_that_became_zero_before_the_first_forward_do_not_count():
         model.weight[0] = 0
     counter(torch.ones(2, 4))
     assert counter.counts.total == 2 * 4 * 2
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Conv1d(4, 3, 1)])
+def test_nonzero_weights_in_inference_mode(layer):
+    x = torch.ones(2, 4, *([1] if isinstance(layer, nn.Conv1d) else []))
+    counter = fxsynops.SynOpsCounter(layer, x, weights="nonzero")
+    with torch.inference_mode():
+        counter(x)
+    assert counter.counts.total == 2 * 4 * 3
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -307,6 +377,35 @@ def test_what_is_set_anew_each_time_is_written_out_once(monkeypatch):
         model.gain = float("1.0")
         counter(x)
     assert len(written) == 1
+    for _ in range(5):
+        model.table["a"] = float("1.0")
+        counter(x)
+    assert len(written) == 2
+
+
+def test_conditions_keep_no_state_alive():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.new()
+
+        def new(self):
+            self.last, self.states = torch.zeros(2, 4), [torch.zeros(2, 4)]
+            self.named = {"a": (torch.zeros(2, 4),)}
+
+        def forward(self, x):
+            return self.fc(x) + self.states[0] + self.last + self.named["a"][0]
+
+    model, x = Remembers(), torch.ones(2, 4)
+    counter = fxsynops.SynOpsCounter(model, x)
+    held = []
+    for _ in range(3):
+        held += map(weakref.ref, (model.states[0], model.last, model.named["a"][0]))
+        counter(x)
+        model.new()
+    gc.collect()
+    assert not any(tensor() is not None for tensor in held)
 
 
 def test_traces_that_alternate_are_not_written_out_again(monkeypatch):

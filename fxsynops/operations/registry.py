@@ -237,8 +237,8 @@ class SynapseCall:
         """The map at the input; with ``weight``, only its nonzero entries count."""
         if weight is None:
             return self.rule.fanout(self.call, self.input)
-        mask = (weight.detach() != 0).double()
         with torch.enable_grad(), torch.inference_mode(False):
+            mask = (weight.detach() != 0).double()
             size = self.rule.sample(self.call, self.input)
             x = torch.zeros(size, dtype=torch.float64, device=mask.device, requires_grad=True)
             y = self.rule.pairs(self.call, x, mask)
@@ -334,12 +334,6 @@ def writes_in_place(node: fx.Node) -> bool:
     else:
         named = name.endswith("_") or name == "setitem"
     return named or node.kwargs.get("inplace") is True or _is_told_to(node)
-
-
-def only_reads(node: fx.Node) -> bool:
-    """Whether a call is known not to write to any operand."""
-    known = node.op == "call_function" and is_torch(node.target)
-    return known and not writes_in_place(node) and node.kwargs.get("out") is None
 
 
 def _is_told_to(node: fx.Node) -> bool:
