@@ -598,6 +598,25 @@ def test_a_compiled_counter_counts(inside):
     assert counter.counts.total == float(counter.synops.detach())
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_what_a_call_writes_its_result_to_is_no_operand(same):
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x, y):
+            x = x * 1
+            z = torch.add(x, y, out=x if same else torch.ones(2, 4))
+            return self.fc(z)
+
+    x, y = torch.ones(2, 4), torch.full((2, 4), 2.0)
+    counter = fxsynops.SynOpsCounter(Adds(), (x, y))
+    with torch.no_grad():
+        counter(x, y)
+    assert counter.counts.total == (8 + 16) * 3
+
+
 @pytest.mark.parametrize("rates", [False, True])
 @pytest.mark.parametrize("samples", [3, 5000])
 def test_the_gradient_of_the_total_is_that_of_all_layers(samples, rates):

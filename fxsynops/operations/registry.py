@@ -78,9 +78,10 @@ class Call:
         return first[0] if isinstance(first, (tuple, list)) else first
 
     def operands(self) -> list[fx.Node]:
-        """All nodes among the arguments, in order."""
+        """All nodes among the arguments, in order; not what the call only writes to."""
         found: list[fx.Node] = []
-        map_arg((self.args, self.kwargs), found.append)
+        read = {name: value for name, value in self.kwargs.items() if name != "out"}
+        map_arg((self.args, read), found.append)
         return [node for node in found if "spec" in node.meta]
 
 
