@@ -120,14 +120,12 @@ class Conditions:
             if path in (["_parameters"], ["_buffers"]):
                 every.add("{}[{}] is {}", held, path[0], held[path[0]])
                 held = held[path.pop()]
-            if path:  # in a list, a dict and the like
+            if path or not (read.fixed or isinstance(value, Tensor)):  # inside of a list, say
                 every.add("{}()", read.is_equal)
             elif isinstance(value, Tensor):
                 every.add(_ALIKE, held, key, *fingerprint(value))
             elif value is MISSING:
                 every.add("{} not in {}", key, held)
-            elif not read.fixed:
-                every.add("{}()", read.is_equal)
             else:
                 every.add("{}[{}] is {}", held, key, value)
                 if isinstance(value, dict):
@@ -142,15 +140,20 @@ class _Read:
 
     Attributes:
         place: the place.
-        fixed: whether it is enough to know that the same objects are in it: they cannot change, and
-            nobody has put equal ones in their place yet.
     """
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self._expected = _present(place)
         self._seen = self._objects()
-        self.fixed = bool(self._seen)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is enough to know that the same objects are there.
+
+        They cannot change, and nobody has put equal ones in their place yet.
+        """
+        return bool(self._seen)
 
     @property
     def value(self) -> Any:
@@ -166,9 +169,8 @@ class _Read:
     def look_again(self) -> None:
         """Find out whether there are other objects now."""
         found = self._objects()
-        same = len(found) == len(self._seen) and all(map(is_, found, self._seen))
-        self.fixed = self.fixed and same
-        self._seen = found if self.fixed else []
+        if len(found) != len(self._seen) or not all(map(is_, found, self._seen)):
+            self._seen = []
 
     def is_equal(self) -> bool:
         """Whether what is there now stands for the same."""
@@ -188,7 +190,8 @@ class _Conjunction:
 
     def written_out(self) -> Callable[[], bool]:
         """A function that evaluates it."""
-        return self._objects.function(f"lambda: {' and '.join(self._terms) or 'True'}")
+        code = f"def hold(): return {' and '.join(self._terms) or 'True'}"
+        return self._objects.function("hold", code)
 
 
 def _is_settled(value: Any) -> bool:

@@ -67,7 +67,7 @@ def write(
         late: after which node the inputs are measured; without one, at once.
     """
     writer = _Writer(graph, reads, called, stops, frozenset(weights), late)
-    run = writer.objects.function("\n".join(writer.lines(graph)))
+    run = writer.objects.function("run", "\n".join(writer.lines(graph)))
     return Program(run, tuple(graph.nodes))
 
 

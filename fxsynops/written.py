@@ -45,10 +45,8 @@ class Objects:
         steps = (".__dict__" if key is INSIDE else f"[{self.value(key)}]" for key in place.path)
         return self.name(place.root) + "".join(steps)
 
-    def function(self, code: str) -> Any:
-        """The function that a ``def`` statement or a ``lambda`` expression makes."""
+    def function(self, name: str, code: str) -> Any:
+        """The function of some name that code defines."""
         names = self.named.copy()
-        if code.startswith("lambda"):
-            return eval(compile(code, FILE, "eval"), names)
         exec(compile(code, FILE, "exec"), names)
-        return names[code[4 : code.index("(")]]
+        return names[name]
