@@ -160,6 +160,12 @@ def lift_in_a_list(net, x):
     return y
 
 
+def lift_by_an_overload(net, x):
+    y = net.out(net.neuron(net.fc(x)))
+    torch.ops.aten.add_.Scalar(net.neuron.mem, 1.0)
+    return y
+
+
 def clamp_in_place(net, x):
     y = net.out(net.neuron(net.fc(x)))
     F.hardtanh(net.neuron.mem, 5.0, 9.0, inplace=True)
@@ -182,6 +188,7 @@ def triple_potential(net, x):
         (set_potential, 0.17, lambda: sj.ActivationAwareIFNode(1.0, 0.5)),
         (no_reset_level, 0.3, lambda: sj.IFNode(v_reset=-3.0)),
         (lift_in_a_list, 0.1, lambda: snntorch.Leaky(1.0, init_hidden=True)),
+        (lift_by_an_overload, 0.1, lambda: snntorch.Leaky(1.0, init_hidden=True)),
         (clamp_in_place, 0.1, lambda: snntorch.Leaky(1.0, init_hidden=True)),
     ],
 )
@@ -470,6 +477,7 @@ def six(features: int = 1) -> Tensor:
         written(lambda s: s.__setitem__((..., 0), 6.0)),
         written(lambda s: s[..., 0].copy_(six()[..., 0])),
         written(lambda s: s[..., 0].fill_(6.0)),
+        written(lambda s: torch.ops.aten.fill_.Scalar(s[..., 0], 6.0)),
     ],
 )
 def test_gates_and_routing_between_two_layers(between):

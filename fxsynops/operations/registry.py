@@ -329,6 +329,9 @@ def operation_name(target: Any) -> str:
 
 def writes_in_place(node: fx.Node) -> bool:
     """Whether a call may write to its first operand."""
+    if isinstance(node.target, torch._ops.OpOverload):  # whatever its name, it says so
+        first = node.target._schema.arguments[:1]
+        return any(one.alias_info is not None and one.alias_info.is_write for one in first)
     name = getattr(node.target, "__name__", "")
     if name.startswith("__"):
         named = name.startswith(("__i", "__set"))
