@@ -40,7 +40,7 @@ from spikingjelly.activation_based import functional, neuron  # noqa: E402
 from spikingjelly.activation_based.model import sew_resnet, spikformer  # noqa: E402
 
 import fxsynops  # noqa: E402
-from fxsynops.reduction import Reading, sum_events  # noqa: E402
+from fxsynops.counting.exact_sums import Reading, sum_events  # noqa: E402
 from tests import howto  # noqa: E402
 
 Run = Callable[[], object]

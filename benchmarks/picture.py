@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fxsynops.demo import prepare
+from fxsynops.cli.demo import prepare
 
 
 def main() -> None:

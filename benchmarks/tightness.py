@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import fxsynops
 import fxsynops.nn as snn
-from fxsynops.demo import TIMESTEPS, digits, network
-from fxsynops.report import number
+from fxsynops.cli.demo import TIMESTEPS, digits, network
+from fxsynops.reporting.report import number
 
 
 def trained(epochs: int, samples: int) -> nn.Sequential:

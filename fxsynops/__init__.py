@@ -2,9 +2,10 @@
 
 from fxsynops import losses, nn
 from fxsynops.analysis import Analysis, analyze
-from fxsynops.bound import Bound
+from fxsynops.bounds.bound import Bound
+from fxsynops.connectivity.findings import Connection, DenseSynapse, FanOut
 from fxsynops.counter import SynOpsCounter
-from fxsynops.counts import Counts
+from fxsynops.counting.counts import Counts
 from fxsynops.errors import (
     CountError,
     FxSynopsError,
@@ -13,11 +14,10 @@ from fxsynops.errors import (
     TraceError,
     UnsupportedOperationError,
 )
-from fxsynops.findings import Connection, DenseSynapse, FanOut
 from fxsynops.neurons import register_spiking
 from fxsynops.nir import from_nir
 from fxsynops.operations import register_routing, register_synapse
-from fxsynops.report import Report, load
+from fxsynops.reporting.report import Report, load
 from fxsynops.version import VERSION
 
 __version__ = VERSION

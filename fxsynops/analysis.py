@@ -1,9 +1,9 @@
 """Static analysis: which synapses every spiking node drives, and how many, before any data.
 
 analyze(model, example)
-  trace      record one forward as a graph          (fxsynops.trace)
-  classify   what is events, what is analog         (fxsynops.signals)
-  connect    every connection and its fan-out map   (fxsynops.connect)
+  trace      record one forward as a graph          (fxsynops.tracing.trace)
+  classify   what is events, what is analog         (fxsynops.connectivity.signals)
+  connect    every connection and its fan-out map   (fxsynops.connectivity.connect)
 """
 
 from __future__ import annotations
@@ -20,19 +20,27 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops import neurons
-from fxsynops.axes import leading
-from fxsynops.bound import Bound, estimate, upper_bound
-from fxsynops.caps import Assumptions, Interval
-from fxsynops.classify import classify
-from fxsynops.connect import Edge, Unresolved, Wiring, connect
+from fxsynops.bounds.bound import Bound, estimate, upper_bound
+from fxsynops.bounds.events_per_step import Assumptions, Interval
+from fxsynops.connectivity.classify import classify
+from fxsynops.connectivity.connect import Edge, Unresolved, Wiring, connect
+from fxsynops.connectivity.findings import (
+    Connection,
+    DenseSynapse,
+    Events,
+    FanOut,
+    Findings,
+    Options,
+    Weights,
+)
+from fxsynops.connectivity.sample_axes import leading
+from fxsynops.connectivity.signals import State
 from fxsynops.errors import InputError, TraceError, UnsupportedOperationError
-from fxsynops.findings import Connection, DenseSynapse, Events, FanOut, Findings, Options, Weights
-from fxsynops.inputs import Inputs, Layout, Window, check_devices, check_events
 from fxsynops.neurons.registry import Inside
 from fxsynops.operations.registry import operations, shape
-from fxsynops.report import VIEWS, Column, Reported, View, source_label, whole
-from fxsynops.signals import State
-from fxsynops.trace import Trace, trace
+from fxsynops.reporting.report import VIEWS, Column, Reported, View, source_label, whole
+from fxsynops.tracing.inputs import Inputs, Layout, Window, check_devices, check_events
+from fxsynops.tracing.trace import Trace, trace
 
 if TYPE_CHECKING:
     from fxsynops.counter import SynOpsCounter

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxsynops.account import Account
 from fxsynops.analysis import Analysis, analyze, analyze_inputs
-from fxsynops.axes import Size, varying
-from fxsynops.counts import Counts, Extras, Measured, Span
+from fxsynops.connectivity.findings import Findings, Options
+from fxsynops.connectivity.sample_axes import Size, varying
+from fxsynops.connectivity.signals import State
+from fxsynops.counting.counts import Counts, Extras, Measured, Span
+from fxsynops.counting.data_sets import ReadSamples, measure
+from fxsynops.counting.exact_sums import Tally
+from fxsynops.counting.firing_rates import FiringRates, spiking_calls
+from fxsynops.counting.replay import Detail, Replay
+from fxsynops.counting.running_totals import Account
 from fxsynops.errors import CountError, InputError
-from fxsynops.findings import Findings, Options
-from fxsynops.inputs import Inputs, Window, call_key, check_devices
-from fxsynops.measure import ReadSamples, measure
 from fxsynops.operations.registry import shape
-from fxsynops.rates import FiringRates, spiking_calls
-from fxsynops.reduction import Tally
-from fxsynops.replay import Detail, Replay
-from fxsynops.signals import State
-from fxsynops.site import Mode
+from fxsynops.tracing.inputs import Inputs, Window, call_key, check_devices
+from fxsynops.tracing.node_meta import Mode
 
 _MAX_TRACES = 16
 

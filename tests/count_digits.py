@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 import fxsynops
 import fxsynops.nn as snn
-from fxsynops.demo import digits
+from fxsynops.cli.demo import digits
 from fxsynops.metrics import SynOpsMetric
 
 IMAGES, BATCH = 45, 8

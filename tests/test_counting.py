@@ -14,8 +14,8 @@ from torch import nn
 
 import fxsynops
 import fxsynops.nn as fnn
+from fxsynops.counting.exact_sums import Reading, sum_events
 from fxsynops.operations.synapses import axis_pairs
-from fxsynops.reduction import Reading, sum_events
 
 
 class Net(nn.Module):

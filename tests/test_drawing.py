@@ -17,8 +17,8 @@ from torch import nn
 import fxsynops
 import fxsynops.nn as fnn
 from fxsynops import drawing
-from fxsynops.drawing.layout import GAP, place
 from fxsynops.errors import InputError
+from fxsynops.reporting.drawing.layout import GAP, place
 
 SVG = "{http://www.w3.org/2000/svg}"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)

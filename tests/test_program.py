@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import fxsynops
-from fxsynops.written import Objects
+from fxsynops.tracing.codegen import Objects
 
 
 def assert_counts_like_the_model(model: nn.Module, x: torch.Tensor, **options) -> None:
@@ -214,7 +214,7 @@ def test_a_replay_is_freed_without_the_garbage_collector():
 
 
 def test_a_subclass_sees_every_tapped_value():
-    from fxsynops.replay import Replay
+    from fxsynops.counting.replay import Replay
 
     class Watching(Replay):
         def measure(self, stop, value, unit):

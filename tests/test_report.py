@@ -20,7 +20,7 @@ import fxsynops
 import fxsynops.nn as fnn
 from fxsynops.comparison import compare
 from fxsynops.errors import InputError
-from fxsynops.report import Report, number, shortened
+from fxsynops.reporting.report import Report, number, shortened
 
 
 def network() -> nn.Sequential:

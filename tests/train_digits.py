@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import fxsynops
-from fxsynops.demo import digits
+from fxsynops.cli.demo import digits
 from tests.count_digits import join, network
 
 BATCH, STEPS = 8, 5

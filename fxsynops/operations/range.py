@@ -130,7 +130,7 @@ def _minus(a: Tensor | None, b: Tensor | None, like: Tensor) -> Tensor:
 
 
 class Evaluation(Protocol):
-    """What a rule may ask; :class:`fxsynops.ranges.Ranges` answers."""
+    """What a rule may ask; :class:`fxsynops.bounds.ranges.Ranges` answers."""
 
     totals: bool  # whether it is about totals
     kept: dict[fx.Node, Range]  # ranges per step, for totals that are no tighter

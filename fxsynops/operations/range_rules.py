@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from fxsynops import replayed
 from fxsynops.operations.linear import overlay, set_part, sum_windows
 from fxsynops.operations.range import Evaluation, Range, RangeRule, added, finite, per_step
 from fxsynops.operations.registry import Call, Scale, operation_name, operations, shape
+from fxsynops.tracing import graph_functions as replayed
 
 
 def _double(value: Any) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from fxsynops.operations.range import RangeRule
-from fxsynops.site import TensorSpec
+from fxsynops.tracing.node_meta import TensorSpec
 
 if TYPE_CHECKING:
     from fxsynops.neurons.registry import Inside

@@ -1,0 +1,361 @@
+"""The static upper bound: how many SynOps an input can cause at most, before any data.
+
+*Structural* (:mod:`fxsynops.bounds.events_per_step`): a source that emits at most r events per
+neuron and step causes at most T · r · Σ fan-out SynOps on a connection.
+
+*Charge* (:mod:`fxsynops.bounds.charge`): a neuron cannot emit more events than the charge that it
+receives in the window pays for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from torch._subclasses import FakeTensor
+
+from fxsynops.bounds.charge import Charge
+from fxsynops.bounds.driven_neurons import input_steps
+from fxsynops.bounds.events_per_step import Assumptions, Caps, check_count, check_names
+from fxsynops.bounds.interference import state_unlike_later
+from fxsynops.connectivity.connect import Tap
+from fxsynops.connectivity.findings import Connection, Findings
+from fxsynops.connectivity.signals import origin_of
+from fxsynops.cost.budget import Budget, Violation
+from fxsynops.cost.energy import Costed, Workload, workload
+from fxsynops.counting.counts import Counts
+from fxsynops.errors import InputError
+from fxsynops.operations.registry import shape
+from fxsynops.reporting.report import VIEWS, Column, View, number, source_label
+
+
+@dataclass(frozen=True)
+class BoundRow:
+    """One connection's bound.
+
+    Attributes:
+        max_events: events per neuron and step at most; infinite if nothing caps them.
+        structural: SynOps per sample that the caps allow.
+        charge: SynOps per sample that the charge allows as well; never more than ``structural``.
+        reasons: why charge says nothing about a source, where it does not.
+    """
+
+    connection: Connection
+    max_events: float
+    structural: float
+    charge: float
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bound(Costed):
+    """An upper bound on the SynOps of one sample. Prints as a table.
+
+    Attributes:
+        rows: one per connection.
+        timesteps: steps of the window that is bounded.
+        structural: T · r · Σ fan-out, summed over the connections.
+        charge: the bound from the charge that neurons receive, where there is one, and the
+            structural one elsewhere.
+        assumptions: what was assumed about the input and the neurons.
+        findings: the analysis of the model.
+        estimate: whether this is no bound, but an estimate at a firing rate that was given.
+        measured: the counts that it is compared with.
+    """
+
+    rows: tuple[BoundRow, ...]
+    timesteps: int
+    structural: float
+    charge: float
+    assumptions: tuple[str, ...]
+    findings: Findings = field(repr=False, compare=False)
+    estimate: bool = False
+    measured: Counts | None = field(repr=False, default=None)
+
+    @property
+    def total(self) -> float:
+        """The smaller bound of each connection, added up: what ``charge`` is."""
+        return self.charge
+
+    def compare(self, counts: Counts) -> Bound:
+        """The same bound, with what was measured beside it: how much of the worst case data used.
+
+        Args:
+            counts: of the same model. They are scaled to one sample and this bound's window.
+
+        Raises:
+            InputError: nothing was counted, or the connections are others.
+        """
+        ours = {row.connection.key for row in self.rows}
+        theirs = {row.connection.key for row in counts.rows}
+        if ours != theirs:
+            raise InputError(
+                f"the counts are of other connections: {sorted(ours ^ theirs)} are not in both. "
+                "Compare a bound with counts of the same model."
+            )
+        if not counts.samples:
+            raise InputError("nothing has been counted yet: run the counter on data first.")
+        return replace(self, measured=counts)
+
+    @property
+    def workload(self) -> Workload:
+        """The operations of a sample, at most."""
+        return workload(self.findings, self.total, self.timesteps, not self.estimate)
+
+    def check(
+        self,
+        max_synops: float | None = None,
+        *,
+        max_synops_per_second: float | None = None,
+        per_layer: dict[str, float] | None = None,
+    ) -> tuple[Violation, ...]:
+        """The limits of a budget that the bound breaks; see :class:`Budget`."""
+        budget = Budget(max_synops, max_synops_per_second, per_layer)
+        costs = ((row.connection.synapse, row.charge) for row in self.rows)
+        return budget.violations(costs, self.timesteps * self.dt)
+
+    def _content(self) -> dict[str, Any]:
+        return _content(self)
+
+
+def upper_bound(findings: Findings, assumptions: Assumptions) -> Bound:
+    """Bound the SynOps of one sample, whatever the input.
+
+    Args:
+        findings: an analysis of the model with as many steps as the window has; where the layout
+            has no axis of time, the window is several passes of it.
+        assumptions: of inputs and neurons, and the length of the window.
+
+    Raises:
+        InputError: a source does not exist, or the analysis left something unresolved.
+    """
+    if findings.unresolved:
+        raise InputError(
+            f"there is no bound for an analysis with {len(findings.unresolved)} unresolved "
+            f"operations, the first of which is {findings.unresolved[0]}."
+        )
+    roles = findings.connector.signals.roles
+    analog = {
+        str(origin_of(node)[0].target)
+        for node, role in roles.items()
+        if role.signal.kind == "analog" and origin_of(node)[0].op == "placeholder"
+    }
+    assumptions.check(_sources(findings), analog)
+    if assumptions.timesteps > findings.window.timesteps:
+        _check_repeats(findings)
+    caps = Caps(findings, assumptions)
+    charge = None if _without_values(findings) else Charge(findings, assumptions, caps)
+    rows = tuple(_row(findings, c, assumptions, caps, charge) for c in findings.connections)
+    structural = math.fsum(row.structural for row in rows)
+    charged = math.fsum(row.charge for row in rows)
+    words = assumptions.words(bool(analog))
+    return Bound(rows, assumptions.timesteps, structural, charged, words, findings)
+
+
+def _sources(findings: Findings) -> set[str]:
+    return {source for c in findings.connections for source in c.sources}
+
+
+def _row(
+    findings: Findings,
+    connection: Connection,
+    assumptions: Assumptions,
+    caps: Caps,
+    charge: Charge | None,
+) -> BoundRow:
+    most, structural = _structural(findings, connection, caps, assumptions)
+    if charge is None:
+        reasons: tuple[str, ...] = ("the model has no values (meta)",)
+        return BoundRow(connection, most, structural, structural, reasons)
+    found, reasons = charge.row(connection)
+    return BoundRow(connection, most, structural, min(structural, found), reasons)
+
+
+def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float]) -> Bound:
+    """SynOps of one sample at given firing rates: T · rate · Σ fan-out. No bound.
+
+    Raises:
+        InputError: a rate is negative, or names no source.
+    """
+    Assumptions(timesteps)  # checks them
+    rates = rate if isinstance(rate, dict) else {}
+    for value in rates.values() if rates else [rate]:
+        check_count("rate", value)
+    check_names("rate", rates, _sources(findings), "sources of this model")
+    rows = []
+    for connection in findings.connections:
+        missing = [s for s in connection.sources if rates and s not in rates]
+        if missing:
+            raise InputError(f"rate says nothing of {missing}. Give one for every source.")
+        most = max(rates[s] for s in connection.sources) if rates else float(rate)  # type: ignore[arg-type]
+        cost = most * timesteps * connection.fanout.total
+        rows.append(BoundRow(connection, most, cost, cost))
+    total = math.fsum(row.structural for row in rows)
+    said = ", ".join(f"{r:g} from '{n}'" for n, r in rates.items()) or f"{rate:g}"
+    words = (f"a mean of {said} events per neuron and step",)
+    return Bound(tuple(rows), timesteps, total, total, words, findings, estimate=True)
+
+
+def _structural(
+    findings: Findings, connection: Connection, caps: Caps, assumptions: Assumptions
+) -> tuple[float, float]:
+    """Events per neuron and step, and SynOps of the window."""
+    most = max(caps.at(tap) for tap in connection.taps)
+    of_input = all(origin_of(tap.node)[0].op == "placeholder" for tap in connection.taps)
+    if assumptions.input_max_events is not None and of_input:
+        weights = sum(map(partial(_heaviest_steps, findings), connection.taps))
+        return most, assumptions.input_max_events * weights / findings.window.samples
+    total = connection.fanout.total
+    return most, most * assumptions.timesteps * total if total else 0.0
+
+
+def _check_repeats(findings: Findings) -> None:
+    """One recorded forward must show what later ones of the window do."""
+    if (name := state_unlike_later(findings)) is not None:
+        raise InputError(
+            f"the model changes '{name}' from forward to forward, and one forward does not show "
+            "what the next ones do: it is no tensor yet, or written to through .data. Run the "
+            "model once on an example and analyze it then, or analyze a forward of all steps."
+        )
+
+
+def _heaviest_steps(findings: Findings, tap: Tap) -> float:
+    """Fan-out of each input element at the step where it is largest, summed over the elements."""
+    size = shape(tap.node)
+    steps = input_steps(findings.options.layout, findings.window, size)
+    return tap.repeats * float(steps.split(tap.map.expand(size)).amax(0).sum())
+
+
+def _without_values(findings: Findings) -> bool:
+    tensors = [*findings.model.parameters(), *findings.model.buffers()]
+    tensors += [tensor for _, tensor in findings.example.tensors()]
+    return any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)
+
+
+# -- reports --------------------------------------------------------------------------------------
+
+
+def _charge(row: dict[str, Any]) -> str:
+    return "–" if row.get("Reasons") else number(_infinite(row["Charge"]))
+
+
+VIEWS["bound"] = View(
+    (
+        Column("Source", show=source_label, text=True),
+        Column("Synapse", text=True),
+        Column("Neurons", optional=8),
+        Column("Synapses", optional=5),
+        Column("Events per step", "Events/step", optional=6, missing="unbounded"),
+        Column("Structural", missing="unbounded", optional=2),
+        Column("Charge", missing="unbounded", show=_charge, optional=4),
+        Column("SynOps", "SynOps (bound)", missing="unbounded"),
+        Column("SynOps/s", digits=0, optional=9, missing="unbounded"),
+        Column("Measured", digits=0),
+        Column("Used", percent=True, ratio=("Measured", "SynOps")),
+    ),
+    share="SynOps",
+    name="Source",
+    group="Synapse",
+)
+VIEWS["estimate"] = replace(
+    VIEWS["bound"],
+    columns=tuple(
+        replace(c, header="SynOps (estimate)") if c.name == "SynOps" else c
+        for c in VIEWS["bound"].columns
+        if c.name not in ("Structural", "Charge")
+    ),
+)
+
+
+def _infinite(value: float | None) -> float:
+    """What JSON has as null."""
+    return math.inf if value is None else value
+
+
+def _content(bound: Bound) -> dict[str, Any]:
+    """What a report of a bound holds; what is unbounded is null."""
+    seconds = bound.timesteps * bound.dt / 1000
+    totals = {
+        "Structural": bound.structural,
+        "Charge": bound.charge,
+        "SynOps": bound.total,
+        "SynOps/s": bound.total / seconds,
+    }
+    if bound.measured is not None:
+        measured = sum(_measured(bound).values())
+        totals["Measured"] = measured
+        totals["Used"] = measured / bound.total if 0 < bound.total < math.inf else math.nan
+    kind = "Estimate (no bound) for" if bound.estimate else "Upper bound of"
+    return {
+        "kind": "estimate" if bound.estimate else "bound",
+        "title": f"{kind} {bound.model}",
+        "model": bound.model,
+        "timesteps": bound.timesteps,
+        "dt": bound.dt,
+        "structural": bound.structural,
+        "charge": bound.charge,
+        "total": bound.total,
+        "totals": totals,
+        "assumptions": list(bound.assumptions),
+        "rows": _rows(bound),
+        "notes": list(_notes(bound)),
+    }
+
+
+def _notes(bound: Bound) -> Iterator[str]:
+    yield (
+        f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
+        f"with {', '.join(bound.assumptions)}."
+    )
+    if bound.measured is not None:
+        steps = bound.measured.timesteps
+        if steps != bound.timesteps:
+            yield f"Measured over {number(steps)} steps, scaled to {bound.timesteps}."
+        if not bound.estimate and sum(_measured(bound).values()) > bound.total:
+            yield "The data are above the bound: they break what it assumes of inputs (see above)."
+    reasons = list(dict.fromkeys(reason for row in bound.rows for reason in row.reasons))
+    yield from (f"– no charge bound: {reason}" for reason in reasons[:8])
+    if len(reasons) > 8:
+        yield f"– … and {len(reasons) - 8} more; see the reasons in bound.to_rows()"
+
+
+def _measured(bound: Bound) -> dict[tuple[str, str, str], float]:
+    """SynOps of one sample in the bound's window, by connection."""
+    counts = bound.measured
+    if counts is None:
+        return {}
+    scale = bound.timesteps / counts.timesteps / counts.samples
+    return {row.connection.key: row.synops * scale for row in counts.rows}
+
+
+def _rows(bound: Bound) -> list[dict[str, Any]]:
+    """See :meth:`fxsynops.Bound.to_rows`."""
+    seconds = bound.timesteps * bound.dt / 1000
+    finite = 0 < bound.total < math.inf
+    measured = _measured(bound)
+    rows = []
+    for row in bound.rows:
+        found = {
+            "Source": row.connection.source,
+            "Synapse": row.connection.synapse,
+            "Measured at": row.connection.measured_at,
+            "Neurons": row.connection.neurons,
+            "Synapses": row.connection.fanout.total,
+            "Events per step": row.max_events,
+            "Structural": row.structural,
+            "Charge": row.charge,
+            "SynOps": row.charge,
+            "SynOps/step": row.charge / bound.timesteps,
+            "SynOps/s": row.charge / seconds,
+            "Share": row.charge / bound.total if finite else None,
+            "Reasons": list(row.reasons),
+        }
+        if measured:
+            value = measured[row.connection.key]
+            found["Measured"] = value
+            found["Used"] = value / row.charge if 0 < row.charge < math.inf else None
+        rows.append(found)
+    return rows

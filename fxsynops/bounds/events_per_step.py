@@ -1,0 +1,363 @@
+"""What one step can bring at most: events per element, at every node of a recorded forward.
+
+A source emits no more events per neuron and step than its own cap, or what the user says. What can
+leave a merge or a gate follows by interval arithmetic: a sum adds up, a window multiplies by its
+size, a maximum keeps the largest. No weights are looked at, and no values of the example.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fxsynops.connectivity.connect import Tap
+from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.known_values import PRODUCTS
+from fxsynops.connectivity.signals import Role, origin_of
+from fxsynops.errors import InputError
+from fxsynops.neurons import Neuron, describe, registered
+from fxsynops.neurons.registry import is_librarys, is_patched
+from fxsynops.operations.registry import Call, Kind, Scale
+from fxsynops.tracing.borrowed import has_hooks
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What is assumed of inputs and neurons.
+
+    Attributes:
+        timesteps: length of the window.
+        max_spikes: events per neuron and step, for all spiking nodes or by name; a neuron's own cap
+            holds beside it.
+        input_max_events: events per input element over the whole window; None: one per step.
+        input_range: the least and the most that an analog input can be, for all or by name; None:
+            anything.
+    """
+
+    timesteps: int
+    max_spikes: float | dict[str, float] | None = None
+    input_max_events: float | None = None
+    input_range: Interval | dict[str, Interval] | None = None
+
+    def __post_init__(self) -> None:
+        steps = self.timesteps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise InputError(f"timesteps must be a positive whole number, not {steps!r}.")
+        check_count("input_max_events", self.input_max_events)
+        caps = self.max_spikes
+        for cap in caps.values() if isinstance(caps, dict) else [caps]:
+            check_count("max_spikes", cap)
+        ranges = self.input_range
+        for pair in ranges.values() if isinstance(ranges, dict) else [ranges]:
+            if pair is not None and (len(pair) != 2 or not pair[0] <= pair[1]):
+                raise InputError(f"input_range is (least, most), such as (0, 1), not {pair!r}.")
+
+    def check(self, sources: set[str], analog: set[str]) -> None:
+        """Everything that is named must be there.
+
+        Raises:
+            InputError: a name is none of the model's.
+        """
+        check_names("max_spikes", self.max_spikes, sources, "sources of this model")
+        check_names("input_range", self.input_range, analog, "analog inputs of this model")
+
+    def input_interval(self, name: str) -> Interval:
+        """What an analog input can be."""
+        ranges = self.input_range
+        found = ranges.get(name) if isinstance(ranges, dict) else ranges
+        return (-math.inf, math.inf) if found is None else (float(found[0]), float(found[1]))
+
+    def words(self, analog: bool) -> tuple[str, ...]:
+        """For the report."""
+        said = [
+            "at most one event per input element and step"
+            if self.input_max_events is None
+            else f"at most {self.input_max_events:g} events per input element over all steps"
+        ]
+        if isinstance(self.max_spikes, dict):
+            said += [f"at most {cap:g} from '{name}'" for name, cap in self.max_spikes.items()]
+        elif self.max_spikes is not None:
+            said.append(f"at most {self.max_spikes:g} per neuron and step")
+        if analog and self.input_range is None:
+            said.append("analog inputs of any value (input_range= says what they can be)")
+        elif isinstance(self.input_range, dict):
+            said += [f"'{n}' in [{a:g}, {b:g}]" for n, (a, b) in self.input_range.items()]
+        elif self.input_range is not None:
+            said.append(f"analog inputs in [{self.input_range[0]:g}, {self.input_range[1]:g}]")
+        return tuple(said)
+
+
+def check_count(name: str, value: Any) -> None:
+    """A number of events must be a number.
+
+    Raises:
+        InputError: it is none, or negative.
+    """
+    if value is not None and not (isinstance(value, int | float) and value >= 0):
+        raise InputError(f"{name} must be a number and not negative, not {value!r}.")
+
+
+def check_names(option: str, given: Any, known: set[str], what: str) -> None:
+    """Everything that an option names must be there.
+
+    Raises:
+        InputError: a name is none of the model's.
+    """
+    if isinstance(given, dict) and (missing := set(given) - known):
+        raise InputError(
+            f"{option} names {sorted(missing)}, which are no {what}. There are {sorted(known)}."
+        )
+
+
+# Gates with a lower and an upper limit: position, name and default of each.
+_LIMITS: dict[str, tuple[tuple[int, str, float | None], tuple[int, str, float | None]]] = {
+    "clamp": ((1, "min", None), (2, "max", None)),
+    "clip": ((1, "min", None), (2, "max", None)),
+    "clamp_min": ((1, "min", None), (0, "", None)),
+    "clamp_max": ((0, "", None), (1, "max", None)),
+    "hardtanh": ((1, "min_val", -1.0), (2, "max_val", 1.0)),
+    "relu": ((0, "", 0.0), (0, "", None)),
+    "relu6": ((0, "", 0.0), (0, "", 6.0)),
+}
+_OF = ("input", "other")
+# Gates that may fill in a value: its position and name.
+_FILLS = {
+    "masked_fill": (2, "value"),
+    "index_fill": (3, "value"),
+    "threshold": (2, "value"),
+    "nan_to_num": (1, "nan"),
+}
+# Operations that may put constants beside events.
+_JOINS = frozenset(
+    """cat concat concatenate stack hstack vstack dstack row_stack broadcast_tensors setitem copy
+    alias_after""".split()
+)
+
+
+class Caps:
+    """The most events per element and step, at every node."""
+
+    def __init__(self, findings: Findings, assumptions: Assumptions) -> None:
+        self._names = findings.connector.names
+        self._roles = findings.connector.signals.roles
+        self._constant = findings.connector.signals.constant
+        self._spiking = findings.options.spiking
+        given = assumptions.max_spikes
+        self._given = given if isinstance(given, dict) else {}
+        self._cap = None if isinstance(given, dict) else given
+        most = assumptions.input_max_events
+        self._input = 1.0 if most is None else float(most)
+        self.ranges: dict[fx.Node, Interval] = {}
+        for node, role in findings.connector.signals.roles.items():
+            if role.signal.kind == "events":
+                low, high = _wrapped(node, self._range(node, role))
+                self.ranges[node] = (min(low, 0.0), max(high, 0.0))
+        self._most = 1.0 if findings.options.events == "nonzero" else math.inf
+
+    def at(self, tap: Tap) -> float:
+        """The most events per element and step that a tap can measure."""
+        if tap.product is None:
+            return self._peak(tap.node)
+        peaks = [self._peak(operand) for operand in tap.product.operands]
+        return tap.product.contracted * math.prod(peaks) if all(peaks) else 0.0
+
+    def _peak(self, node: fx.Node) -> float:
+        low, high = self.ranges[node]
+        return min(max(-low, high), self._most)
+
+    def _range(self, node: fx.Node, role: Role) -> Interval:
+        """The least and the most that an element can be, in events (interval arithmetic)."""
+        if role.kind == "mask":
+            return self._operand(role.call.x) if role.call else (0.0, 1.0)
+        if role.kind == "source":
+            most = self.source(node, role)
+            return (-most if role.neuron is None or role.neuron.signed else 0.0), most
+        call, operation = role.call, role.operation
+        if operation is None or call is None:
+            return -math.inf, math.inf  # a custom function behind a gate
+        if operation.kind is Kind.THRESHOLD:
+            most = role.neuron.max_spikes if role.neuron else math.inf
+            return (-most if most != 1 else 0.0), most
+        if role.product is not None:
+            low, high = _multiplied([self.ranges[operand] for operand in role.carriers])
+            terms, (less, more) = role.product.contracted, self._added(role, call)
+            return _times(low, terms) + less, _times(high, terms) + more
+        if role.kind == "gate" and (call.name in PRODUCTS or operation.kind is Kind.PRODUCT):
+            return _multiplied([self.ranges[carrier] for carrier in role.carriers])
+        if operation.merges and role.kind == "routing":
+            return self._merged(role, call)
+        if (limited := self._limited(role, call)) is not None:
+            return limited
+        gain = operation.gain(call)
+        low, high = _hull(self.ranges[carrier] for carrier in role.carriers)
+        if (beside := self._joined(role, call)) is not None:
+            low, high = _hull(((low, high), beside))
+        most = max(-low, high)
+        if call.name in ("abs", "absolute"):
+            low, high = 0.0, most
+        elif call.name in PRODUCTS or operation.scale(call) != Scale():
+            low, high = -most, most  # a scale may be negative
+        return low * gain if low else 0.0, high * gain if high else 0.0
+
+    # -- constants in the place of events: reckoned in values, not in numbers of events ----------
+
+    def _value(self, operand: Any) -> Interval:
+        """What an operand's values can be."""
+        low, high = self._operand(operand)
+        if isinstance(operand, fx.Node) and operand in self.ranges:
+            worth = _worth(self._roles[operand])
+            low, high = sorted((_times(low, worth), _times(high, worth)))
+        return low, high
+
+    def _events(self, role: Role, value: Interval) -> Interval:
+        """How many events of a role these values are."""
+        worth = _worth(role)
+        if not math.isfinite(worth) or worth == 0:
+            return (0.0, 0.0) if value == (0.0, 0.0) else (-math.inf, math.inf)
+        low, high = sorted((value[0] / worth, value[1] / worth))
+        return low, high
+
+    def _limited(self, role: Role, call: Call) -> Interval | None:
+        """Of a gate that may put constants in the place of events; None for any other."""
+        if call.name in _LIMITS:
+            low, high = self._value(call.arg(0, "input"))
+            limits = [(-math.inf, -math.inf), (math.inf, math.inf)]
+            for k, (position, name, default) in enumerate(_LIMITS[call.name]):
+                given = call.arg(position, name, default) if name else default
+                limits[k] = limits[k] if given is None else self._value(given)
+            (low0, low1), (high0, high1) = limits
+            found = min(max(low, low0), high0), min(max(high, low1), high1)
+        elif call.name in ("where", "maximum", "minimum", "fmax", "fmin"):
+            start = 1 if call.name == "where" else 0
+            found = _hull(self._value(call.arg(start + i, n)) for i, n in enumerate(_OF))
+        elif call.name in _FILLS:
+            fill = call.arg(*_FILLS[call.name], 0.0)
+            found = _hull((self._value(call.x), self._value(fill)))
+        elif call.name in ("prelu", "leaky_relu", "rrelu"):
+            low, high = self._value(call.x)
+            slopes = [self._operand(n) for n in (*call.args[1:], *call.kwargs.values())] or [(0, 1)]
+            steepest = max(abs(end) for pair in slopes for end in pair)
+            found = _times(low, max(steepest, 1.0)), max(high, _times(-low, steepest))
+        else:
+            return None
+        return self._events(role, found)
+
+    def _joined(self, role: Role, call: Call) -> Interval | None:
+        """Constants that routing or a write puts beside events; None if there are none."""
+        if call.name not in _JOINS:
+            return None
+        operands = [call.args[2]] if call.name == "setitem" else call.operands()
+        constants = [n for n in operands if not isinstance(n, fx.Node) or n not in self.ranges]
+        if not constants:
+            return None
+        return self._events(role, _hull(self._value(n) for n in constants))
+
+    def _added(self, role: Role, call: Call) -> Interval:
+        """What a product of events adds to it (``addmm``)."""
+        beta = call.kwargs.get("beta", 1)
+        if role.product is None or role.product.added is None or not beta:
+            return 0.0, 0.0
+        low, high = self._value(role.product.added)
+        return self._events(role, tuple(sorted((low * beta, high * beta))))
+
+    def _merged(self, role: Role, call: Call) -> Interval:
+        """A sum or difference of events and constants."""
+        signs = {"sub": [1, -1], "subtract": [1, -1], "rsub": [-1, 1]}.get(call.name, [1, 1])
+        low = high = 0.0
+        for operand, sign in zip(call.args, signs, strict=False):
+            a, b = self._operand(operand)
+            low += a if sign > 0 else -b
+            high += b if sign > 0 else -a
+        if call.name not in ("add", "sub", "subtract", "rsub") or call.kwargs:
+            parts = [self.ranges[carrier] for carrier in role.carriers]
+            gain = (role.operation.gain(call) if role.operation else 1.0) or 1.0
+            most = math.fsum(max(-a, b) for a, b in parts) * gain
+            return -most, most
+        return low, high
+
+    def _operand(self, operand: object) -> Interval:
+        if isinstance(operand, fx.Node):
+            known = self.ranges.get(operand)
+            if known is not None:
+                return known
+            value = self._constant(operand)
+            if value is None or value.is_meta or not value.numel():
+                return -math.inf, math.inf
+            return float(value.min()), float(value.max())
+        number = float(operand) if isinstance(operand, int | float) else 0.0
+        return number, number
+
+    def neuron(self, role: Role) -> Neuron | None:
+        """What is known of a source, as its module is now."""
+        return role.neuron if role.module is None else describe(role.module, self._spiking)
+
+    def source(self, node: fx.Node, role: Role) -> float:
+        """Events per neuron and step of a source."""
+        name = self._names[node]
+        if origin_of(node)[0].op == "placeholder":
+            return self._input
+        neuron = self.neuron(role)
+        own = neuron.max_spikes if neuron else math.inf
+        if role.module is not None and not _is_itself(role.module, neuron):
+            own = math.inf
+        if name in self._given:
+            return self._given[name]
+        return own if self._cap is None else min(own, self._cap)
+
+
+def _is_itself(module: nn.Module, neuron: Neuron | None) -> bool:
+    """Whether a module's output is what its library (or its user) says of it."""
+    if has_hooks(module) or is_patched(module):
+        return False
+    if registered(type(module)) is not None:
+        return True
+    if neuron is not None and neuron.checked is not None and not neuron.checked(module):
+        return False
+    return is_librarys(type(module).forward)
+
+
+def _worth(role: Role) -> float:
+    """The value of one event; not a number if it differs, or can be trained."""
+    scale = role.signal.scale
+    return scale.factor if scale and not scale.times and not scale.over else math.nan
+
+
+def _times(a: float, b: float) -> float:
+    """A · b, where nothing times anything is nothing, and what is not known is endless."""
+    if a == 0 or b == 0:
+        return 0.0
+    return math.copysign(math.inf, a) if math.isnan(b) else a * b
+
+
+def _hull(parts: Iterable[Interval]) -> Interval:
+    """The interval around some intervals."""
+    lows, highs = zip(*parts, strict=True)
+    return min(lows), max(highs)
+
+
+def _wrapped(node: fx.Node, interval: Interval) -> Interval:
+    """Whole numbers of a narrow dtype wrap around."""
+    dtype = node.meta["spec"].dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        return interval
+    limits = torch.iinfo(dtype)
+    low, high = interval
+    if (low >= limits.min and high <= limits.max) or math.isinf(high):
+        return interval
+    return float(limits.min), float(limits.max)
+
+
+def _multiplied(parts: list[Interval]) -> Interval:
+    """The interval of a product."""
+    low, high = parts[0]
+    for a, b in parts[1:]:
+        corners = [x * y if x and y else 0.0 for x in (low, high) for y in (a, b)]
+        low, high = min(corners), max(corners)
+    return low, high

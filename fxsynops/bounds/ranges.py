@@ -1,0 +1,319 @@
+"""What every tensor of a recorded forward can be, given what its sources can emit.
+
+    Ranges(findings, leaf, …).run(nodes)
+      └─ _value(node)
+           ├─ constant     depends on no data: its present value
+           ├─ leaf         a source or an analog input: what the caller says
+           └─ rule         of the operation's entry in the registry (operations/range_rules)
+
+The same run is made per step and, with the results of that, for totals; see
+:mod:`fxsynops.operations.range`. The rounding of the model's own dtype is added.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.signals import Role, origin_of
+from fxsynops.operations import Kind, operations, range_rules, straight_through
+from fxsynops.operations.linear import overlay
+from fxsynops.operations.range import Range, RangeRule, finite
+from fxsynops.operations.registry import Scale, is_torch, operation_name, shape, writes_in_place
+from fxsynops.tracing import graph_functions as replayed
+from fxsynops.tracing.graph_walk import reachable
+
+Leaf = Callable[[fx.Node, Role], "Range | None"]
+Limit = Callable[[fx.Node], tuple[float, float]]
+_WHOLE = (Scale(), Scale(-1.0))  # whole numbers are not rounded
+# Random, beside what the registry knows to be so.
+_RANDOM = (
+    "gumbel_softmax",
+    "rrelu",
+    "exponential",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
+)
+_STEERING = (getattr, operator.getitem, replayed.getitem, replayed.size_of, replayed.check_branch)
+
+
+class Ranges:
+    """The ranges of a graph's nodes, in its order.
+
+    Args:
+        findings: an analysis.
+        leaf: the range of a source, or of an analog input; None for any other node.
+        steps: ranges per step, by an earlier run; with them, this run is of totals.
+        limit: the least and the most that an element of events can be, where nothing else is known.
+    """
+
+    def __init__(
+        self,
+        findings: Findings,
+        leaf: Leaf,
+        steps: Ranges | None = None,
+        limit: Limit | None = None,
+    ) -> None:
+        self.values: dict[fx.Node, Any] = {}
+        self.unknown: set[fx.Node] = set()  # nodes of which nothing is known
+        self.kept: dict[fx.Node, Range] = steps.kept if steps else {}
+        self._constants: dict[fx.Node, Any] = steps._constants if steps else {}
+        self._limit: Limit | None = steps._limit if steps else limit
+        self.totals = steps is not None
+        self._order: dict[fx.Node, int]
+        self._order = (
+            steps._order if steps else {n: i for i, n in enumerate(findings.trace.graph.nodes)}
+        )
+        self._leaf = leaf
+        self._trace = findings.trace
+        self._roles = findings.connector.signals.roles
+
+    def run(self, nodes: Iterable[fx.Node], keep: frozenset[fx.Node] = frozenset()) -> None:
+        """Find the ranges of ``nodes``; afterwards, those of ``keep`` are in :attr:`values`."""
+        ahead: dict[fx.Node, int] = {}
+        nodes = list(nodes)
+        for node in nodes:
+            for used in node.all_input_nodes:
+                ahead[used] = ahead.get(used, 0) + 1
+        for node in nodes:
+            self.values[node] = self._value(node)
+            for used in node.all_input_nodes:
+                ahead[used] -= 1
+                if not ahead[used] and used not in keep:
+                    self.values.pop(used, None)
+
+    def before(self, targets: Iterable[fx.Node]) -> list[fx.Node]:
+        """The nodes from the sources to ``targets``, in the order of the graph."""
+        found = reachable(targets, lambda n: () if self._is_end(n) else n.all_input_nodes)
+        return sorted(found, key=self._order.__getitem__)
+
+    def _is_end(self, node: fx.Node) -> bool:
+        role = self._roles.get(node)
+        if role is None:
+            return False
+        if role.kind == "source" or role.signal.kind == "const" or node.op != "call_function":
+            return True
+        return node in self.kept and not self._in_totals(self.rule(node))
+
+    @staticmethod
+    def _in_totals(rule: RangeRule | None) -> bool:
+        return rule is not None and rule.in_totals
+
+    # -- one node ---------------------------------------------------------------------------------
+
+    def _value(self, node: fx.Node) -> Any:
+        role = self._roles.get(node)
+        if role is None:
+            return self._parts(node)
+        if role.signal.kind == "const":
+            return self.constant(node)
+        known = self._leaf(node, role)
+        if known is not None:
+            return known
+        value = self._computed(node, role)
+        if value is None or _wraps(node, value):
+            value = Range.unknown(shape(node))
+            self.unknown.add(node)
+        if role.signal.kind == "events" and self._limit and not bool(value.up.isfinite().all()):
+            low, high = self._limit(node)
+            fill = value.up.new_tensor
+            value = Range(fill(high).expand(shape(node)), fill(-low).expand(shape(node)))
+        return value
+
+    def _parts(self, node: fx.Node) -> Any:
+        """Of a call that returns several tensors, the range of each."""
+        if node.op != "call_function" or node.target in _STEERING:
+            return None
+        rule = self.rule(node)
+        return rule.find(self, node) if rule is not None and self._data(node) else None
+
+    def _computed(self, node: fx.Node, role: Role) -> Range | None:
+        origin, path = origin_of(node)
+        if origin is not node:
+            whole = self.values.get(origin)
+            for key in path:
+                whole = whole[key] if isinstance(whole, (tuple, list, dict)) else None
+            return whole if isinstance(whole, Range) else None
+        if role.operation is straight_through.straight_through:
+            return self._straight_through(node)
+        rule = self.rule(node)
+        if rule is None:
+            return None
+        if self.totals and not rule.in_totals:
+            return self.kept.get(node)
+        value = rule.find(self, node)
+        if isinstance(value, Range) and _narrows(node):
+            value = self.rounded(node, value, 0)
+        if not self.totals and not rule.in_totals and value is not None:
+            self.kept[node] = value
+        return value
+
+    def rule(self, node: fx.Node) -> RangeRule | None:
+        """What the registry says of a call; users' own entries say nothing about values."""
+        if "function" in node.meta or node.op not in ("call_module", "call_function"):
+            return None
+        called = node.op == "call_module" or node.target is replayed.forward_of
+        module = self.module(node) if called else None
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            return operations.by_name["batch_norm"].range
+        if module is not None or not is_torch(node.target) or node.target in operations.by_target:
+            return None
+        operation = operations.by_name.get(operation_name(node.target))
+        if operation is None or operation.range is not None:
+            return None if operation is None else operation.range
+        if operation.kind in (Kind.SYNAPSE, Kind.PRODUCT):
+            return range_rules.bilinear
+        return range_rules.linear if operation.kind is Kind.ROUTING else None
+
+    def module(self, node: fx.Node) -> nn.Module:
+        """The module that a node calls."""
+        if node.op == "call_module":
+            return self._trace.modules[str(node.target)]
+        return node.args[0]  # type: ignore[return-value]
+
+    def _data(self, node: fx.Node) -> bool:
+        return any(isinstance(self.values.get(n), Range) for n in node.all_input_nodes)
+
+    # -- constants --------------------------------------------------------------------------------
+
+    def constant(self, node: fx.Node) -> Any:
+        """The present value of a node that depends on no data; its range if it cannot be had."""
+        if node not in self._constants:
+            value = None if self._is_random(node) else self._constant(node)
+            if not isinstance(value, Tensor) or value.is_meta:
+                value = Range.unknown(shape(node))
+            self._constants[node] = value
+        return self._constants[node]
+
+    def _constant(self, node: fx.Node) -> Any:
+        if node.op == "get_attr":
+            target = str(node.target)
+            place = self._trace.reads.get(target)
+            value = place.get() if place else self._trace.constants[target]
+            return value.detach().clone() if target in self._trace.stateful else value.detach()
+        origin, path = origin_of(node)
+        if origin is not node:
+            value = self._call(origin)
+            for key in path:
+                value = value[key]
+            return value
+        return self._call(node)
+
+    def _is_random(self, node: fx.Node) -> bool:
+        """Whether a constant differs from forward to forward, or depends on one that does."""
+        origin, _ = origin_of(node)
+        if origin.op != "call_function":
+            return origin.op == "call_module"
+        name = operation_name(origin.target)
+        operation = operations.by_name.get(name)
+        chance = operation is not None and (operation.random or operation.kind is Kind.RANDOM)
+        if chance and "dropout" in name:
+            given = dict(zip(("input", "p", "training"), origin.args, strict=False))
+            chance = bool((given | origin.kwargs).get("training", True))
+        if chance or name in _RANDOM:
+            return True
+        constants = (n for n in origin.all_input_nodes if self._is_constant(n))
+        return any(isinstance(self.constant(n), Range) for n in constants)
+
+    def _is_constant(self, node: fx.Node) -> bool:
+        role = self._roles.get(node)
+        return role is not None and role.signal.kind == "const"
+
+    def _call(self, node: fx.Node) -> Any:
+        """The call itself, on the present values; what it writes to is a copy."""
+        if node.target is replayed.after:
+            return self.operand(node.args[1])
+        args, kwargs = map_arg((node.args, node.kwargs), self._any_value)
+        if node.target is replayed.alias_after:
+            return overlay(*args)  # type: ignore[arg-type]
+        if args and isinstance(args[0], Tensor) and writes_in_place(node):
+            args = (args[0].clone(), *args[1:])
+        if node.op == "call_module":
+            return self.module(node).forward(*args, **kwargs)
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def _any_value(self, node: fx.Node) -> Any:
+        """An operand of a constant; where its value plays no role (``zeros_like``), any value."""
+        value = self.operand(node)
+        if (value is None or isinstance(value, Range)) and "spec" in node.meta:
+            return torch.zeros(shape(node), dtype=node.meta["spec"].dtype)
+        return value
+
+    def operand(self, node: Any) -> Any:
+        """What an argument of a call can be."""
+        if not isinstance(node, fx.Node):
+            return node
+        return self.constant(node) if self._is_constant(node) else self.values.get(node)
+
+    # -- arithmetic -------------------------------------------------------------------------------
+
+    def _straight_through(self, node: fx.Node) -> Range | None:
+        value: Range | None = None
+        for term, times in straight_through.terms(node).items():
+            known = self.operand(term)
+            if times and isinstance(known, Range):
+                part = known * torch.tensor(float(times), dtype=torch.float64)
+                value = part if value is None else value + part
+        return value
+
+    def replaced(self, node: fx.Node, choose: Callable[[fx.Node, Any], Any]) -> Any:
+        """The call, on other operands, and in their dtype."""
+        args, kwargs = map_arg((node.args, node.kwargs), lambda n: choose(n, self.operand(n)))
+        if args and isinstance(args[0], Tensor) and writes_in_place(node):
+            args = (args[0].clone(), *args[1:])
+        kwargs = {name: value for name, value in kwargs.items() if name != "dtype"}
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def rounded(
+        self, node: fx.Node, value: Range, terms: float, level: Tensor | None = None
+    ) -> Range:
+        """With what a sum of some terms is off at most in the node's own dtype.
+
+        The error of a sum of K products is at most γ·Σ|terms|, with γ = K·u / (1 − K·u) and the
+        unit round-off u, in any order (Higham 2002, §3.1).
+        """
+        role = self._roles.get(node)
+        signal = None if role is None else role.signal
+        if signal and signal.kind == "events" and signal.whole and signal.scale in _WHOLE:
+            return value
+        share = 2 * (terms + 2) * unit_of(node)
+        size = value.up
+        for part in (value.down, level, None if value.center is None else value.center.abs()):
+            size = size if part is None else size + part
+        error = finite(size * share)
+        down = error if value.down is None else value.down + error
+        return Range(value.up + error, down, value.center)
+
+
+def _narrows(node: fx.Node) -> bool:
+    """Whether a call makes numbers of fewer digits than some that it gets (a cast, a write)."""
+    if not node.meta["spec"].dtype.is_floating_point:
+        return False
+    given = (n.meta["spec"].dtype for n in node.all_input_nodes if "spec" in n.meta)
+    eps = torch.finfo(node.meta["spec"].dtype).eps
+    return any(dtype.is_floating_point and torch.finfo(dtype).eps < eps for dtype in given)
+
+
+def _wraps(node: fx.Node, value: Range) -> bool:
+    """Whether whole numbers may be beyond what the node's dtype can hold."""
+    dtype = node.meta["spec"].dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        return False
+    limits = torch.iinfo(dtype)
+    return bool((value.low < limits.min).any() or (value.high > limits.max).any())
+
+
+def unit_of(node: fx.Node) -> float:
+    """Unit round-off of a node's dtype; on GPUs, products of float32 may be made in TF32."""
+    spec = node.meta.get("spec")
+    dtype = spec.dtype if spec is not None and spec.dtype.is_floating_point else torch.float32
+    mode = node.meta.get("mode")
+    if dtype == torch.float32 and mode is not None and mode.device == "cuda":
+        return 2.0**-11
+    return torch.finfo(dtype).eps / 2

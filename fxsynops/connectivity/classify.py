@@ -1,0 +1,487 @@
+"""What flows where: each node of a trace is a constant, analog, or events, and plays a role.
+
+One pass over the graph, in order, asks the registries (:mod:`fxsynops.operations`,
+:mod:`fxsynops.neurons`) about every node::
+
+    classify(trace, ...) -> Signals
+      └─ _Classifier._role(node)
+           ├─ _neuron        a module kept whole: a neuron's events and states
+           ├─ _function      a custom autograd function
+           └─ _operation     anything else: routing, gate, threshold, synapse, analog
+
+Events keep a :class:`~fxsynops.operations.registry.Scale` (what one event is worth after an
+average pool, say) until a gate, where they are measured. Where analog and event slices lie in one
+tensor (``cat``), a mask tells them apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fxsynops import neurons
+from fxsynops.connectivity.known_values import PRODUCTS, Values
+from fxsynops.connectivity.signals import (
+    ANALOG,
+    CONST,
+    EVENTS,
+    ZERO,
+    Role,
+    Signal,
+    Signals,
+    State,
+    origin_of,
+)
+from fxsynops.neurons import Neuron
+from fxsynops.operations import Call, Kind, Operation, operations, straight_through
+from fxsynops.operations.products import Product
+from fxsynops.operations.registry import Scale, SynapseCall, operation_name, shape
+from fxsynops.tracing import graph_functions as replayed
+from fxsynops.tracing.trace import Trace
+
+# Weighted sums and products that have no entry: never taken for anything else.
+_UNCOUNTED = frozenset(
+    """chain_matmul multi_dot vecdot cross tensorsolve cdist kron bilinear lstm gru rnn_tanh
+    rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell embedding_bag
+    multi_head_attention_forward _native_multi_head_attention""".split()
+)
+_QUOTIENTS = ("div", "divide", "true_divide")
+
+
+def classify(
+    trace: Trace,
+    event_inputs: dict[str, bool],
+    spiking: tuple[Any, ...],
+    graded: bool,
+    known: dict[str, State],
+) -> Signals:
+    """Give every node of ``trace`` its role.
+
+    A state holds events (sums of spikes, the last step's spikes) if what is written to it is
+    events, provided that it held events: so it is assumed, and taken back where it does not hold.
+
+    Args:
+        trace: a recorded forward.
+        event_inputs: for each input by name, whether it carries events.
+        spiking: module types (and autograd functions) that count as spiking, beside those known.
+        graded: whether an event weighs one whatever its value (``events="nonzero"``), so that
+            events times analog values are still events.
+        known: what earlier traces of the model have left in its states.
+    """
+    states = {name: State(EVENTS) for name in trace.written} | known
+    settled: set[str] = set()
+    while True:
+        classifier = _Classifier(trace, event_inputs, spiking, graded, states)
+        roles = classifier.run()
+        left = {
+            name: _left(roles[node])
+            for name, node in trace.written.items()
+            if roles[node].signal.kind != "const"
+        }
+        wrong = [
+            name
+            for name, state in left.items()
+            if state != states[name] and states[name] != State(ANALOG)
+        ]
+        if not wrong:
+            return Signals(roles, classifier.constant, left)
+        for name in wrong:  # at most twice each: to another scale, and to analog
+            states[name] = State(ANALOG) if name in settled else left[name]
+        settled.update(wrong)
+
+
+def _left(role: Role) -> State:
+    """What a state holds that ``role`` was written to."""
+    signal = role.signal
+    if signal.kind == "events" and signal.whole and signal.scale is not None and not signal.mask:
+        return State(
+            replace(EVENTS, scale=signal.scale), "mask" if role.kind == "mask" else "source"
+        )
+    return State(ANALOG)
+
+
+@dataclass
+class _Classifier(Values):
+    event_inputs: dict[str, bool]
+    spiking: tuple[Any, ...]
+    graded: bool
+    states: dict[str, State]
+
+    def run(self) -> dict[fx.Node, Role]:
+        for node in self.trace.graph.nodes:
+            if "spec" in node.meta:
+                self.roles[node] = self._role(node)
+        return self.roles
+
+    # -- one node --------------------------------------------------------------------------------
+
+    def _role(self, node: fx.Node) -> Role:
+        origin, path = origin_of(node)
+        if origin.op == "placeholder":
+            is_events = self.event_inputs[str(origin.target)]
+            return (
+                Role("source", EVENTS, neuron=Neuron(signed=True)) if is_events else _other(ANALOG)
+            )
+        if origin.op == "get_attr":
+            return self._state(str(origin.target))
+        if origin.target is replayed.before_call:
+            return self._same_as(_part(origin.args[1:3], path), node)
+        if origin.target is replayed.after_call:
+            return self._same_as(_part(origin.args[4], path), node)
+        module, args = self._called(origin)
+        function = origin.meta.get("function")
+        target = type(module) if module is not None else origin.target
+        call = Call(
+            node=node,
+            target=target,
+            name=operation_name(target) if module is None and function is None else "",
+            args=args,
+            kwargs=origin.kwargs,
+            output=path[0] if path else None,
+            constant=self.constant,
+        )
+        if module is not None:
+            neuron = neurons.describe(module, self.spiking)
+            if neuron is not None:
+                return self._neuron(call, neuron, path, module)
+        operation = operations.find(origin.target, function, module)
+        if function is not None and operation is None:
+            return self._function(call, function)
+        return self._operation(call, operation)
+
+    def _called(self, node: fx.Node) -> tuple[nn.Module | None, tuple[Any, ...]]:
+        if node.op == "call_module":
+            return self.trace.modules[str(node.target)], node.args
+        if node.target is replayed.forward_of:
+            return node.args[0], node.args[1:]  # type: ignore[return-value]
+        return None, node.args
+
+    def _state(self, target: str) -> Role:
+        state = self.states.get(target)
+        if state is not None and state.signal.kind == "events":
+            return Role(state.kind, state.signal, neuron=Neuron(signed=True))
+        if state is not None:
+            return _other(state.signal)
+        return _other(ANALOG if target in self.trace.stateful else CONST)
+
+    def _same_as(self, operand: Any, node: fx.Node) -> Role:
+        signal = self.roles[operand].signal
+        call = Call(node, replayed.after, "after", (operand,), {}, None, self.constant)
+        return self._routing(call, operations.by_name["after"], [operand], signal)
+
+    def _neuron(
+        self, call: Call, neuron: Neuron, path: list[Any], module: nn.Module | None = None
+    ) -> Role:
+        paths = [tuple(path), *call.node.meta.get("also", ())]
+        is_events = neuron.spikes and (not path or (neuron.output,) in paths)
+        if neuron.refused:
+            return Role("unknown", EVENTS, call, reason=neuron.refused, weighted=True)
+        if not is_events:
+            return _other(ANALOG)
+        scale: Scale | None = None  # behind a gate, an amplitude that may change is not known
+        if isinstance(neuron.amplitude, int | float):
+            scale = Scale(neuron.amplitude)
+        else:
+            amplitude = neuron.amplitude(module)
+            if not amplitude.requires_grad and bool((amplitude == 1).all()):
+                scale = Scale()
+        return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron, module=module)
+
+    def _function(self, call: Call, function: Any) -> Role:
+        """A custom autograd function is a spiking function if it looks like one."""
+        operands = call.operands()
+        data = [n for n in operands if self.roles[n].signal.kind != "const"]
+        known = neurons.registered(function)
+        if known is not None:
+            return self._neuron(call, known, [] if call.output is None else [call.output])
+        if not data:
+            return _other(self.const(operands))
+        out = shape(call.node)
+        elementwise = out == shape(data[0]) and all(
+            _broadcasts(shape(n), out) and sum(size > 1 for size in shape(n)) < 2
+            for n in operands
+            if n not in data
+        )
+        if not elementwise:
+            return self._unknown(call, data, "")
+        if call.node.meta.get("whole_numbers") is False:
+            if any(self.roles[n].signal.kind == "events" for n in data):
+                return self._unknown(call, data, "it makes other values of events")
+            return _other(ANALOG)
+        return Role("source", EVENTS, call, neuron=Neuron(signed=True, guessed=True))
+
+    def _operation(self, call: Call, operation: Operation | None) -> Role:
+        if operation is not None and operation.resolve is not None:
+            operation = operation.resolve(call)
+        if operation is not None and operation.kind is Kind.RANDOM:
+            if not operation.binary:
+                return _other(ANALOG)
+            cap = 1.0 if call.name == "bernoulli" else math.inf
+            return Role("source", EVENTS, call, operation, neuron=Neuron(max_spikes=cap))
+        operands = call.data(operation.data if operation else None)
+        data = [n for n in operands if self.roles[n].signal.kind != "const"]
+        steering = [n for n in call.operands() if n not in operands]
+        if not data and operation is not None and call.name == "where":
+            data = [n for n in steering if self.roles[n].signal.kind != "const"]
+        choosing = [n for n in steering if self.roles[n].signal.kind == "events"]
+        if not data and choosing and operation is not None and operation.indexed:
+            if call.name == "setitem" and self.is_zero(call.x):
+                return self._written_where(call, operation, choosing)
+            return self._unknown(call, choosing, "events choose among constants")
+        if not data:
+            if operation is not None and operation.random and self.const(operands).fixed:
+                return Role("mask", replace(EVENTS, scale=operation.scale(call)), call, operation)
+            if (
+                operation is not None
+                and operation.kind in (Kind.SYNAPSE, Kind.PRODUCT)
+                and self.fires(call.x)
+            ):
+                reason = "its input is spikes that depend on no data; pass what drives them in"
+                return self._unknown(call, [], reason, weighted=True)
+            return _other(self.const(operands))
+        if operation is None:
+            return self._unknown(call, data, "")
+        carriers = [n for n in data if self.roles[n].signal.kind == "events"]
+        if carriers and operation.analog_only:
+            return self._unknown(call, data, "")
+        if operation.kind is Kind.SYNAPSE:
+            return self._synapse(call, operation, data)
+        if operation.kind is Kind.PRODUCT:
+            return self._two_factors(call, operation, data)
+        if operation.kind is Kind.THRESHOLD:
+            if operation.fires:
+                carriers = []
+            kind = "gate" if carriers else "source"
+            cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else float("inf")
+            neuron = Neuron(max_spikes=cap, signed=cap != 1)
+            return Role(kind, EVENTS, call, operation, tuple(carriers), neuron)  # type: ignore[arg-type]
+        if operation.merges and 0 in (terms := straight_through.terms(call.node)).values():
+            left = [n for n, times in terms.items() if times]
+            if not left:
+                return _other(ZERO)
+            if all(self.roles[n].signal.kind == "events" for n in left):
+                operation = straight_through.straight_through
+                return self._routing(call, operation, left, self._joined(call, operation, left))
+        if not carriers or operation.kind is Kind.ANALOG:
+            return _other(ANALOG)
+        led = operation.indexed and any(self.roles[n].signal.kind != "const" for n in steering)
+        if operation.kind is Kind.GATE or led:
+            return self._gate(call, operation, data, carriers)
+        if call.name in PRODUCTS + _QUOTIENTS:
+            return self._product(call, operation, data, carriers, call.args[:2])
+        return self._routing(call, operation, operands, self._joined(call, operation, operands))
+
+    # -- kinds of operations ---------------------------------------------------------------------
+
+    def _synapse(self, call: Call, operation: Operation, data: list[fx.Node]) -> Role:
+        rule = operation.synapse
+        assert rule is not None
+        x = call.arg(*rule.input)
+        weight = call.arg(*rule.weight) if rule.weight else None
+        if weight in data and self.comes_from_inputs(weight):
+            if x not in data or self.roles[weight].signal.kind == "events":
+                reason = "its weights depend on the data in a way that is not counted"
+                return self._unknown(call, data, reason, weighted=True)
+            weight = None if self.roles[x].signal.kind == "events" else weight
+        return self._driven(call, operation, SynapseCall(call, rule, x, weight))
+
+    def _driven(self, call: Call, operation: Operation, synapse: SynapseCall) -> Role:
+        carriers = (synapse.input,) if self.roles[synapse.input].signal.kind == "events" else ()
+        return Role("synapse", ANALOG, call, operation, carriers, synapse=synapse)
+
+    def _two_factors(self, call: Call, operation: Operation, data: list[fx.Node]) -> Role:
+        """A matrix product: with weights a linear synapse, with activations attention."""
+        assert operation.product is not None
+        product = operation.product(call)
+        if product is None:
+            if operation.pull is None or len(call.operands()) > 1:
+                return self._unknown(call, data, "products of this form are not counted", True)
+            return self._routing(call, operation, data, self._joined(call, operation, data))
+        pair = product.operands
+        if product.elementwise and operation.pull is not None:
+            carriers = [n for n in data if self.roles[n].signal.kind == "events"]
+            return self._product(call, operation, data, carriers, pair)
+        weights = [n for n in pair if not self.is_activation(n)]
+        if weights:
+            which = 1 - pair.index(weights[-1])
+            rule = product.synapse(which, True, call.name)
+            return self._driven(call, operation, SynapseCall(call, rule, pair[which], weights[-1]))
+        if any(self.roles[n].signal.mask is not None for n in pair):
+            return self._unknown(call, data, "events and analog values meet in it", True)
+        events = [n for n in pair if self.roles[n].signal.kind == "events"]
+        counted = [n for n in events if self.roles[n].signal.whole]
+        if len(counted) == 2:
+            return self._coincidences(call, operation, product)
+        which = pair.index(counted[0]) if counted else 0
+        synapse = SynapseCall(call, product.synapse(which, False, call.name), pair[which], None)
+        return Role("synapse", ANALOG, call, operation, tuple(counted), synapse=synapse)
+
+    def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
+        """Events times events: events come out, as many as coincide."""
+        number = float(call.kwargs.get("alpha", 1))
+        left, right = product.operands
+        measured = self.before_scales(left), self.before_scales(right)
+        scale: Scale | None = Scale(number) if number else None
+        for node in product.operands:
+            own = self.roles[node].signal.scale
+            scale = None if scale is None or own is None else scale * own
+        added = product.added if call.kwargs.get("beta", 1) else None
+        if isinstance(added, fx.Node) and self.roles[added].signal.kind != "const":
+            reason = "a product of events is added to something else"
+            return self._unknown(call, list(product.operands), reason, weighted=True)
+        known = all(self.roles[node].signal.scale is not None for node in measured)
+        if not known and not self.graded:
+            reason = "what one event is worth differs between elements that it multiplies"
+            return self._unknown(call, list(product.operands), reason, weighted=True)
+        whole = added is None or (scale == Scale() and self.is_whole(added))
+        signal = replace(EVENTS, scale=scale, whole=whole)
+        if not self.graded:
+            product = replace(product, operands=measured)
+        return Role("product", signal, call, operation, measured, product=product)
+
+    def _gate(
+        self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
+    ) -> Role:
+        if call.output is not None and operation.outputs and call.output not in operation.outputs:
+            return _other(ANALOG)  # the indices of a maximum
+        signals = [self.roles[n].signal for n in data]
+        if len(carriers) < len(data) or not all(s.whole for s in signals):
+            return _other(ANALOG)
+        scale = signals[0].scale
+        if call.name == "where" and self._chosen_numbers(call):
+            scale = self._number_chosen(call)
+        elif (operation.powers and scale != Scale()) or any(s.scale != scale for s in signals):
+            scale = None
+        step = operation.scale(call)
+        scale = None if scale is None or step is None else scale * step
+        return self._measured(call, operation, carriers, scale)
+
+    def _chosen_numbers(self, call: Call) -> bool:
+        """``where(spikes, 1.0, 0.0)``: the events are the condition's."""
+        return all(self.roles[n].signal.kind == "const" for n in call.data((1, 2)))
+
+    def _written_where(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
+        """``zeros[spikes] = 1``: the events are the index's."""
+        value = call.args[2]
+        mask = call.args[1]
+        plain = isinstance(mask, fx.Node) and mask.meta["spec"].dtype == torch.bool
+        if not plain or isinstance(value, fx.Node | bool) or not value:
+            return self._unknown(call, choosing, "events choose among constants")
+        return self._measured(call, operation, choosing, Scale(float(value)))
+
+    def _number_chosen(self, call: Call) -> Scale | None:
+        """What an event is worth in ``where(spikes, 0.5, 0.0)``."""
+        values = [self.constant(a) if isinstance(a, fx.Node) else a for a in call.args[1:3]]
+        found = torch.cat([torch.as_tensor(v).double().reshape(-1).abs() for v in values]).unique()
+        worth = found[found != 0].tolist()
+        return Scale(worth[0]) if len(worth) == 1 else None
+
+    def _measured(
+        self, call: Call, operation: Operation, carriers: list[fx.Node], scale: Scale | None
+    ) -> Role:
+        """A gate, if it can be told what one event is worth there."""
+        if any(self.roles[n].signal.mask is not None for n in carriers):
+            return self._unknown(call, carriers, "events and analog values meet in it")
+        if not self.graded and (scale is None or scale.factor == 0):
+            return self._unknown(
+                call, carriers, "what one event is worth differs between the elements that it gates"
+            )
+        signal = replace(EVENTS, scale=scale)
+        return Role("gate", signal, call, operation, tuple(carriers))
+
+    def _product(
+        self,
+        call: Call,
+        operation: Operation,
+        data: list[fx.Node],
+        carriers: list[fx.Node],
+        factors: tuple[Any, ...],
+    ) -> Role:
+        """Events times a constant are routed; times events, they gate each other."""
+        if not carriers:
+            return _other(ANALOG)
+        divides = call.name in _QUOTIENTS
+        if len(carriers) < len(data):
+            if self.graded and not (divides and data[0] not in carriers):
+                return self._measured(call, operation, carriers, Scale())
+            return _other(ANALOG)
+        if divides and (len(data) > 1 or factors[0] is not data[0]):
+            return _other(ANALOG)
+        if len(data) > 1:
+            signals = [self.roles[n].signal for n in data]
+            if not all(s.whole for s in signals):
+                return _other(ANALOG)
+            scale: Scale | None = Scale()
+            for signal in signals:
+                scale = None if scale is None or signal.scale is None else scale * signal.scale
+            return self._measured(call, operation, carriers, scale)
+        signal = self.roles[data[0]].signal
+        others = [a for a in factors if a is not data[0]]
+        if others and self.is_zero(others[0]):
+            return _other(ZERO)
+        factor = self.factor(others[0] if others else data[0], divides)
+        scale = None if factor is None or signal.scale is None else signal.scale * factor
+        return self._routing(call, operation, data, replace(signal, scale=scale))
+
+    def _joined(self, call: Call, operation: Operation, operands: list[fx.Node]) -> Signal:
+        """What comes out of a routing operation with all its operands."""
+        signals = [self.roles[n].signal for n in operands]
+        events = [s for s in signals if s.kind == "events"]
+        scale = events[0].scale
+        if any(s.scale != scale for s in events) or call.kwargs.get("alpha", 1) != 1:
+            scale = None
+        step = operation.scale(call)
+        scale = None if scale is None or step is None else scale * step
+        whole = all(s.whole for s in events) and not operation.shifts(call)
+        for added in self.added(call, operation, operands):
+            whole = whole and scale is not None and self.is_whole(added) and abs(scale.factor) == 1
+        return Signal("events", scale, whole, mask=self.mask(call, operation, operands))
+
+    def _routing(
+        self, call: Call, operation: Operation, operands: list[fx.Node], signal: Signal
+    ) -> Role:
+        if signal.kind != "events":
+            return _other(signal)
+        carriers = tuple(n for n in operands if self.roles[n].signal.kind == "events")
+        if signal.mask is not None:
+            if bool(signal.mask.all()):
+                return _other(ANALOG)
+            if not bool(signal.mask.any()):
+                signal = replace(signal, mask=None)
+        folded = operation.shifts(call) or bool(
+            operation.merges and self.added(call, operation, operands)
+        )
+        return Role("routing", signal, call, operation, carriers, folded=folded)
+
+    def _unknown(
+        self, call: Call, data: Iterable[fx.Node], reason: str, weighted: bool = False
+    ) -> Role:
+        carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
+        weighted = weighted or call.name in _UNCOUNTED
+        weighted = weighted or (  # a product of events with weights, or with each other
+            any(map(self.has_source, carriers))
+            and sum(math.prod(shape(n)) > 1 for n in dict.fromkeys(call.operands())) > 1
+        )
+        return Role("unknown", EVENTS, call, None, carriers, reason=reason, weighted=weighted)
+
+    # -- constants -------------------------------------------------------------------------------
+
+
+def _other(signal: Signal) -> Role:
+    return Role("other", signal)
+
+
+def _broadcasts(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    tail = out[len(out) - len(size) :]
+    return len(size) <= len(out) and all(n in (1, m) for n, m in zip(size, tail, strict=True))
+
+
+def _part(value: Any, path: list[Any]) -> fx.Node:
+    for key in path:
+        value = value[key]
+    return value

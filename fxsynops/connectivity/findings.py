@@ -1,0 +1,164 @@
+"""Results of an analysis, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+
+from fxsynops.connectivity.connect import Connector, SynapseCalls, Tap, Unresolved
+from fxsynops.tracing.inputs import Inputs, Layout, Window
+from fxsynops.tracing.trace import Trace
+
+Events = Literal["value", "nonzero"]
+Weights = Literal["all", "nonzero"]
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """Fan-out of the neurons of one connection: synapses that one event reaches.
+
+    Attributes:
+        map: int64, as small as it still broadcasts to the source's output: an axis along which
+            the fan-out is constant has size 1.
+        mean: over the neurons of one sample.
+        total: sum over one sample's neurons in one time step, the number of synapses.
+        nominal: the figure of chip guides, which ignores borders and routing
+            (``out_channels / groups * prod(kernel) / prod(stride)``), or None.
+    """
+
+    map: Tensor = field(repr=False)
+    mean: float
+    total: float
+    nominal: float | None
+
+    @property
+    def min(self) -> int:
+        """The smallest fan-out of a neuron."""
+        return int(self.map.min())
+
+    @property
+    def max(self) -> int:
+        """The largest fan-out of a neuron."""
+        return int(self.map.max())
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One source's events arriving at one synapse.
+
+    Attributes:
+        source: name of the spiking node; behind a gate with several, of the gate.
+        sources: every spiking node whose events arrive.
+        synapse: name of the synapse; further calls of it with another map are ``name#2``.
+        kind: the synapse's operation ("conv2d", "linear", …).
+        measured_at: where events are counted: the source, or the gate behind it.
+        neurons: elements that may emit an event, per sample and step.
+        shape: their shape, per sample and step.
+        fanout: how many synapses their events reach.
+        folded: whether a constant is added to the events on their way (batch norm), which chips
+            fold into the next weights.
+        guessed: whether a custom function is taken for a neuron because it makes whole numbers.
+    """
+
+    source: str
+    sources: tuple[str, ...]
+    synapse: str
+    kind: str
+    measured_at: str
+    neurons: int
+    shape: tuple[int, ...]
+    fanout: FanOut
+    folded: bool
+    guessed: bool
+    taps: tuple[Tap, ...] = field(repr=False, compare=False)
+    calls: SynapseCalls = field(repr=False, compare=False)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells the connections of one model apart: source, synapse, where it is measured."""
+        return self.source, self.synapse, self.measured_at
+
+    @property
+    def label(self) -> str:
+        """The source as tables name it."""
+        if self.measured_at == self.source:
+            return self.source
+        return f"{self.source} at {self.measured_at}"
+
+
+@dataclass(frozen=True)
+class DenseSynapse:
+    """A synapse whose input is analog: it costs multiply-accumulates, not SynOps.
+
+    Attributes:
+        synapse: its name.
+        kind: its operation.
+        macs: per sample and step, padding and bias not counted.
+    """
+
+    synapse: str
+    kind: str
+    macs: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an analysis was asked for; see :func:`analyze`."""
+
+    layout: Layout
+    dt: float
+    input_events: bool | tuple[bool, ...]
+    spiking: tuple[type, ...]
+    events: Events
+    weights: Weights
+    strict: bool
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that an analysis found; :class:`fxsynops.Analysis` adds what can be done with it.
+
+    Attributes:
+        model, options, example: what was analyzed, and how.
+        trace, connector: the recorded graph, and what its nodes hold and are connected to.
+        window: samples and time steps of the example.
+        connections: one per source and synapse, in the order of the graph.
+        dense: the synapses with analog input.
+        unresolved: what no rule covers (with ``strict=False``; otherwise it is an error).
+    """
+
+    model: nn.Module = field(repr=False)
+    options: Options
+    example: Inputs = field(repr=False)
+    trace: Trace = field(repr=False)
+    connector: Connector = field(repr=False)
+    window: Window
+    connections: tuple[Connection, ...]
+    dense: tuple[DenseSynapse, ...]
+    unresolved: tuple[Unresolved, ...]
+
+    @property
+    def specialized(self) -> tuple[str, ...]:
+        """Where the forward branched on data."""
+        return self.trace.branches
+
+    def remarks(self) -> list[str]:
+        """What a reader of its numbers should know: what was folded, and specialized."""
+        said = []
+        if folded := [c.synapse for c in self.connections if c.folded]:
+            names = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if folded[4:] else "")
+            said.append(
+                f"Folded (*): a constant is added to the events on their way to {names}, which "
+                "chips fold into the next weights."
+            )
+        said += [f"Specialized on data: {branch}" for branch in self.specialized[:8]]
+        if more := len(self.specialized) - 8 if len(self.specialized) > 8 else 0:
+            said.append(f"Specialized on data in {more} more places.")
+        return said
+
+    @property
+    def name(self) -> str:
+        """The model's class."""
+        return type(self.model).__name__

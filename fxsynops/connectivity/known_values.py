@@ -1,0 +1,171 @@
+"""What is known of the values in a trace: constants, scales, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from fxsynops.connectivity.signals import CONST, Role, Signal
+from fxsynops.operations import Call, Operation, operations
+from fxsynops.operations.registry import Scale, operation_name, shape
+from fxsynops.tracing.graph_walk import reachable, upstream
+from fxsynops.tracing.trace import Trace
+
+PRODUCTS = ("mul", "multiply", "rmul")
+_COMPARISONS = tuple(name for name, known in operations.by_name.items() if known.fires)
+
+
+@dataclass
+class Values:
+    """Questions about the nodes of a trace, of which those before the present one have roles."""
+
+    trace: Trace
+    roles: dict[fx.Node, Role] = field(default_factory=dict, init=False)
+    _values: dict[fx.Node, Tensor] = field(default_factory=dict, init=False)
+
+    # -- constants --------------------------------------------------------------------------------
+
+    def constant(self, node: fx.Node) -> Tensor | None:
+        """The present value of a node that depends on no data."""
+        role = self.roles.get(node)
+        if role is not None and role.signal.kind != "const":
+            return None
+        if node not in self._values:
+            if node.op == "get_attr":
+                target = str(node.target)
+                place = self.trace.reads.get(target)
+                value = place.get() if place else self.trace.constants[target]
+                self._values[node] = value.detach().clone()
+            else:
+                args, kwargs = map_arg((node.args, node.kwargs), self._constant_or_empty)
+                self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return self._values[node]
+
+    def _constant_or_empty(self, node: fx.Node) -> Tensor:
+        """An operand of a constant; where its value plays no role (``zeros_like``), any value."""
+        value = self.constant(node)
+        return torch.zeros(shape(node)) if value is None else value
+
+    def const(self, operands: list[fx.Node]) -> Signal:
+        """What comes of constants alone."""
+        return replace(CONST, fixed=all(self.roles[n].signal.fixed for n in operands))
+
+    def is_zero(self, factor: Any) -> bool:
+        """Whether a factor is nothing but zeros, and stays so."""
+        if not isinstance(factor, fx.Node):
+            return factor == 0
+        value = self.constant(factor) if self.roles[factor].signal.fixed else None
+        return value is not None and not value.is_meta and not bool(value.any())
+
+    def is_whole(self, added: Any) -> bool:
+        """Whether what is added is nothing but whole numbers, and stays so."""
+        if not isinstance(added, fx.Node):
+            return float(added).is_integer()
+        if not self.roles[added].signal.fixed:
+            return False
+        value = self.constant(added)
+        return value is not None and bool((value == value.round()).all())
+
+    # -- scales -----------------------------------------------------------------------------------
+
+    def factor(self, other: Any, divides: bool) -> Scale | None:
+        """The scale that a constant gives; None if it differs between elements."""
+        if isinstance(other, fx.Node):
+            if shape(other) and max(shape(other)) > 1:
+                return self._mask_factor(other, divides)
+            return Scale(over=(other,)) if divides else Scale(times=(other,))
+        if not isinstance(other, (int, float)) or other == 0:
+            return None
+        return Scale(1 / other if divides else float(other))
+
+    def _mask_factor(self, mask: fx.Node, divides: bool) -> Scale | None:
+        """Of a constant that is one number wherever it is not zero (a mask)."""
+        place = self.trace.reads.get(str(mask.target))
+        is_buffer = mask.op == "get_attr" and not (place and isinstance(place.get(), nn.Parameter))
+        value = self.constant(mask) if is_buffer or self.roles[mask].signal.fixed else None
+        if value is None or divides or value.is_meta:
+            return None
+        worth = value.double().abs().unique()
+        worth = worth[worth != 0]
+        return Scale(float(worth)) if len(worth) == 1 else None
+
+    def before_scales(self, node: fx.Node) -> fx.Node:
+        """Where a factor's events can be measured: before constants scale its elements apart."""
+        while self.roles[node].signal.scale is None:
+            role = self.roles[node]
+            scaled = role.kind == "routing" and role.call is not None and role.call.name in PRODUCTS
+            if not scaled or role.call is None or shape(role.carriers[0]) != shape(node):
+                break
+            factors = (self.constant(n) for n in role.call.operands())
+            if any(value is not None and bool((value == 0).any()) for value in factors):
+                break  # what is scaled to nothing does not meet anything
+            node = role.carriers[0]
+        return node
+
+    # -- what is added, and where analog values stand ---------------------------------------------
+
+    def added(self, call: Call, operation: Operation, operands: list[fx.Node]) -> list[Any]:
+        """Constants that are added to events, or joined to them."""
+        joins = operation.merges or call.name in ("cat", "concat", "concatenate", "stack")
+        nodes = [n for n in operands if joins and self.roles[n].signal.kind == "const"]
+        numbers = [a for a in call.args[:2] if isinstance(a, (int, float)) and a != 0]
+        return [*nodes, *(numbers if operation.merges else [])]
+
+    def mask(self, call: Call, operation: Operation, operands: list[fx.Node]) -> Tensor | None:
+        """Where the result is analog, if not everywhere or nowhere."""
+        signals = [self.roles[n].signal for n in operands]
+        if not any(s.kind == "analog" or s.mask is not None for s in signals):
+            return None
+        if operation.merges and any(s.kind == "analog" for s in signals):
+            return torch.ones(1, dtype=torch.bool)
+        masks = {n: self._analog_places(n) for n in operands}
+        if operation.merges:
+            result = torch.zeros(shape(call.node), dtype=torch.bool)
+            for mask in masks.values():
+                result = result | mask
+        elif operation.shifts(call) or operation.pull is operations.by_name["after"].pull:
+            result = masks[operands[0]].expand(shape(call.node))
+        else:
+            moved = map_arg(
+                (call.args, call.kwargs), lambda n: masks[n].double() if n in masks else n
+            )
+            target = call.target
+            y = target(*moved[0], **moved[1])
+            result = (y if call.output is None else y[call.output]) != 0
+        return result
+
+    def _analog_places(self, node: fx.Node) -> Tensor:
+        signal = self.roles[node].signal
+        if signal.mask is not None:
+            return signal.mask
+        return torch.full((), signal.kind == "analog").expand(shape(node))
+
+    # -- where values come from -------------------------------------------------------------------
+
+    def is_activation(self, node: fx.Node) -> bool:
+        """Whether a factor comes from this pass's data; weights do not."""
+        kind = self.roles[node].signal.kind
+        return kind == "events" or (kind == "analog" and self.comes_from_inputs(node))
+
+    def comes_from_inputs(self, node: fx.Node) -> bool:
+        """Whether a value depends on this pass's inputs, and not on the model's own state alone."""
+        return any(at.op in ("placeholder", "call_module") for at in upstream([node]))
+
+    def fires(self, node: fx.Node) -> bool:
+        """Whether a constant comes from a neuron: a custom function, or a comparison of state."""
+        for at in upstream([node]):
+            if "function" in at.meta:
+                return True
+            compares = at.op == "call_function" and operation_name(at.target) in _COMPARISONS
+            if compares and not self.roles[at].signal.fixed:
+                return True
+        return False
+
+    def has_source(self, node: fx.Node) -> bool:
+        """Whether events of a known source come to ``node``."""
+        events = reachable([node], lambda at: self.roles[at].carriers)
+        return any(self.roles[at].kind == "source" for at in events)

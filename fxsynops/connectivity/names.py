@@ -1,0 +1,78 @@
+"""Names for nodes: the module's path where a module is what the user sees, else the function's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import fx, nn
+
+from fxsynops.connectivity.signals import Role, Signals, origin_of
+from fxsynops.operations.registry import operation_name
+from fxsynops.tracing.node_meta import Site
+from fxsynops.tracing.trace import Trace
+
+
+class Names:
+    """Names of sources, gates and synapses.
+
+    A module kept whole goes by its path, and so does a ``torch.nn`` module, or any module with
+    only one synapse in its forward. Other functions are ``<module path>:<function>``. One place in
+    the code has one name, however often it is passed; further places with the same name are
+    numbered (``#2``).
+    """
+
+    def __init__(self, trace: Trace, signals: Signals) -> None:
+        self._modules = trace.modules
+        self._sites: dict[str, dict[object, int]] = defaultdict(dict)
+        self._single = self._modules_with_one_synapse(signals)
+        self._names = {
+            node: self._name(node, role)
+            for node, role in signals.roles.items()
+            if role.kind not in ("routing", "other")
+        }
+
+    def __getitem__(self, node: fx.Node) -> str:
+        return self._names[node] if node in self._names else self._name(node, None)
+
+    def _modules_with_one_synapse(self, signals: Signals) -> set[str]:
+        places: dict[str, set[object]] = defaultdict(set)
+        for node, role in signals.roles.items():
+            if role.counted:
+                site: Site = origin_of(node)[0].meta["site"]
+                places[site.module].add(site.code)
+        return {module for module, codes in places.items() if len(codes) == 1}
+
+    def _name(self, node: fx.Node, role: Role | None) -> str:
+        origin, _ = origin_of(node)
+        if origin.op in ("placeholder", "get_attr"):
+            return str(origin.target)
+        if origin.op == "call_module":
+            return str(origin.target) or type(self._modules[""]).__name__
+        if "module" in origin.meta:
+            return origin.meta["module"]
+        site: Site = origin.meta["site"]
+        module = self._modules.get(site.module)
+        is_synapse = role is not None and role.counted
+        if site.module and (
+            _is_torch_layer(module) or (is_synapse and site.module in self._single)
+        ):
+            return site.module
+        function = origin.meta.get("function")
+        short = function.__name__ if function else operation_name(origin.target)
+        name = f"{site.module}:{short}" if site.module else short
+        return self._numbered(name, site.code)
+
+    def _numbered(self, name: str, code: object) -> str:
+        numbers = self._sites[name]
+        number = numbers.setdefault(code, len(numbers) + 1)
+        return name if number == 1 else f"{name}#{number}"
+
+
+def _is_torch_layer(module: nn.Module | None) -> bool:
+    """A layer of torch's own (or derived from one), whose one operation goes by its name."""
+    if module is None or isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        return False
+    return any(
+        base.__module__.startswith("torch.nn.modules") and base is not nn.Module
+        for base in type(module).__mro__
+    )

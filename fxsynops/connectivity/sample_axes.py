@@ -1,0 +1,97 @@
+"""Which axes of a tensor inside of a model are samples and time steps, and which are neurons.
+
+Models mostly put the two in front, as two axes in either order, merged into one, or with only one
+of them where a loop runs over the other. :func:`leading` goes by that, and who relies on it checks
+it (:meth:`fxsynops.counting.replay.Replay.check_samples`); :func:`varying` is sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fxsynops.tracing.inputs import Layout, Window
+
+Size = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Leading:
+    """The axes in front of those of neurons.
+
+    Attributes:
+        count: how many there are.
+        sample: which of them holds the samples; None if that is not known.
+        merged: "NT" or "TN" if that axis holds the steps, too; the first of them varies slowest.
+        window: how many samples and steps there are.
+    """
+
+    count: int
+    sample: int | None
+    merged: str
+    window: Window
+
+    def by_sample(self, sums: Tensor) -> Tensor:
+        """Sums over everything but the samples: (samples,)."""
+        n, t = self.window.samples, self.window.timesteps
+        if n == 1:
+            return sums.sum().reshape(1)
+        assert self.sample is not None
+        flat = sums.movedim(self.sample, 0).flatten(1).sum(1) if sums.dim() > 1 else sums
+        if not self.merged:
+            return flat
+        return flat.view(n, t).sum(1) if self.merged == "NT" else flat.view(t, n).sum(0)
+
+
+def leading(size: Sequence[int], calls: int, window: Window, layout: Layout) -> Leading:
+    """What the leading axes of a tensor seem to be, by their sizes and the layout of the inputs.
+
+    Args:
+        size: its shape.
+        calls: how many tensors like it there are in a pass, one per time step perhaps.
+        window: samples and steps of the pass.
+        layout: of the inputs.
+    """
+    n, t = window.samples, window.timesteps
+    size = tuple(size)
+    order = layout.axes.strip("()")
+    known = order in ("NT", "TN")
+    if calls == 1 and t > 1:
+        if sorted(size[:2]) == sorted((n, t)):
+            if n != t:
+                return Leading(2, size.index(n), "", window)
+            return Leading(2, order.index("N") if known else None, "", window)
+        if size[:1] == (n * t,):
+            return Leading(1, 0 if known else None, order if known else "", window)
+        if n == 1 and size[:1] == (t,):
+            return Leading(1, None, "", window)
+    if size[:1] == (n,):
+        return Leading(1, 0, "", window)
+    return Leading(0, None, "", window)
+
+
+def varying(
+    sizes: Sequence[Size], wider: Sequence[Size] | None, longer: Sequence[Size] | None
+) -> list[tuple[int, ...]] | None:
+    """The axes along which samples and steps lie, for each call of a node.
+
+    Args:
+        sizes: of what the calls put out.
+        wider, longer: the same in a pass with more samples, or more steps; None if there is none
+            such (the layout has no such axis).
+
+    Returns:
+        the axes that grow with either; None if they cannot be told. Where there are more calls in
+        a longer pass, a loop runs over the steps, and no axis holds them; likewise for samples.
+    """
+    found: list[set[int]] = [set() for _ in sizes]
+    for other in (wider, longer):
+        if other is None or len(other) != len(sizes):
+            continue
+        for axes, size, grown in zip(found, sizes, other, strict=True):
+            if len(size) != len(grown):
+                return None
+            axes |= {axis for axis, n in enumerate(size) if grown[axis] != n}
+    return [tuple(sorted(axes)) for axes in found]

@@ -1,0 +1,130 @@
+"""What tensors hold, and what the nodes of a trace do for the count.
+
+:func:`fxsynops.connectivity.classify.classify` gives every node its :class:`Role`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, fx, nn
+
+from fxsynops.neurons import Neuron
+from fxsynops.operations import Call, Operation
+from fxsynops.operations.products import Product
+from fxsynops.operations.registry import Scale, SynapseCall
+from fxsynops.tracing.graph_functions import getitem
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a tensor holds.
+
+    Attributes:
+        kind: "const" (depends on no data), "analog" or "events".
+        scale: what one event is worth; None if that differs between elements.
+        whole: whether values are whole numbers of events (no fraction was added).
+        fixed: for constants, whether no parameter or buffer is involved.
+        mask: where events and analog values share a tensor, true where analog.
+    """
+
+    kind: Literal["const", "analog", "events"]
+    scale: Scale | None = Scale()
+    whole: bool = True
+    fixed: bool = False
+    mask: Tensor | None = None
+
+
+CONST = Signal("const")
+ANALOG = Signal("analog")
+EVENTS = Signal("events")
+ZERO = Signal("const", fixed=True)
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a node does for the count.
+
+    Attributes:
+        kind: "source" and "gate" (events are measured here), "mask" (a random 0/1 choice, as of
+            dropout), "routing", "synapse", "product" (of two events, which is both a synapse and
+            a gate), "unknown" (events may come out, but which?), "other".
+        signal: what comes out.
+        call, operation: the registry's view of it.
+        carriers: the operands through which events arrive.
+        neuron: what is known of a source.
+        reason: what is wrong with an unknown.
+        folded: whether a constant is added here.
+        module: of a source, the module kept whole.
+        weighted: whether an unknown multiplies events with weights of its own.
+        synapse: the call of a synapse.
+        product: the normal form of a product of events.
+    """
+
+    kind: Literal["source", "gate", "mask", "routing", "synapse", "product", "unknown", "other"]
+    signal: Signal
+    call: Call | None = None
+    operation: Operation | None = None
+    carriers: tuple[fx.Node, ...] = ()
+    neuron: Neuron | None = None
+    reason: str = ""
+    folded: bool = False
+    weighted: bool = False
+    module: nn.Module | None = None
+    synapse: SynapseCall | None = None
+    product: Product | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether the node is a synapse."""
+        return self.kind in ("synapse", "product")
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The roles of all nodes that hold a tensor.
+
+    Attributes:
+        roles: by node.
+        constant: the value of a node that depends on no data.
+        left: what the forward leaves in the model's states, by place.
+    """
+
+    roles: dict[fx.Node, Role]
+    constant: Callable[[fx.Node], Tensor | None]
+    left: dict[str, State]
+
+    def behind(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """The sources, and unknowns, whose events can reach ``node``, in the order of the graph."""
+        found: dict[fx.Node, None] = {}
+        seen = {node}
+        stack = [node]
+        while stack:
+            at = stack.pop()
+            role = self.roles[at]
+            if role.kind in ("source", "unknown"):
+                found[at] = None
+            for carrier in role.carriers:
+                if carrier not in seen:
+                    seen.add(carrier)
+                    stack.append(carrier)
+        return tuple(sorted(found, key=list(self.roles).index)) if len(found) > 1 else tuple(found)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a tensor that the model keeps between forwards holds."""
+
+    signal: Signal
+    kind: Literal["source", "mask"] = "source"
+
+
+def origin_of(node: fx.Node) -> tuple[fx.Node, list[Any]]:
+    """The call that returned ``node``, and the path to it in what was returned."""
+    path: list[Any] = []
+    while node.target in (getitem, getattr) and "spec" not in node.args[0].meta:  # type: ignore
+        path.insert(0, node.args[1])
+        node = node.args[0]  # type: ignore[assignment]
+    return node, path

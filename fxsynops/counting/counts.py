@@ -1,0 +1,392 @@
+"""What was counted: numbers per connection, read from the device, ready to print."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import distributed
+
+from fxsynops.connectivity.findings import Connection, Findings
+from fxsynops.cost.budget import Budget, Violation
+from fxsynops.cost.energy import Costed, Workload, workload
+from fxsynops.counting.exact_sums import EXACT_BELOW
+from fxsynops.counting.firing_rates import FiringRates
+from fxsynops.counting.per_sample import Statistics
+from fxsynops.errors import CountError, InputError
+from fxsynops.reporting.report import VIEWS, Column, View, number, source_label, whole
+
+
+@dataclass(frozen=True)
+class Span:
+    """How much has been counted: samples, and steps of all of them."""
+
+    samples: int = 0
+    sample_steps: int = 0
+
+    @property
+    def timesteps(self) -> float:
+        """Steps per sample (the mean, if passes differ)."""
+        steps = self.sample_steps / self.samples if self.samples else 0.0
+        return int(steps) if steps.is_integer() else steps
+
+
+@dataclass
+class Measured:
+    """Raw sums of one connection, still being added up."""
+
+    connection: Connection
+    events: float = 0.0
+    synops: float = 0.0
+    largest: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One connection's counts.
+
+    Attributes:
+        connection: what was counted.
+        events: Σ |e| measured, all samples and steps.
+        synops: Σ |e| × fan-out.
+        nominal: events × nominal fan-out, or None.
+        rate: events per neuron and step.
+        per_second: SynOps per sample and second.
+    """
+
+    connection: Connection
+    events: float
+    synops: float
+    nominal: float | None
+    rate: float
+    per_second: float
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is known beside the counts.
+
+    Attributes:
+        rates: of every spiking node, by name; empty if the counter keeps none.
+        per_sample: mean, spread and extremes of the samples; None if they were not kept apart.
+        partial: whether counting was interrupted.
+    """
+
+    rates: dict[str, FiringRates] = field(default_factory=dict)
+    per_sample: Statistics | None = None
+    partial: bool = False
+
+    def __add__(self, other: Extras) -> Extras:
+        both = [x.per_sample for x in (self, other) if x.per_sample is not None]
+        shared = self.rates.keys() & other.rates.keys()
+        return Extras(
+            {name: self.rates[name] + other.rates[name] for name in self.rates if name in shared},
+            both[0] + both[1] if len(both) == 2 else None,
+            self.partial or other.partial,
+        )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What is exchanged between processes."""
+
+    options: tuple[str, float, str, str]
+    rows: dict[tuple[str, str, str], tuple[float, float]]
+    span: Span
+    exact: bool
+    extras: Extras
+
+    @classmethod
+    def of(cls, counts: Counts) -> _Numbers:
+        """Those of some counts."""
+        options = (counts.model, counts.dt, counts.events, counts.weights)
+        rows = {row.connection.key: (row.events, row.synops) for row in counts.rows}
+        return cls(options, rows, counts.span, counts.exact, counts.extras)
+
+
+@dataclass(frozen=True)
+class Counts(Costed):
+    """SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
+
+    Attributes:
+        rows: one per connection.
+        total: SynOps, all samples and steps.
+        samples: samples counted.
+        timesteps: steps per sample.
+        exact: whether every sum stayed within the range in which whole numbers are exact.
+        findings: the analysis that they were counted with.
+        extras: rates, statistics of samples, whether they are partial.
+    """
+
+    rows: tuple[Row, ...]
+    total: float
+    samples: int
+    timesteps: float
+    exact: bool
+    findings: Findings = field(repr=False, compare=False)
+    extras: Extras = field(repr=False, default=Extras())
+
+    @classmethod
+    def of(cls, findings: Findings, measured: list[Measured], span: Span, extras: Extras) -> Counts:
+        """Counts from raw sums.
+
+        Raises:
+            CountError: events were not numbers, or not whole ones.
+        """
+        for row in measured:
+            if math.isnan(row.synops) or math.isnan(row.events):
+                raise CountError(
+                    f"source '{row.connection.source}' put out NaN (counted at synapse "
+                    f"'{row.connection.synapse}'), so its SynOps are not a number. Look for the "
+                    "NaN in its input (torch.autograd.set_detect_anomaly), then counter.clear()."
+                )
+            if row.connection.guessed and not row.events.is_integer():
+                raise CountError(
+                    f"source '{row.connection.source}' put out {row.events:g} events in all, which "
+                    "is no whole number, so it is no neuron. It was taken for one because it made "
+                    "whole numbers of the example. Analyze the model with an example that is like "
+                    "the data, or register the function with fxsynops.register_routing."
+                )
+        exact = all(row.largest < EXACT_BELOW for row in measured)
+        return cls._made(findings, measured, span, exact, extras)
+
+    @classmethod
+    def _made(
+        cls,
+        findings: Findings,
+        measured: list[Measured],
+        span: Span,
+        exact: bool,
+        extras: Extras,
+    ) -> Counts:
+        seconds = span.sample_steps * findings.options.dt / 1000
+        return cls(
+            rows=tuple(_row(row, span, seconds) for row in measured),
+            total=whole(math.fsum(row.synops for row in measured)),
+            samples=span.samples,
+            timesteps=span.timesteps,
+            exact=exact,
+            findings=findings,
+            extras=extras,
+        )
+
+    @property
+    def events(self) -> str:
+        """The option ``events``."""
+        return self.findings.options.events
+
+    @property
+    def weights(self) -> str:
+        """The option ``weights``."""
+        return self.findings.options.weights
+
+    @property
+    def rates(self) -> dict[str, FiringRates]:
+        """Firing rates of every spiking node, if the counter was made with ``rates=True``."""
+        return self.extras.rates
+
+    @property
+    def per_sample(self) -> Statistics | None:
+        """Mean, spread and extremes of the samples of :meth:`fxsynops.SynOpsCounter.measure`."""
+        return self.extras.per_sample
+
+    @property
+    def partial(self) -> bool:
+        """Whether the measurement was interrupted."""
+        return self.extras.partial
+
+    @property
+    def span(self) -> Span:
+        """Samples, and the steps of all of them."""
+        return Span(self.samples, round(self.samples * self.timesteps))
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both together: of two parts of a data set, or of two processes.
+
+        Raises:
+            InputError: they are of other connections, steps of another length, or other options.
+        """
+        if not isinstance(other, Counts):
+            return NotImplemented
+        return self._with([_Numbers.of(other)])
+
+    def __radd__(self, other: Any) -> Counts:
+        """The sum of a list of counts starts at 0."""
+        return self if other == 0 else NotImplemented
+
+    def all_reduce(self, group: Any = None) -> Counts:
+        """The counts of all processes together, in each of them.
+
+        Args:
+            group: of ``torch.distributed``; the default group if None. The backend must be able to
+                gather objects, as gloo and NCCL are.
+
+        Raises:
+            InputError: there is no process group, or the processes count different models.
+        """
+        if not (distributed.is_available() and distributed.is_initialized()):
+            raise InputError(
+                "all_reduce needs torch.distributed: call init_process_group first, or start the "
+                "script with torchrun."
+            )
+        everyone: list[Any] = [None] * distributed.get_world_size(group)
+        distributed.all_gather_object(everyone, _Numbers.of(self), group)
+        own = distributed.get_rank(group)
+        return self._with([numbers for rank, numbers in enumerate(everyone) if rank != own])
+
+    def _with(self, others: list[_Numbers]) -> Counts:
+        ours = _Numbers.of(self)
+        for other in others:
+            if other.options != ours.options or set(other.rows) != set(ours.rows):
+                apart = sorted(set(other.rows) ^ set(ours.rows))
+                raise InputError(
+                    f"these counts do not add up: {ours.options} and {other.options}"
+                    + (f", and {apart} are not in both." if apart else ".")
+                )
+        every = [ours, *others]
+        measured = [
+            Measured(
+                row.connection,
+                math.fsum(numbers.rows[row.connection.key][0] for numbers in every),
+                math.fsum(numbers.rows[row.connection.key][1] for numbers in every),
+            )
+            for row in self.rows
+        ]
+        span = Span(
+            sum(numbers.span.samples for numbers in every),
+            sum(numbers.span.sample_steps for numbers in every),
+        )
+        exact = all(numbers.exact for numbers in every)
+        extras = functools.reduce(operator.add, (numbers.extras for numbers in every))
+        return self._made(self.findings, measured, span, exact, extras)
+
+    @property
+    def workload(self) -> Workload:
+        """The operations of the mean sample."""
+        if not self.samples:
+            raise InputError("nothing has been counted yet: run the counter on data first.")
+        return workload(self.findings, self.total / self.samples, self.timesteps)
+
+    def check(
+        self,
+        max_synops: float | None = None,
+        *,
+        max_synops_per_second: float | None = None,
+        per_layer: dict[str, float] | None = None,
+    ) -> tuple[Violation, ...]:
+        """The limits that the samples break on average; see :class:`Budget`."""
+        budget = Budget(max_synops, max_synops_per_second, per_layer)
+        samples = max(self.samples, 1)
+        costs = ((row.connection.synapse, row.synops / samples) for row in self.rows)
+        return budget.violations(costs, self.timesteps * self.dt)
+
+    def _content(self) -> dict[str, Any]:
+        return _content(self)
+
+
+def _row(row: Measured, span: Span, seconds: float) -> Row:
+    nominal = row.connection.fanout.nominal
+    places = row.connection.neurons * span.sample_steps
+    return Row(
+        row.connection,
+        whole(row.events),
+        whole(row.synops),
+        None if nominal is None else whole(row.events * nominal),
+        row.events / places if places else 0.0,
+        row.synops / seconds if seconds else 0.0,
+    )
+
+
+# -- reports --------------------------------------------------------------------------------------
+
+VIEWS["counts"] = View(
+    (
+        Column("Layer", text=True),
+        Column("Source", show=source_label, text=True),
+        Column("In", "In (events)"),
+        Column("Fanout_Prev", digits=1, optional=6),
+        Column("SynOps"),
+        Column("N. timesteps", optional=8),
+        Column("Time window (ms)", optional=9),
+        Column("SynOps/s", digits=0, optional=5),
+        Column("SynOps (nominal)", optional=7),
+        Column("Rate", "Rate (/step)", show=lambda row: f"{row['Rate']:.4f}", optional=2),
+    ),
+    share="SynOps",
+    name="Layer",
+    group="Layer",
+)
+
+
+def _content(counts: Counts) -> dict[str, Any]:
+    """What a report of counts holds."""
+    rows = [
+        {
+            "Layer": row.connection.synapse,
+            "Source": row.connection.source,
+            "Measured at": row.connection.measured_at,
+            "In": row.events,
+            "Fanout_Prev": row.connection.fanout.nominal,
+            "SynOps": row.synops,
+            "N. timesteps": counts.timesteps,
+            "Time window (ms)": counts.timesteps * counts.dt,
+            "SynOps/s": row.per_second,
+            "SynOps (nominal)": row.nominal,
+            "Rate": row.rate,
+        }
+        for row in counts.rows
+    ]
+    spread = counts.per_sample if counts.per_sample and counts.per_sample.samples else None
+    return {
+        "kind": "counts",
+        "title": f"SynOps of {counts.model}",
+        "model": counts.model,
+        "events": counts.events,
+        "weights": counts.weights,
+        "samples": counts.samples,
+        "timesteps": counts.timesteps,
+        "dt": counts.dt,
+        "exact": counts.exact,
+        "partial": counts.partial,
+        "total": counts.total,
+        "totals": {
+            "SynOps": counts.total,
+            "SynOps/s": math.fsum(row.per_second for row in counts.rows),
+        },
+        "per_sample": spread
+        and {"mean": spread.mean, "std": spread.std, "min": spread.min, "max": spread.max},
+        "rows": rows,
+        "notes": list(_notes(counts, spread)),
+    }
+
+
+def _notes(counts: Counts, spread: Statistics | None) -> Iterator[str]:
+    per_sample = counts.total / counts.samples if counts.samples else 0
+    yield (
+        f"{counts.samples:,} sample{'s' * (counts.samples != 1)} of {number(counts.timesteps)} "
+        f"step{'s' * (counts.timesteps != 1)} of {counts.dt:g} ms, "
+        f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
+        f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
+        f'weights="{counts.weights}").'
+    )
+    if spread is not None:
+        yield (
+            f"Per sample: mean {number(spread.mean, 0)}, standard deviation "
+            f"{number(spread.std, 0)}, from {number(spread.min, 0)} to {number(spread.max, 0)}."
+        )
+    if counts.partial:
+        yield f"Partial: interrupted after {counts.samples:,} samples."
+    if not counts.exact:
+        yield "Inexact: a block of events added up to 2**24 or more."
+    if dense := counts.findings.dense:
+        macs = sum(row.macs for row in dense) * counts.timesteps
+        names = ", ".join(row.synapse for row in dense[:4]) + (", …" if dense[4:] else "")
+        yield (
+            f"Not SynOps: {number(macs)} multiply-accumulates per sample, on the analog inputs of "
+            f"{names}."
+        )
+    yield from counts.findings.remarks()

@@ -1,0 +1,227 @@
+"""Counting a whole data set: a loop over a loader, with everything that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fxsynops.connectivity.findings import Findings
+from fxsynops.counting.counts import Counts
+from fxsynops.counting.per_sample import Spread
+from fxsynops.errors import InputError
+from fxsynops.neurons import reset_states
+
+Reset = bool | Callable[[nn.Module], object]
+ReadSamples = Callable[[tuple[Any, ...], Callable[[], object]], Tensor | None]
+
+
+class _Counting(Protocol):
+    """What of a counter matters here; see :class:`fxsynops.SynOpsCounter`."""
+
+    model: nn.Module
+
+    @property
+    def analysis(self) -> Findings: ...
+    @property
+    def latest(self) -> Findings: ...
+    @property
+    def arguments(self) -> int: ...
+    @property
+    def counts(self) -> Counts: ...
+
+    __call__: Callable[..., Any]
+
+    def clear(self) -> None: ...
+    def sample_by_sample(self) -> AbstractContextManager[ReadSamples]: ...
+    def eval(self) -> Any: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+
+
+def measure(
+    counter: _Counting,
+    loader: Iterable[Any],
+    *,
+    inputs: Callable[[Any], Any] | None = None,
+    reset: Reset = True,
+    device: torch.device | str | None = None,
+    progress: bool | Console = True,
+) -> Counts:
+    """Run every batch of a loader through the model, and count.
+
+    The model runs in eval mode and without gradients; modes are as before afterwards. The counter
+    starts from zero. Ctrl-C returns what was counted so far.
+
+    Args:
+        counter: of the model.
+        loader: batches; of a tuple or list (inputs, labels, …), the first as many as the model
+            takes, else the batch itself, is the input.
+        inputs: gets the model's input (a tensor, or a tuple of arguments) out of a batch, if that
+            is something else.
+        reset: True, neurons of known libraries are reset before each batch by their libraries' own
+            resets; a function of the model that resets its states; or False, states are carried
+            over from batch to batch.
+        device: where to move batches; by default, where the model's parameters are.
+        progress: whether to show a bar with samples, SynOps so far and the time left (in a terminal
+            only), or the console to show it on.
+
+    Returns:
+        counts of the whole data set. ``per_sample`` has mean, standard deviation, minimum and
+        maximum (None if it is not known what belongs to which sample: the model mixes samples, or
+        states are carried over; it is tried out by exchanging samples).
+        After Ctrl-C ``partial`` is true, and ``samples`` says how many were counted.
+
+    Raises:
+        InputError: the loader has no batches, a batch holds no input, or the model keeps states of
+            its own and ``reset`` does not say what to do with them.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> model = torch.nn.Linear(4, 3)
+        >>> counter = fxsynops.SynOpsCounter(model, torch.ones(2, 4))
+        >>> counts = counter.measure([torch.ones(2, 4), torch.zeros(1, 4)])
+        >>> counts.samples, counts.total, counts.per_sample.mean, counts.per_sample.max
+        (3, 24, 8.0, 12.0)
+    """
+    counter.clear()
+    _check_states(counter, counter.analysis, reset)
+    spread, known, partial = Spread(), True, False
+    counting = counter.sample_by_sample()
+    with _evaluating(counter), torch.no_grad(), counting as per_sample, _bar(progress) as show:
+        try:
+            for batch in loader:
+                x = _input_of(batch, counter, inputs, device)
+                _reset(counter, reset)
+                counter(*x)
+                _check_states(counter, counter.latest, reset)
+                apart = per_sample(x, lambda: _reset(counter, reset))
+                known = known and apart is not None
+                if apart is not None:
+                    spread.add(apart)
+                show(counter, loader)
+        except KeyboardInterrupt:
+            partial = True
+        counts = counter.counts
+    if not counts.samples and not partial:
+        raise InputError(
+            "the loader has no batches, so nothing was counted. A generator can be used up only "
+            "once; a DataLoader with drop_last=True drops a batch that is too small."
+        )
+    statistics = spread.statistics() if known else None
+    if statistics is not None and statistics.samples != counts.samples:  # interrupted in between
+        statistics = None
+    return replace(counts, extras=replace(counts.extras, per_sample=statistics, partial=partial))
+
+
+@contextmanager
+def _evaluating(counter: _Counting) -> Iterator[None]:
+    """All modules in eval mode, and afterwards each in its own."""
+    modes = [(module, module.training) for module in counter.modules()]
+    counter.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _input_of(
+    batch: Any,
+    counter: _Counting,
+    inputs: Callable[[Any], Any] | None,
+    device: torch.device | str | None,
+) -> tuple[Any, ...]:
+    if inputs is not None:
+        x = inputs(batch)
+        found = x if isinstance(x, tuple) else (x,)
+    elif isinstance(batch, Tensor):
+        found = (batch,)
+    elif isinstance(batch, tuple | list):
+        found = tuple(batch[: counter.arguments])
+    else:
+        raise InputError(
+            f"a batch of the loader is a {type(batch).__name__}: pass inputs=, a function that "
+            "gets the model's input out of it, such as inputs=lambda batch: batch['image']."
+        )
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(found)):
+        raise InputError(
+            f"a batch of the loader holds no tensor for the model, but {found!r:.60}. Pass "
+            "inputs=, a function that gets the model's input out of it."
+        )
+    parameter = next(counter.parameters(), None)
+    to = device if device is not None or parameter is None else parameter.device
+    try:
+        return pytree.tree_map(lambda x: x.to(to) if isinstance(x, Tensor) else x, found)
+    except (RuntimeError, AssertionError) as error:  # torch has no such device
+        raise InputError(
+            f"a batch cannot be moved to device {str(to)!r}: {str(error).splitlines()[0]:.120}"
+        ) from error
+
+
+def _reset(counter: _Counting, reset: Reset) -> None:
+    if callable(reset):
+        reset(counter.model)
+    elif reset:
+        reset_states(counter.model)
+
+
+def _check_states(counter: _Counting, findings: Findings, reset: Reset) -> None:
+    """Refuse states that a forward takes over from another one, if nothing resets them.
+
+    A state may come to be in the first forward, so that only the second one shows it.
+    """
+    if reset is not True:
+        return
+    trace, kept = findings.trace, []
+    if names := trace.stateful & trace.reads.keys():
+        done = {id(module.__dict__) for module in reset_states(counter.model)}
+        kept = [name for name in names if id(trace.reads[name].root) not in done]
+    if kept:
+        counter.clear()  # it has been counted already
+        raise InputError(
+            f"the model keeps {', '.join(map(repr, sorted(kept)))} from forward to forward, "
+            "which no library resets. Pass reset=, a function of the model that sets it to its "
+            "start, or reset=False (--keep-states) if it shall be carried over from batch to "
+            "batch, or each forward starts anew."
+        )
+
+
+@contextmanager
+def _bar(progress: bool | Console) -> Iterator[Callable[[_Counting, Iterable[Any]], None]]:
+    """A progress bar, and how to move it on after a batch."""
+    console = progress if isinstance(progress, Console) else Console(stderr=True)
+    columns = (
+        TextColumn("counting"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}{task.fields[of]} samples"),
+        TextColumn("{task.fields[synops]:,.0f} SynOps"),
+        TimeRemainingColumn(),
+    )
+    shown = progress is not False and console.is_terminal
+    with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
+        task = bar.add_task("", total=None, synops=0, of="")
+
+        def show(counter: _Counting, loader: Iterable[Any]) -> None:
+            if not shown:
+                return
+            counts = counter.counts
+            total = _samples(loader)
+            of = f" of {total:,}" if total else ""
+            bar.update(task, completed=counts.samples, total=total, synops=counts.total, of=of)
+
+        yield show
+
+
+def _samples(loader: Iterable[Any]) -> int | None:
+    """How many samples a loader has, if it says so."""
+    data, sampler = getattr(loader, "dataset", None), getattr(loader, "sampler", None)
+    known = next((x for x in (sampler, data) if isinstance(x, Sized)), None)
+    return len(known) if known is not None else None

@@ -1,0 +1,100 @@
+"""Stops: the nodes of a recorded forward whose events are measured, and for which connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+
+from fxsynops.connectivity.connect import SynapseCalls, Tap
+from fxsynops.connectivity.findings import Findings
+from fxsynops.counting.exact_sums import Reading, Term
+from fxsynops.operations.registry import Scale
+
+
+@dataclass
+class Stop:
+    """A node whose events are measured.
+
+    Attributes:
+        node: whose value is measured.
+        number: its place among the partial sums of a pass.
+        scale: what one event is worth there.
+        rows, taps, maps: the connections (by number) that count its events, and their maps.
+        kept: axes along which sums are kept apart, because a map varies or a product needs them.
+        reading: how its values are read.
+        unit: what one event is worth, if that is a number; None if it is to be looked up.
+        alike: the first of the stops at which an event is worth the same as here, in any pass.
+    """
+
+    node: fx.Node
+    number: int
+    scale: Scale
+    rows: list[int] = field(default_factory=list)
+    taps: list[Tap] = field(default_factory=list)
+    maps: list[Tensor] = field(default_factory=list)
+    kept: set[int] = field(default_factory=set)
+    reading: Reading = Reading(())
+    unit: float | None = 1.0
+    alike: int | None = None
+
+    def add(self, row: int, tap: Tap) -> None:
+        """Count this stop's events for a connection."""
+        self.rows.append(row)
+        self.taps.append(tap)
+        self.maps.append(tap.map)
+        self.kept |= {axis for axis, n in enumerate(tap.map.shape) if n > 1}
+
+    def terms(self) -> list[Term]:
+        """What the connections make of its sums."""
+        triples = zip(self.rows, self.taps, self.maps, strict=True)
+        return [Term(row, self.number, map, tap.repeats) for row, tap, map in triples]
+
+
+@dataclass
+class Sparse:
+    """One synapse of which only nonzero weights count: its maps follow its weights."""
+
+    analysis: Findings
+    synapse: SynapseCalls
+    weights: dict[fx.Node, fx.Node]  # of each call
+    rows: set[int]
+    stops: dict[fx.Node, Stop]
+    masks: list[Tensor] = field(default_factory=list)
+
+    def update(self, values: Mapping[fx.Node, Tensor]) -> bool:
+        """Derive the maps anew if another set of weights is zero; whether that was so."""
+        weights: dict[fx.Node, Tensor | None]
+        weights = {call: values[node] for call, node in self.weights.items()}
+        present = [w for w in weights.values() if w is not None]
+        masks = [w != 0 for w in present]  # a version does not tell of writes through .data
+        if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
+            return False
+        self.masks = masks
+        maps = {n: m for n, m, _ in self.analysis.connector.taps(self.synapse, weights)}
+        for node, stop in self.stops.items():
+            for k, (row, tap) in enumerate(zip(stop.rows, stop.taps, strict=True)):
+                if row in self.rows:
+                    zero = tap.map.new_zeros((1,) * tap.map.dim())
+                    stop.maps[k] = maps.get(node, zero) / tap.repeats
+        return True
+
+
+def sparse_synapses(analysis: Findings, stops: dict[fx.Node, Stop]) -> list[Sparse]:
+    """The synapses with weights that may be zero; widens ``stops`` to all maps they may have."""
+    connector = analysis.connector
+    found = []
+    for synapse in dict.fromkeys(c.calls for c in analysis.connections):
+        calls = [(n, call) for n in synapse.calls if (call := connector.signals.roles[n].synapse)]
+        weights = {n: call.weight for n, call in calls if call.weight is not None}
+        rows = {i for i, c in enumerate(analysis.connections) if c.calls is synapse}
+        if calls:
+            found.append(Sparse(analysis, synapse, weights, rows, stops))
+        seeds = [
+            (call.input, call.probe()) for n, call in calls if connector.signals.roles[n].carriers
+        ]
+        for node, map, _ in connector.measured(seeds, synapse.name):
+            stops[node].kept |= {axis for axis, n in enumerate(map.shape) if n > 1}
+    return found

@@ -1,0 +1,325 @@
+"""Replaying a trace: what the model does, and the count beside it.
+
+    Replay(analysis)                       an fx.Interpreter whose graph is written out as code
+      └─ called(node)                      what the code calls
+    Replay.count(args)
+      └─ run(*args)                        the code (fxsynops.counting.program)
+           └─ measure(stop, value, unit)   events in a tapped node's value, read once
+      └─ _tally()                          events × fan-out of all connections together
+
+A subclass that overrides :meth:`Replay.measure` sees every tapped value; one that overrides
+:meth:`Replay.called` decides what each node does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.sample_axes import Leading, leading
+from fxsynops.counting.exact_sums import Contraction, Reading, Tally, sum_events
+from fxsynops.counting.firing_rates import Firing, spiking_calls
+from fxsynops.counting.measured_nodes import Stop, sparse_synapses
+from fxsynops.counting.per_sample import PerSample
+from fxsynops.counting.program import Program, write
+from fxsynops.operations.products import Product
+from fxsynops.operations.registry import Scale, is_torch, shape, writes_in_place
+from fxsynops.tracing.borrowed import Borrowed
+from fxsynops.tracing.graph_functions import forward_of
+from fxsynops.tracing.inputs import Inputs
+from fxsynops.tracing.node_meta import Mode
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What sums are to be kept apart beside those that the count needs.
+
+    Attributes:
+        rates: those of every neuron.
+        samples: those of every sample.
+    """
+
+    rates: bool = False
+    samples: bool = False
+
+
+class Replay(fx.Interpreter):
+    """Runs an analyzed model, for inputs of the analyzed shape, and counts.
+
+    Args:
+        analysis: of the model.
+        detail: what to keep apart.
+        axes: of rates, where samples and steps lie in what each call of a spiking node puts out, by
+            name; where that is not known, the leading axes are taken for them.
+
+    Attributes:
+        firing: reads the rates of every spiking node from the partial sums of a pass.
+        per_sample: reads the SynOps of every sample from them, after a pass.
+        weights: while a pass runs, those that decide which synapses count.
+    """
+
+    firing: tuple[Firing, ...] = ()
+    per_sample: PerSample | None = None
+
+    def __init__(
+        self,
+        analysis: Findings,
+        detail: Detail = Detail(),
+        axes: Mapping[str, list[tuple[int, ...]]] | None = None,
+    ) -> None:
+        graph = analysis.trace.graph
+        super().__init__(analysis.model, garbage_collect_values=False, graph=graph)
+        self.analysis, self._detail = analysis, detail
+        self.submodules = analysis.trace.modules
+        self.keys = tuple(connection.key for connection in analysis.connections)
+        self._roles = analysis.connector.signals.roles
+        self._stops: dict[fx.Node, Stop] = {}
+        self._products: list[tuple[int, Product]] = []
+        for row, connection in enumerate(analysis.connections):
+            for tap in connection.taps:
+                if tap.product is None:
+                    self._stop(tap.node, tap.scale).add(row, tap)
+                    continue
+                self._products.append((row, tap.product))
+                for side, node in enumerate(tap.product.operands):
+                    stop = self._stop(node, self._roles[node].signal.scale)
+                    stop.kept |= set(tap.product.shared(side))
+        self._sparse = (
+            sparse_synapses(analysis, self._stops) if analysis.options.weights != "all" else []
+        )
+        firing = list(self._keep_neurons(axes or {})) if detail.rates else []
+        if detail.samples:
+            self._keep_samples()
+        first: dict[Any, int] = {}
+        for stop in self._stops.values():
+            self._settle(stop)
+            if not (stop.scale.times or stop.scale.over):
+                module = self._roles[stop.node].module
+                stop.alike = first.setdefault((id(module), stop.scale.factor), stop.number)
+        self.firing = tuple(self._firing(name, calls) for name, calls in firing)
+        self._unchecked: Tensor | None = None  # the connections whose samples were not told apart
+        self._contraction: Contraction | None = None
+        self.weights: dict[fx.Node, Tensor] = {}
+        self._parts: list[Any] = []
+
+    # -- ahead of runs ---------------------------------------------------------------------------
+
+    def _stop(self, node: fx.Node, scale: Scale | None) -> Stop:
+        number = len(self._stops)
+        return self._stops.setdefault(node, Stop(node, number, scale or Scale()))
+
+    def _leading(self, stop: Stop, calls: int = 1) -> Leading:
+        analysis = self.analysis
+        return leading(shape(stop.node), calls, analysis.window, analysis.options.layout)
+
+    def _keep_neurons(
+        self, axes: Mapping[str, list[tuple[int, ...]]]
+    ) -> Iterator[tuple[str, list[tuple[Stop, tuple[int, ...]]]]]:
+        """Measure every spiking node, each of its neurons apart; its calls by name and shape."""
+        for name, nodes in spiking_calls(self.analysis).items():
+            by_shape: dict[tuple[int, ...], list[tuple[Stop, tuple[int, ...]]]] = defaultdict(list)
+            for i, node in enumerate(nodes):
+                stop = self._stop(node, self._roles[node].signal.scale)
+                if name in axes:
+                    summed = axes[name][i]
+                else:
+                    summed = tuple(range(self._leading(stop, len(nodes)).count))
+                own = [axis for axis in range(len(shape(node))) if axis not in summed]
+                by_shape[tuple(shape(node)[axis] for axis in own)].append((stop, summed))
+                stop.kept |= set(own)
+            for i, same in enumerate(by_shape.values()):
+                yield (f"{name}#{i + 1}" if i else name), same
+
+    def _firing(self, name: str, calls: list[tuple[Stop, tuple[int, ...]]]) -> Firing:
+        window = self.analysis.window
+        read = [(stop.number, stop.reading, axes) for stop, axes in calls]
+        return Firing(name, read, window.samples * window.timesteps)
+
+    def _keep_samples(self) -> None:
+        for stop in self._stops.values():
+            lead = self._leading(stop)
+            stop.kept |= set() if lead.sample is None else {lead.sample}
+
+    def _settle(self, stop: Stop) -> None:
+        """Find out how a stop is read, once all connections have been added."""
+        graded = self.analysis.options.events == "nonzero"
+        neuron = self._roles[stop.node].neuron
+        signed = neuron is None or neuron.signed
+        size, kept = shape(stop.node), sorted(stop.kept)
+        stop.reading = Reading(size, kept, signed=signed, graded=graded)
+        looked_up = stop.scale.times or stop.scale.over or callable(neuron and neuron.amplitude)
+        stop.unit = 1.0 if graded else None if looked_up else float(stop.scale.factor)
+
+    @cached_property
+    def _program(self) -> Program:
+        trace = self.analysis.trace
+        used = {n for sparse in self._sparse for n in sparse.weights.values()}
+        reads, late = trace.constants | trace.reads, self._first_synapse()
+        return write(self.graph, reads, self.called, self._stops, used, late)
+
+    def _first_synapse(self) -> fx.Node | None:
+        """The first synapse, if nothing before it may write to the inputs.
+
+        Once it has read them they are in cache, and it has not had to wait for the measurement.
+        """
+        for node in self.graph.nodes:
+            if node.op in ("placeholder", "get_attr"):
+                continue
+            kind = self._roles[node].kind if node in self._roles else "other"
+            if kind not in ("routing", "synapse") or not _only_reads(node):
+                return None
+            if "virtual" not in node.meta and kind == "synapse":
+                return node
+        return None
+
+    def called(self, node: fx.Node) -> Callable[..., Any]:
+        """What a node calls, under the mode that it was recorded in."""
+        function: Any = node.target
+        if node.op == "call_module":
+            function = self.submodules[str(node.target)]
+        mode, ambient = node.meta["mode"], self.analysis.trace.mode
+        if mode == ambient:
+            return function
+
+        def under_its_mode(*args: Any, **kwargs: Any) -> Any:
+            with _under(mode, ambient):
+                return function(*args, **kwargs)
+
+        return under_its_mode
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
+        """The model's output for ``args`` (one per placeholder), and the tally."""
+        around = self._parts, self.weights  # of a pass in which a hook calls the model again
+        self._parts, self.weights = [None] * len(self._stops), {}
+        try:
+            output = self.run(*args)
+            return output, self._tally()
+        finally:
+            self._parts, self.weights = around
+
+    def is_unchecked(self, each: Tensor) -> bool:
+        """Whether :meth:`check_samples` has to look at connections that were silent until now.
+
+        Args:
+            each: the SynOps of a pass, of :meth:`fxsynops.counting.per_sample.PerSample.each`.
+        """
+        if self._unchecked is None:
+            self._unchecked = torch.ones(len(each), dtype=torch.bool, device=each.device)
+        if self.analysis.window.samples == 1 or each.is_meta or not self._unchecked.any():
+            return False
+        return bool(each[self._unchecked].any())
+
+    def check_samples(self, inputs: Inputs) -> None:
+        """Make sure that samples are told apart, or else forget :attr:`per_sample`.
+
+        Other samples in the places of some must change the SynOps of these places, and of no
+        others, in every connection. The model and its states stay as they are.
+
+        Args:
+            inputs: of a pass.
+        """
+        window, layout = self.analysis.window, self.analysis.options.layout
+        n = window.samples
+
+        def counted(inputs: Inputs) -> Tensor:
+            with Borrowed(self.analysis.model), torch.no_grad():
+                _, tally = self.count(inputs.clone().values)
+            assert self.per_sample is not None
+            return self.per_sample.each(tally.parts)
+
+        if "N" not in layout.axes:
+            self.per_sample = None
+            return
+        found = counted(inputs)
+        last_for_first = torch.arange(n)
+        last_for_first[0] = n - 1
+        for index in (torch.arange(n).flip(0), last_for_first):
+            again = counted(layout.picked(inputs, window, "N", index))
+            if not torch.equal(again, found[:, index.to(found.device)]):
+                self.per_sample, self._detail = None, replace(self._detail, samples=False)
+                return
+        alike = (found == found[:, :1]).all(1)
+        self._unchecked = alike if self._unchecked is None else self._unchecked & alike
+
+    def run(self, *args: Any, **_: Any) -> Any:
+        """One pass over the nodes."""
+        try:
+            return self._program.run(self, *args)
+        except Exception as error:
+            node = self._program.node_of(error)
+            if node and node.op.startswith("call") and not getattr(error, "__notes__", None):
+                error.add_note(f"raised by '{node.name}' {node.meta['site']}, replayed by fxsynops")
+            raise
+
+    def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
+        """Count the events in a tapped node's value, for all connections that tap it."""
+        self._parts[stop.number] = sum_events(value, unit, stop.reading)
+
+    def unit(
+        self, stop: Stop, times: tuple[Tensor, ...] = (), over: tuple[Tensor, ...] = ()
+    ) -> Tensor | float:
+        """What one event is worth at a stop, where a module or other values have to be asked."""
+        unit: Tensor | float = stop.scale.factor
+        role = self._roles[stop.node]
+        if role.neuron is not None and callable(role.neuron.amplitude):
+            worth: Tensor = role.neuron.amplitude(role.module)
+            number = worth.numel() == 1 and not worth.requires_grad and worth.is_cpu
+            unit = (float(worth) if number else worth) * unit  # reading it waits for nothing
+        for factor in times:
+            unit = unit * factor
+        for factor in over:
+            unit = unit / factor
+        return unit
+
+    def _tally(self) -> Tally:
+        changed = self._sparse and self._has_other_weights()
+        if changed or self._contraction is None:
+            self._contraction = self._contract()
+        return Tally(self._contraction, tuple(self._parts))
+
+    def _has_other_weights(self) -> bool:
+        weights = {node: weight.detach() for node, weight in self.weights.items()}
+        changed = [sparse.update(weights) for sparse in self._sparse]  # each, in any case
+        return any(changed)
+
+    def _contract(self) -> Contraction:
+        device = self._parts[0].device if self._parts else torch.device("cpu")
+        terms = [term for stop in self._stops.values() for term in stop.terms()]
+        readings = [stop.reading for stop in self._stops.values()]
+        products = []
+        for row, product in self._products:
+            left, right = (self._stops[node].number for node in product.operands)
+            products.append((row, product, (left, right)))
+        if self._detail.samples:
+            places = [self._leading(stop) for stop in self._stops.values()]
+            met = [(product, sides) for _, product, sides in products]
+            self.per_sample = PerSample(terms, readings, places, met)
+        return Contraction(terms, len(self.keys), readings, products, device)
+
+
+def _only_reads(node: fx.Node) -> bool:
+    """Whether a call is one of torch's own that has written to no operand when it was recorded."""
+    known = node.op == "call_function" and node.target is not forward_of and is_torch(node.target)
+    return known and not (node.meta.get("writes") or writes_in_place(node))
+
+
+@contextmanager
+def _under(mode: Mode, ambient: Mode) -> Iterator[None]:
+    """The gradient and autocast mode of a node, where it differs from the whole forward's."""
+    with torch.set_grad_enabled(mode.grad):
+        if mode.autocast == ambient.autocast:
+            yield
+            return
+        enabled, dtype = mode.autocast
+        with torch.autocast(mode.device, dtype=dtype, enabled=enabled):
+            yield

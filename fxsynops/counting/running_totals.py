@@ -1,0 +1,119 @@
+"""What a counter has counted so far: passes are kept as they are, and added up some at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxsynops.connectivity.findings import Connection
+from fxsynops.counting.exact_sums import Tally, add_up
+from fxsynops.counting.firing_rates import FiringRates
+from fxsynops.counting.replay import Replay
+
+_PENDING = 2**17  # partial sums of passes that are kept until they are added up
+_EACH = 128  # what a pass holds beside them, in partial sums
+
+
+@dataclass(frozen=True)
+class Total:
+    """What has been counted on one set of connections.
+
+    Attributes:
+        connections: as the first replay has them.
+        both: events and SynOps of each: (2, connections), float64.
+        largest: the largest partial sum that was added up in float32.
+    """
+
+    connections: tuple[Connection, ...]
+    both: Tensor
+    largest: Tensor
+
+    @classmethod
+    def none(cls, connections: tuple[Connection, ...]) -> Total:
+        """Before anything was counted."""
+        zeros = torch.zeros((2, len(connections)), dtype=torch.float64)
+        return cls(connections, zeros, zeros.new_zeros(()))
+
+    def plus(self, tallies: Sequence[Tally]) -> Total:
+        """With some passes more."""
+        device = tallies[-1].contraction.device
+        both, largest = add_up(tallies, device)
+        most = torch.maximum(self.largest.to(device), largest)
+        return Total(self.connections, self.both.to(device) + both, most)
+
+
+class Account:
+    """What a counter has counted. No module: its attributes are set in every forward.
+
+    Attributes:
+        last: the last pass, with its history.
+        pending: passes that :meth:`settle` has yet to add up: the connections' keys, and the tally
+            without its history.
+        totals: what has been added up, by the connections' keys.
+        rates: of every spiking node, by name, if they are kept.
+        samples, sample_steps: how many.
+    """
+
+    last: tuple[Replay, Tally] | None
+    pending: list[tuple[Any, Tally]]
+    totals: dict[Any, Total]
+    rates: dict[str, FiringRates]
+    samples: int
+    sample_steps: int
+    _replay: Replay | None  # whose connections are among the totals
+    _held: int
+
+    def __init__(self) -> None:
+        self.last = None
+        self.clear()
+
+    def commit(self, replay: Replay, tally: Tally) -> None:
+        """One more pass."""
+        detached = tally.detached()
+        if replay.firing:
+            self._add_rates([firing(detached.parts) for firing in replay.firing])
+        if replay is not self._replay:
+            if replay.keys not in self.totals:
+                self.totals[replay.keys] = Total.none(replay.analysis.connections)
+            self._replay = replay
+        self.last = (replay, tally)
+        self.pending.append((replay.keys, detached))
+        window = replay.analysis.window
+        self.samples += window.samples
+        self.sample_steps += window.samples * window.timesteps
+        self._held += tally.contraction.count + _EACH
+        if self._held > _PENDING or tally.contraction.products:
+            self.settle()
+
+    def _add_rates(self, found: list[FiringRates]) -> None:
+        known = self.rates
+        added = {
+            new.source: known[new.source] + new if new.source in known else new for new in found
+        }
+        self.rates = known | added
+
+    def settle(self) -> None:
+        """Add up what is pending."""
+        tallies: dict[Any, list[Tally]] = defaultdict(list)
+        for keys, tally in self.pending:
+            tallies[keys].append(tally)
+        self.totals |= {keys: self.totals[keys].plus(passes) for keys, passes in tallies.items()}
+        self.pending, self._held = [], 0
+
+    @property
+    def is_meta(self) -> bool:
+        """Whether there are no numbers."""
+        pending = (tally.contraction.device.type for _, tally in self.pending)
+        return "meta" in pending or any(total.both.is_meta for total in self.totals.values())
+
+    def clear(self) -> None:
+        """Forget all but the last pass."""
+        self.pending, self._held = [], 0
+        self._replay = None
+        self.totals, self.rates = {}, {}
+        self.samples = self.sample_steps = 0

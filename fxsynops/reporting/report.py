@@ -1,0 +1,487 @@
+"""Reports: the facts of a result, and every form that they take.
+
+An analysis, counts or a bound gives its facts as plain content (``Report.of``): rows, totals,
+notes, options. The same content makes the table in a terminal, JSON, CSV, Markdown, LaTeX, HTML and
+a data frame, and a report that was saved as JSON is the same report again (``fxsynops.load``).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from fxsynops.errors import InputError
+from fxsynops.reporting import formats
+from fxsynops.version import VERSION
+
+SCHEMA = 1
+_PLAIN_WIDTH = 200
+_MANY = 40  # rows, beyond which a table shows the heaviest and adds up the others
+_HEAVIEST = 24
+_BAR = 10  # cells
+_NAME = 28  # characters of a name in a terminal
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a report's tables.
+
+    Attributes:
+        name: the key in the rows.
+        header: what stands above it, with its unit; the name if empty.
+        show: how a cell is made of a row, if not by formatting its number.
+        digits: after the point, of numbers that are not whole.
+        percent: whether the number is a share of one.
+        text: whether it is text, to be aligned left.
+        ratio: the two columns whose sums make its value where rows are added up, if it is a share.
+        optional: columns of the highest number are left out first where a terminal is too narrow;
+            those of 0 never are.
+        missing: what stands for no value.
+    """
+
+    name: str
+    header: str = ""
+    show: Callable[[dict[str, Any]], str] | None = None
+    digits: int = 2
+    percent: bool = False
+    text: bool = False
+    ratio: tuple[str, str] | None = None
+    optional: int = 0
+    missing: str = "–"
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        return self.header or self.name
+
+    def cell(self, row: dict[str, Any]) -> str:
+        """The text of a row's value."""
+        value = row.get(self.name)
+        if self.show is not None and self.name in row:
+            return self.show(row)
+        if value is None:
+            return self.missing if self.name in row else ""
+        if isinstance(value, str):
+            return value
+        return f"{value:.1%}" if self.percent else number(value, self.digits)
+
+
+@dataclass(frozen=True)
+class View:
+    """How the tables of one kind of report look.
+
+    Attributes:
+        columns: from left to right.
+        share: the column whose share of the total is drawn as a bar; "" for none.
+        rank: the columns whose largest value says how heavy a row is; ``share`` if empty.
+        name: the column that says "Total" below.
+        group: the column by whose modules the rows of a long report are added up.
+    """
+
+    columns: tuple[Column, ...]
+    share: str = ""
+    rank: tuple[str, ...] = ()
+    name: str = ""
+    group: str = ""
+
+
+VIEWS: dict[str, View] = {}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A result, ready to be printed, written and read again.
+
+    Attributes:
+        content: what JSON holds: "kind", "title", "model", options, "rows", "totals", "notes", …
+        all: whether tables show every row, however many there are.
+    """
+
+    content: dict[str, Any] = field(repr=False)
+    all: bool = False
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Report:
+        """Of a result's content, which is completed by the versions of this package and schema."""
+        return cls({"schema": SCHEMA, "fxsynops": VERSION, **_finite(content)})
+
+    @property
+    def kind(self) -> str:
+        """Of what it is: "analysis", "counts", "bound", "estimate", "comparison", "energy"."""
+        return str(self.content["kind"])
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per connection."""
+        return list(self.content["rows"])
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Of the columns that can be added up."""
+        return dict(self.content["totals"])
+
+    def complete(self) -> Report:
+        """The same, with every row in its tables."""
+        return replace(self, all=True)
+
+    # -- forms -----------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """All of it; ``fxsynops.load`` reads it again. What is infinite is null."""
+        return json.dumps(self.content, indent=2, allow_nan=False)
+
+    def to_csv(self) -> str:
+        """The rows, with all columns and plain numbers."""
+        return formats.csv(self.rows)
+
+    def to_markdown(self) -> str:
+        """The table, with title, total and notes."""
+        return formats.markdown(self.grid())
+
+    def to_latex(self) -> str:
+        """A ``table`` environment that needs no package."""
+        return formats.latex(self.grid())
+
+    def to_html(self) -> str:
+        """A page of its own, without scripts and addresses."""
+        return formats.html(self.grid(), page=True)
+
+    def to_pandas(self) -> Any:
+        """The rows as a ``pandas.DataFrame``.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise InputError("to_pandas needs pandas: pip install pandas.") from None
+        return pandas.DataFrame(self.rows)
+
+    def to(self, form: str) -> str:
+        """A form by its name: "table", "json", "csv", "markdown", "latex" or "html"."""
+        if form == "table":
+            return str(self)
+        if form not in FORMS:
+            raise InputError(f"there is no format '{form}': take {', '.join(FORMS)}.")
+        return str(getattr(self, f"to_{form}")())
+
+    def _repr_html_(self) -> str:
+        return formats.html(self.grid(), page=False)
+
+    def __str__(self) -> str:
+        return render(self)
+
+    # -- tables ----------------------------------------------------------------------------------
+
+    @property
+    def _view(self) -> View:
+        return VIEWS[self.kind]
+
+    def _columns(self) -> list[Column]:
+        present = set().union(*self.rows[:1], self.totals)
+        return [column for column in self._view.columns if column.name in present]
+
+    def _share_of(self, row: dict[str, Any]) -> float | None:
+        value, total = row.get(self._view.share), self.totals.get(self._view.share)
+        return value / total if value is not None and total else None
+
+    def grid(self) -> formats.Grid:
+        """The table as text: what every form but JSON and CSV is made of."""
+        columns = self._columns()
+        rows = self.shown()
+        total = {**self.totals, self._view.name: "Total"}
+        tables = [
+            formats.Cells(
+                str(self.content["title"]),
+                tuple(column.title for column in columns),
+                tuple(column.text for column in columns),
+                tuple(tuple(column.cell(row) for column in columns) for row in rows),
+                tuple(_total(column, total) for column in columns) if self.totals else (),
+                tuple(self._share_of(row) for row in rows) if self._view.share else (),
+            )
+        ]
+        for extra in self.content.get("tables", ()):
+            names = tuple(extra["rows"][0])
+            cells = tuple(
+                tuple(v if isinstance(v, str) else number(v) for v in row.values())
+                for row in extra["rows"]
+            )
+            text = tuple(isinstance(value, str) for value in extra["rows"][0].values())
+            tables.append(formats.Cells(extra["title"], names, text, cells))
+        return formats.Grid(tuple(tables), tuple(self._notes(rows)))
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The rows of a table: of many, the heaviest, and the others added up by module."""
+        view, rows = self._view, self.rows
+        if self.all or len(rows) <= _MANY or not view.share:
+            return rows
+        ranks = view.rank or (view.share,)
+        most = [max(row.get(name) or 0 for name in ranks) for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: -most[i])
+        heavy = set(order[:_HEAVIEST])
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for i in order[_HEAVIEST:]:
+            groups.setdefault(str(rows[i][view.group]).split(".")[0], []).append(rows[i])
+        found = [row for i, row in enumerate(rows) if i in heavy]
+        for module, members in groups.items():
+            if len(members) == 1:
+                found.append(members[0])
+                continue
+            row: dict[str, Any] = {view.group: f"{module}: {len(members)} more"}
+            for column in view.columns:
+                values = [member.get(column.name) for member in members]
+                if column.name in self.totals and column.ratio is None:
+                    row[column.name] = None if None in values else sum(values)
+            for column in view.columns:
+                if column.ratio is not None and column.name in self.totals:
+                    part, whole = (row.get(name) for name in column.ratio)
+                    row[column.name] = part / whole if whole and part is not None else None
+            found.append(row)
+        return found
+
+    def _notes(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+        if len(rows) < len(self.rows):
+            yield (
+                f"The {_HEAVIEST} heaviest of {len(self.rows):,} connections; the others are added "
+                "up by module (report.complete(), or --all, shows every one)."
+            )
+        yield from self.content["notes"]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        grid = self.grid()
+        first, *others = grid.tables
+        heavy = _half(first.shares)
+        columns = self._columns()
+        drop = sorted((c for c in columns if c.optional), key=lambda c: -c.optional)
+        for left_out in range(len(drop) + 2):  # and in the end, the bars
+            kept = [i for i, column in enumerate(columns) if column not in drop[:left_out]]
+            cells = first if left_out <= len(drop) else replace(first, shares=())
+            table = _table(cells, kept, heavy, options)
+            natural = Measurement.get(console, options.update(max_width=_PLAIN_WIDTH * 10), table)
+            if natural.maximum <= options.max_width:
+                break
+        yield table
+        for extra in others:
+            yield _table(extra, list(range(len(extra.headers))), frozenset(), options)
+        if heavy and cells.shares and len(heavy) < len(first.rows):
+            yield Text("◂ these rows make up half of the total", style="dim")
+        if gone := [columns[i].title for i in range(len(columns)) if i not in kept]:
+            yield Text(f"No room for: {', '.join(gone)}.", style="dim")
+        for note in grid.notes:
+            yield Text(note, style="dim")
+
+
+FORMS = ("table", "json", "csv", "markdown", "latex", "html")
+
+
+class Reported:
+    """What every result can do with its report.
+
+    A subclass says what its report holds in ``_content``.
+    """
+
+    def _content(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def report(self) -> Report:
+        """The facts of this result, in every form."""
+        return Report.of(self._content())
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One dict per connection."""
+        rows: list[dict[str, Any]] = self._content()["rows"]
+        return rows
+
+    def to_json(self) -> str:
+        """Rows, totals, notes and options as JSON, which ``fxsynops.load`` reads again."""
+        return self.report().to_json()
+
+    def to_csv(self) -> str:
+        """See :meth:`Report.to_csv`."""
+        return self.report().to_csv()
+
+    def to_markdown(self) -> str:
+        """See :meth:`Report.to_markdown`."""
+        return self.report().to_markdown()
+
+    def to_latex(self) -> str:
+        """See :meth:`Report.to_latex`."""
+        return self.report().to_latex()
+
+    def to_html(self) -> str:
+        """See :meth:`Report.to_html`."""
+        return self.report().to_html()
+
+    def to_pandas(self) -> Any:
+        """See :meth:`Report.to_pandas`."""
+        return self.report().to_pandas()
+
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_()
+
+    def __str__(self) -> str:
+        return render(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.report()
+
+
+def load(path: str | Path) -> Report:
+    """Read a report that was saved as JSON.
+
+    Args:
+        path: of a file with what ``to_json()`` gave.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+
+    Example:
+        >>> import pathlib, tempfile, torch, fxsynops
+        >>> analysis = fxsynops.analyze(torch.nn.Linear(4, 3), torch.ones(2, 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "fanout.json")
+        ...     _ = path.write_text(analysis.to_json())
+        ...     fxsynops.load(path).totals["Synapses"]
+        12
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the report '{path}' cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise InputError(f"the report '{path}' is no JSON: {error}.") from None
+    wanted = {"schema", "kind", "title", "rows", "totals", "notes"}
+    if not isinstance(content, dict) or not wanted <= content.keys():
+        raise InputError(
+            f"'{path}' is no report of fxsynops: write one with to_json(), or --format json."
+        )
+    if content["schema"] != SCHEMA or content["kind"] not in VIEWS:
+        raise InputError(
+            f"the report '{path}' has schema {content['schema']} and kind {content['kind']!r}, and "
+            f"this version of fxsynops reads schema {SCHEMA}: make it anew, or update fxsynops."
+        )
+    return Report(content)
+
+
+# -- cells ----------------------------------------------------------------------------------------
+
+
+def render(printable: Any) -> str:
+    """Plain text of a result: no colors, no terminal needed."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
+    console.print(printable)
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number for a cell: thousands separated, whole numbers without a fraction."""
+    if value is None:
+        return "–"
+    if math.isinf(value):
+        return "unbounded"
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.{digits}f}"
+
+
+def shortened(name: str, most: int = _NAME) -> str:
+    """A long name without its middle."""
+    if len(name) <= most:
+        return name
+    head = (most - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
+
+
+def source_label(row: dict[str, Any]) -> str:
+    """The source as tables name it: with the gate at which its events are measured."""
+    source, at = row["Source"], row.get("Measured at")
+    return f"{source} at {at}" if at not in (None, source) else str(source)
+
+
+def whole(value: float) -> Any:
+    """A whole number as an ``int``, any other as it is."""
+    return int(value) if float(value).is_integer() else value
+
+
+def _total(column: Column, totals: dict[str, Any]) -> str:
+    if column.name not in totals:
+        return ""
+    value = totals[column.name]
+    if isinstance(value, str):
+        return value
+    return column.cell(totals)
+
+
+def _half(shares: Sequence[float | None]) -> frozenset[int]:
+    """The fewest rows that make up half of the total."""
+    found: set[int] = set()
+    summed = 0.0
+    for i in sorted(range(len(shares)), key=lambda i: -(shares[i] or 0)):
+        if summed >= 0.5 or not shares[i]:
+            break
+        found.add(i)
+        summed += shares[i] or 0
+    return frozenset(found)
+
+
+def _table(
+    cells: formats.Cells, kept: list[int], heavy: frozenset[int], options: ConsoleOptions
+) -> Table:
+    """A table of some of the columns, with bars."""
+    table = Table(
+        title=cells.title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        show_footer=bool(cells.total),
+    )
+    for i in kept:
+        table.add_column(
+            cells.headers[i],
+            cells.total[i] if cells.total else "",
+            justify="left" if cells.text[i] else "right",
+            overflow="fold",
+            no_wrap=not cells.text[i],
+        )
+    if cells.shares:
+        table.add_column("Share", no_wrap=True)
+    for r, row in enumerate(cells.rows):
+        shown = [Text(shortened(row[i]) if cells.text[i] else row[i]) for i in kept]
+        if cells.shares:
+            shown.append(_bar(cells.shares[r], r in heavy, options.ascii_only))
+        table.add_row(*shown, style="bold" if r in heavy else None)
+    return table
+
+
+def _bar(share: float | None, heavy: bool, ascii_only: bool) -> Text:
+    if share is None:
+        return Text("–")
+    eighths = round(share * _BAR * 8)
+    full, rest = divmod(eighths, 8)
+    bar = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    if ascii_only:
+        bar = "#" * round(share * _BAR)
+    mark = ("<" if ascii_only else "◂") if heavy else ""
+    return Text.assemble(f"{share:6.1%} ", (bar, "cyan"), " " if bar and mark else "", mark)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,134 @@
+"""Functions that appear in a recorded graph beside torch's own.
+
+Each does for real, in the replay, what the recording saw a forward do other than call a function
+on tensors: write into one, call hooks, branch on a value, keep state in an attribute.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+from torch.utils.hooks import BackwardHook
+
+from fxsynops.errors import SpecializationError
+from fxsynops.tracing.borrowed import Change, Place
+
+
+def getitem(value: Any, key: Any) -> Any:
+    """Return ``value[key]`` of a tuple, list or dict that a call returned."""
+    return value[key]
+
+
+def size_of(tensor: Tensor) -> tuple[int, ...]:
+    """Shape, as a plain tuple."""
+    return tuple(tensor.shape)
+
+
+def read_state(place: Place, *after: Any) -> Any:
+    """What a module that is kept whole holds, once the calls in ``after`` have been made."""
+    return place.get()
+
+
+def setitem(tensor: Tensor, index: Any, value: Any) -> Tensor:
+    """``tensor[index] = value``; returns ``tensor``, so that later uses depend on the write."""
+    tensor[index] = value
+    return tensor
+
+
+def after(tensor: Tensor, call: Any) -> Tensor:
+    """``tensor`` as ``call`` has left it, a call that writes to one of its arguments."""
+    return tensor
+
+
+def alias_after(tensor: Tensor, written: Tensor, geometry: Any) -> Tensor:
+    """``tensor`` after another tensor that shares its memory was ``written`` to."""
+    return tensor
+
+
+def forward_of(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """``module.forward(...)``, which unlike ``module(...)`` runs no hooks."""
+    return module.forward(*args, **kwargs)
+
+
+def check_branch(read: Callable[..., Any], args: tuple[Any, ...], expected: Any, where: str) -> Any:
+    """What Python read out of a tensor must be what the recording read.
+
+    Raises:
+        SpecializationError: it is not, so the recorded graph may not be what the model would do.
+    """
+    value = read(*args)
+    if value != expected and not (value != value and expected != expected):
+        raise SpecializationError(
+            f"{where}: the model branches on data. It was analyzed for {_short(expected)}, now the "
+            f"value is {_short(value)}, and the recorded graph no longer tells what it does. "
+            "Make the branch a tensor operation (torch.where), or hide it in a module that is kept "
+            "whole: pass its type as spiking=, or register it with fxsynops.register_spiking."
+        )
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def before_call(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """What ``module(*args, **kwargs)`` does before its forward when it has hooks."""
+    hooks = [*nn_module._global_forward_pre_hooks.items(), *module._forward_pre_hooks.items()]
+    for key, hook in hooks:
+        if key in module._forward_pre_hooks_with_kwargs:
+            result = hook(module, args, kwargs)
+            if result is not None:
+                args, kwargs = result
+        else:
+            result = hook(module, args)
+            if result is not None:
+                args = result if isinstance(result, tuple) else (result,)
+    full, _ = module._get_backward_hooks()
+    pre = module._get_backward_pre_hooks()
+    backward = BackwardHook(module, full, pre) if full or pre else None
+    if backward is not None:
+        args = backward.setup_input_hook(args)
+    return args, kwargs, backward
+
+
+def after_call(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backward: Any, output: Any
+) -> Any:
+    """What ``module(*args, **kwargs)`` does after its forward when it has hooks."""
+    hooks = [*nn_module._global_forward_hooks.items(), *module._forward_hooks.items()]
+    for key, hook in hooks:
+        if key in module._forward_hooks_with_kwargs:
+            result = hook(module, args, kwargs, output)
+        else:
+            result = hook(module, args, output)
+        output = output if result is None else result
+    return output if backward is None else backward.setup_output_hook(output)
+
+
+def change_state(change: Change, value: Any) -> None:
+    """Leave a module's attribute as the recorded forward left it."""
+    if change.action == "delete":
+        change.place.delete()
+    elif change.action == "refill":
+        change.place.refill(list(value))
+    else:
+        change.place.set(value)
+
+
+def build(kind: Any, content: Any) -> Any:
+    """An object of a forward's output that is no tuple, list or dict of tensors itself."""
+    if hasattr(kind, "__dataclass_fields__") and not issubclass(kind, dict):
+        value: Any = kind.__new__(kind)
+        for name, part in content.items():
+            object.__setattr__(value, name, part)
+        return value
+    if issubclass(kind, defaultdict):
+        return defaultdict(None, content)
+    return kind(content)

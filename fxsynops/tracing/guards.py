@@ -1,0 +1,217 @@
+"""What a trace has specialized on: what Python read from the model, its hooks and its modes.
+
+All of it is checked before every replay, so the checks are prepared: they are written out as
+expressions, which compare by identity. Only if something is another object is everything looked at
+closely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from inspect import getattr_static
+from operator import is_
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxsynops.tracing.borrowed import ATOMS, GLOBAL_HOOKS, HOOKS, Place, fingerprint, has_hooks
+from fxsynops.tracing.codegen import Objects
+from fxsynops.tracing.interception import MISSING
+
+# A number that Python read out of a tensor of the model's: how, where, and what it was.
+Value = tuple[Callable[..., object], Place, object]
+
+_GONE = (LookupError, TypeError, AttributeError)  # there is nothing at all in a place, or no tensor
+_ALIKE = "(x := {}[{}]).shape == {} and x.dtype is {} and x.device == {} and x.requires_grad is {}"
+
+
+class Conditions:
+    """Whether a trace may still be replayed.
+
+    Args:
+        places: what Python read from the model's attributes.
+        values: numbers that it read out of the model's own tensors.
+        modules: all modules; their ``training`` flags, types and patched forwards are conditions.
+        unhooked: modules whose calls are not recorded, because no hooks were on them.
+        shared: pairs of places that hold the same tensor, of which the trace reads the first.
+    """
+
+    def __init__(
+        self,
+        places: Iterable[Place],
+        values: Iterable[Value],
+        modules: Iterable[nn.Module],
+        unhooked: Iterable[nn.Module],
+        shared: Iterable[tuple[Place, Place]] = (),
+    ) -> None:
+        self._all = [_Read(place) for place in places]
+        self.places = frozenset((id(read.place.root), read.place.path) for read in self._all)
+        self._values = [(read, place, fingerprint(value)) for read, place, value in values]
+        self._modules = list(modules)
+        self._unhooked = list(unhooked)
+        self._shared = list(shared)
+        self._modules_hold = self._about_modules().written_out()
+        self._untouched = self._about_places().written_out()
+
+    def hold(self) -> bool:
+        """Whether all of it is as it was."""
+        return (
+            self._modules_hold()
+            and (self._is_untouched() or self._equal())
+            and (not self._values or self._values_hold())
+        )
+
+    def _is_untouched(self) -> bool:
+        """Whether everything is the very object that it was (of tensors: of its kind)."""
+        try:
+            return self._untouched()
+        except _GONE:
+            return False
+
+    def _equal(self) -> bool:
+        """Whether other objects than before stand for the same."""
+        if not all(read.is_equal() for read in self._all):
+            return False
+        for read in self._all:
+            read.look_again()
+        self._untouched = self._about_places().written_out()
+        return True
+
+    def _values_hold(self) -> bool:
+        return all(fingerprint(read(place.get())) == was for read, place, was in self._values)
+
+    # -- written out -----------------------------------------------------------------------------
+
+    def _about_modules(self) -> _Conjunction:
+        """Their modes, types, patched forwards, hooks and shared tensors, as they are now."""
+        every = _Conjunction()
+        for module in self._modules:
+            every.add("{}.training is {}", module, module.training)
+            every.add("type({}) is {}", module, type(module))
+            patched = module.__dict__.get("forward")
+            every.add("{}.get({}) is {}", module.__dict__, "forward", patched)
+            if not isinstance(module, torch.jit.ScriptModule):
+                forward = getattr_static(type(module), "forward")
+                if isinstance(forward, FunctionType):
+                    every.add("{}.forward is {}", type(module), forward)
+                else:  # made anew each time it is looked up
+                    every.add("{}({}, {}) is {}", getattr_static, type(module), "forward", forward)
+        for module in self._unhooked:
+            if module.__dict__.keys() >= set(HOOKS):
+                for name in HOOKS:
+                    every.add("not {}[{}]", module.__dict__, name)
+            else:  # a scripted module
+                every.add("not {}({})", has_hooks, module)
+        for first, second in self._shared:
+            every.add("{}({}, {})", _are_one, first, second)
+        if self._unhooked:
+            for hooks in GLOBAL_HOOKS:
+                every.add("not {}", getattr(nn.modules.module, hooks))
+        return every
+
+    def _about_places(self) -> _Conjunction:
+        """What was read from attributes, as it is now."""
+        every = _Conjunction()
+        for read in self._all:
+            value, held = read.value, read.place.root
+            *path, key = read.place.path
+            if path in (["_parameters"], ["_buffers"]):
+                every.add("{}[{}] is {}", held, path[0], held[path[0]])
+                held = held[path.pop()]
+            if path or not (read.fixed or isinstance(value, Tensor)):  # inside of a list, say
+                every.add("{}()", read.is_equal)
+            elif isinstance(value, Tensor):
+                every.add(_ALIKE, held, key, *fingerprint(value))
+            elif value is MISSING:
+                every.add("{} not in {}", key, held)
+            else:
+                every.add("{}[{}] is {}", held, key, value)
+                if isinstance(value, dict):
+                    every.add("[*{}] == {}", value, list(value))
+                    for name, entry in value.items():
+                        every.add("{}[{}] is {}", value, name, entry)
+        return every
+
+
+class _Read:
+    """A place that was read.
+
+    Attributes:
+        place: the place.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._expected = _present(place)
+        self._seen = self._objects()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is enough to know that the same objects are there.
+
+        They cannot change, and nobody has put equal ones in their place yet.
+        """
+        return bool(self._seen)
+
+    @property
+    def value(self) -> Any:
+        """What is there now."""
+        return MISSING if self._expected is MISSING else self.place.get()
+
+    def _objects(self) -> list[object]:
+        """What is there, if that is nothing that changes inside."""
+        value = self.value
+        objects = [value, *value.values()] if isinstance(value, dict) else [value]
+        return objects if all(map(_is_settled, objects[1:] or objects)) else []
+
+    def look_again(self) -> None:
+        """Find out whether there are other objects now."""
+        found = self._objects()
+        if len(found) != len(self._seen) or not all(map(is_, found, self._seen)):
+            self._seen = []
+
+    def is_equal(self) -> bool:
+        """Whether what is there now stands for the same."""
+        return bool(_present(self.place) == self._expected)
+
+
+class _Conjunction:
+    """Conditions about objects, all of which shall hold, to be written out as one expression."""
+
+    def __init__(self) -> None:
+        self._terms: dict[str, None] = {}
+        self._objects = Objects()
+
+    def add(self, term: str, *objects: object) -> None:
+        """One more: a Python expression with ``{}`` for each object."""
+        self._terms[term.format(*map(self._objects.name, objects))] = None
+
+    def written_out(self) -> Callable[[], bool]:
+        """A function that evaluates it."""
+        code = f"def hold(): return {' and '.join(self._terms) or 'True'}"
+        return self._objects.function("hold", code)
+
+
+def _is_settled(value: Any) -> bool:
+    """Whether the same object always has the same fingerprint."""
+    if value is MISSING or isinstance(value, ATOMS) or fingerprint(value) == id(value):
+        return True
+    return type(value) is tuple and all(map(_is_settled, value))
+
+
+def _are_one(first: Place, second: Place) -> bool:
+    """Whether two places hold the same tensor."""
+    try:
+        return first.get() is second.get()
+    except _GONE:
+        return False
+
+
+def _present(place: Place) -> object:
+    """What is in a place now, or that nothing is."""
+    try:
+        return fingerprint(place.get())
+    except _GONE:
+        return MISSING

@@ -1,0 +1,283 @@
+"""The arguments of a forward: bound to names, counted in samples and time steps, compared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fxsynops.errors import InputError
+from fxsynops.tracing.borrowed import fingerprint
+
+# The names of positional arguments, by function and number, so as to look at signatures once.
+_NAMES: WeakKeyDictionary[Any, dict[int, tuple[str, ...]]] = WeakKeyDictionary()
+LAYOUTS = ("N", "NT", "TN", "T", "", "(NT)", "(TN)")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Arguments of one call of a model, by the names of its forward's parameters."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    names: tuple[str, ...]
+
+    @classmethod
+    def bind(cls, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+        """Match arguments with the signature of ``model.forward``.
+
+        Raises:
+            InputError: too many, too few or unknown arguments.
+        """
+        function = getattr(model.forward, "__func__", None)
+        known = {} if function is None else _NAMES.setdefault(function, {})
+        if not kwargs and len(args) in known:
+            return cls(args, {}, known[len(args)])
+        try:
+            signature = inspect.signature(model.forward)
+        except (TypeError, ValueError):
+            unnamed = (f"input_{i}" for i in range(len(args)))
+            return cls(args, dict(kwargs), (*unnamed, *kwargs))
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InputError(
+                f"{type(model).__name__}.forward{signature} does not take these inputs: {error}. "
+                "Pass the positional arguments of the model, as a tuple if there are several."
+            ) from None
+        names: list[str] = []
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                names += [f"{name}_{i}" for i in range(len(bound.args) - len(names))]
+            elif len(names) < len(bound.args):
+                names.append(name)
+        if not kwargs:
+            known[len(args)] = tuple(names)
+        return cls(bound.args, bound.kwargs, (*names, *bound.kwargs))
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """All arguments, in the order of ``names``."""
+        return (*self.args, *self.kwargs.values())
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor argument and its name; those inside of lists share their list's name."""
+        for name, value in zip(self.names, self.values, strict=True):
+            for leaf in pytree.tree_leaves(value):
+                if isinstance(leaf, Tensor):
+                    yield name, leaf
+
+    def clone(self) -> Inputs:
+        """A copy that a forward may write to."""
+
+        def copy(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return value.detach().clone().requires_grad_(value.requires_grad)
+
+        args, kwargs = pytree.tree_map(copy, (self.args, self.kwargs))
+        return Inputs(args, kwargs, self.names)
+
+
+def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a trace specializes on: shapes, dtypes, devices, and plain Python values."""
+    if len(args) == 1 and not kwargs and type(args[0]) is Tensor:
+        x = args[0]  # most models: not worth a loop
+        return x.shape, x.stride(), x.dtype, x.device, x.requires_grad
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    strides = tuple(leaf.stride() for leaf in leaves if isinstance(leaf, Tensor))
+    return structure, strides, tuple(fingerprint(leaf) for leaf in leaves)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How much one forward pass covers: samples and time steps."""
+
+    samples: int
+    timesteps: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the leading axes of the inputs mean.
+
+    Attributes:
+        axes: one of "N", "NT", "TN", "T", "", and "(NT)" or "(TN)" for one merged axis.
+        batch_size: samples, where the shape does not tell (or to be checked against it).
+        timesteps: likewise; unknown means one step, the whole pass.
+    """
+
+    axes: str = "N"
+    batch_size: int | None = None
+    timesteps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.axes not in LAYOUTS:
+            raise InputError(f"layout {self.axes!r} is none of {', '.join(map(repr, LAYOUTS))}.")
+        for name in ("batch_size", "timesteps"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value is True or value < 1):
+                raise InputError(f"{name} must be a positive whole number, not {value!r}.")
+        if self.axes in ("(NT)", "(TN)") and not (self.batch_size or self.timesteps):
+            raise InputError(
+                f"layout {self.axes!r} merges samples and steps into one axis: "
+                "pass batch_size= or timesteps= to tell them apart."
+            )
+
+    @property
+    def leading(self) -> int:
+        """How many axes come before a sample's own."""
+        return 1 if self.axes.startswith("(") else len(self.axes)
+
+    def window(self, inputs: Inputs) -> Window:
+        """Samples and time steps of a call.
+
+        Raises:
+            InputError: the shape contradicts the layout, ``batch_size`` or ``timesteps``.
+        """
+        name, shape = next(
+            ((n, tuple(t.shape)) for n, t in inputs.tensors() if t.dim() >= self.leading),
+            ("", None),
+        )
+        if shape is None:
+            if next(inputs.tensors(), None) is None:
+                raise InputError("the example holds no tensor; pass tensors (torch.as_tensor).")
+            if self.leading:
+                raise InputError(
+                    f"no input has the {self.leading} leading axes of layout {self.axes!r}. "
+                    'Pass layout="" for an input that is a single sample.'
+                )
+            shape = ()
+        if self.axes in ("(NT)", "(TN)"):
+            return self._merged(name, shape[0])
+        sizes = dict(zip(self.axes, shape, strict=False))
+        if 0 in sizes.values():
+            raise InputError(f"input '{name}' of shape {shape} is empty in layout {self.axes!r}.")
+        for axis, option in (("N", "batch_size"), ("T", "timesteps")):
+            given = getattr(self, option)
+            if axis in sizes and given not in (None, sizes[axis]):
+                raise InputError(
+                    f"{option}={given}, but input '{name}' of shape {shape} has {sizes[axis]} "
+                    f"along axis {self.axes.index(axis)} ({axis} of layout {self.axes!r})."
+                )
+        return Window(sizes.get("N") or self.batch_size or 1, sizes.get("T") or self.timesteps or 1)
+
+    def _merged(self, name: str, size: int) -> Window:
+        samples = self.batch_size or size // (self.timesteps or 1)
+        steps = self.timesteps or size // samples
+        if samples * steps != size or size == 0:
+            raise InputError(
+                f"input '{name}' has {size} rows, which batch_size={self.batch_size} and "
+                f"timesteps={self.timesteps} do not divide (layout {self.axes!r})."
+            )
+        return Window(samples, steps)
+
+    def covers(self, size: Sequence[int], window: Window) -> bool:
+        """Whether a tensor of some size has the layout's axes; a static input has not."""
+        if self.axes.startswith("("):
+            return len(size) > 0 and size[0] == window.samples * window.timesteps
+        wanted = {"N": window.samples, "T": window.timesteps}
+        return len(size) >= self.leading and all(
+            size[i] == wanted[axis] for i, axis in enumerate(self.axes)
+        )
+
+    def picked(self, inputs: Inputs, window: Window, axis: str, index: Tensor) -> Inputs:
+        """Inputs of other samples (axis "N") or steps ("T"): those with the numbers in ``index``.
+
+        What does not have the layout's axes, such as a static input, stays as it is.
+        """
+        merged = self.axes.startswith("(")
+        at = self.axes.strip("()").index(axis)
+        sizes = {"N": window.samples, "T": window.timesteps}
+
+        def pick(x: Any) -> Any:
+            if not isinstance(x, Tensor) or not self.covers(x.shape, window):
+                return x
+            if merged:
+                x = x.unflatten(0, [sizes[name] for name in self.axes.strip("()")])
+            x = x.index_select(at, index.to(x.device))
+            return x.flatten(0, 1) if merged else x
+
+        args, kwargs = pytree.tree_map(pick, (inputs.args, inputs.kwargs))
+        return Inputs(args, kwargs, inputs.names)
+
+    def resized(
+        self, inputs: Inputs, window: Window, axis: str, size: int
+    ) -> tuple[Layout, Inputs]:
+        """A layout and inputs of another number of samples or steps; the same without the axis."""
+        now = window.samples if axis == "N" else window.timesteps
+        if axis not in self.axes or size == now:
+            return self, inputs
+        if axis == "N":
+            layout = replace(self, batch_size=self.batch_size and size)
+        else:
+            layout = replace(self, timesteps=self.timesteps and size)
+        return layout, self.picked(inputs, window, axis, torch.arange(size) % now)
+
+    def check_same_sample(self, inputs: Inputs, example: Inputs) -> None:
+        """A counter takes other numbers of samples and steps, but not other sample shapes.
+
+        Raises:
+            InputError: another number of tensors, or a tensor with another shape per sample.
+        """
+        ours, theirs = list(inputs.tensors()), list(example.tensors())
+        if len(ours) != len(theirs):
+            raise InputError(
+                f"the model was analyzed with {len(theirs)} input tensors "
+                f"({', '.join(n for n, _ in theirs)}), not {len(ours)}. "
+                "Analyze it again with such an example, or pass the same inputs."
+            )
+        for (name, tensor), (_, analyzed) in zip(ours, theirs, strict=True):
+            if tuple(tensor.shape[self.leading :]) != tuple(analyzed.shape[self.leading :]) or (
+                tensor.dim() != analyzed.dim()
+            ):
+                raise InputError(
+                    f"input '{name}' has shape {tuple(tensor.shape)}, but the model was analyzed "
+                    f"for {tuple(analyzed.shape)}; with layout {self.axes!r} only the first "
+                    f"{self.leading} axes may differ. Analyze the model again with an example of "
+                    "the new size."
+                )
+
+
+def check_devices(model: nn.Module, inputs: Inputs) -> None:
+    """All tensors of the model and the example must be on one device.
+
+    Raises:
+        InputError: an input is on a device where the model has nothing.
+    """
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if not nn.parameter.is_lazy(t)]
+    devices = {t.device for t in tensors if t.numel()}
+    if len(devices) != 1:
+        return
+    (device,) = devices
+    for name, tensor in inputs.tensors():
+        if tensor.device != device and tensor.dim():
+            raise InputError(
+                f"input '{name}' is on {tensor.device}, but {type(model).__name__} is on {device}. "
+                f"Move one of them: input.to({str(device)!r}) or model.to({str(tensor.device)!r})."
+            )
+
+
+def check_events(name: str, tensor: Tensor) -> None:
+    """An input that is said to carry events must hold whole numbers.
+
+    Raises:
+        InputError: the example has fractional values.
+    """
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return
+    if isinstance(tensor, torch._subclasses.FakeTensor):
+        return
+    finite = tensor.detach()[torch.isfinite(tensor.detach())]
+    if bool((finite != finite.round()).any()):
+        raise InputError(
+            f"input '{name}' has fractional values (such as "
+            f"{finite[finite != finite.round()][0].item():.4g}), so it does not carry events. "
+            "If it is analog (a grey-level image, a current), pass input_events=False."
+        )

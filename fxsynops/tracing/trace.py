@@ -1,0 +1,112 @@
+"""Recording: one forward of a model becomes a ``torch.fx`` graph that replays it.
+
+The model runs once, for real, on the example, with its state borrowed
+(:mod:`fxsynops.tracing.borrowed`), and everything it does to tensors is written down::
+
+    trace(model, inputs)
+      └─ Borrowed(model)                  clones stand in for parameters, buffers and states
+           └─ Recorder                    a TorchFunctionMode
+                ├─ module calls           each module's ``forward`` is wrapped: names, whole modules
+                ├─ __torch_function__     every torch function and method, factories included
+                ├─ Function.apply         custom autograd functions, however they were bound
+                └─ __torch_dispatch__     what slips past all of these (scripted functions)
+
+Real tensors flow through the model, not proxies: ``x.shape``, ``isinstance(x, Tensor)``, loops
+over ``range(len(x))`` and branches on ``None`` just work, and each node knows its value's shape.
+What Python reads *out of* a tensor (a branch on data) becomes a node that checks it again in each
+replay. What Python reads from the model (its attributes) becomes a condition of the trace.
+
+``torch.nn`` modules are recorded through to the functions they call; only modules that are kept
+*whole* (spiking modules, recurrent modules, batch norm) stay single nodes. The weights inside of
+these are used by *virtual* nodes beside them, which are analyzed and never replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxsynops.neurons.registry import Inside
+from fxsynops.tracing.borrowed import Borrowed, Place
+from fxsynops.tracing.guards import Conditions
+from fxsynops.tracing.inputs import Inputs
+from fxsynops.tracing.node_meta import Mode
+from fxsynops.tracing.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A recorded forward, and the conditions under which it may be replayed.
+
+    Attributes:
+        graph: the nodes; ``node.meta`` holds ``spec`` (a TensorSpec, absent for other values),
+            ``site`` and ``mode``, ``writes`` if the call wrote to its operands, ``function`` for a
+            custom autograd function, and ``also`` for a part of a returned tuple that stands at
+            other places in it, too.
+        reads: places in the model that ``get_attr`` nodes read, by target.
+        constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
+        stateful: those of ``reads`` that the forward writes to, or puts another tensor in place of.
+        written: what will be in these places (or those that come to be) for the next forward.
+        modules: every module of the model by its path.
+        conditions: what the model must still be like.
+        branches: where the forward branched on data (``file:line: what``).
+        mode: the gradient and autocast mode around the whole forward.
+        names: the placeholders, one per argument.
+    """
+
+    graph: fx.Graph
+    reads: dict[str, Place]
+    constants: dict[str, Tensor]
+    stateful: frozenset[str]
+    written: dict[str, fx.Node]
+    modules: dict[str, nn.Module]
+    conditions: Conditions
+    branches: tuple[str, ...]
+    mode: Mode
+    names: tuple[str, ...]
+
+
+def trace(
+    model: nn.Module,
+    inputs: Inputs,
+    whole: Callable[[nn.Module], bool],
+    inside: Callable[[Any], Inside | None] = lambda _: None,
+) -> Trace:
+    """Record ``model``'s forward on ``inputs``.
+
+    Args:
+        model: any module; it is left as it was, also if an error is raised.
+        inputs: the arguments of the forward.
+        whole: which modules become one node each.
+        inside: the synapses inside of what stays one node (a module, or a function), if any; their
+            nodes carry ``virtual`` in their meta and are for the analysis alone.
+
+    Raises:
+        TraceError: the forward fails, or does what no replay can repeat faithfully.
+    """
+    gradient = torch.set_grad_enabled(torch.is_grad_enabled())  # inference_mode(False) enables it
+    with torch.inference_mode(False), gradient, Borrowed(model) as borrowed:
+        recorder = Recorder(model, borrowed, whole, inside)
+        recorder.run(inputs.clone())
+    # Only now do the places hold the model's own values again.
+    modules = borrowed.modules.values()
+    unhooked = [m for m in modules if m not in borrowed.hooked and not whole(m)]
+    read = {(id(place.root), place.path) for place in recorder.reads.values()}
+    shared = [pair for pair in borrowed.shared if (id(pair[0].root), pair[0].path) in read]
+    conditions = Conditions(recorder.conditions(), recorder.values, modules, unhooked, shared)
+    return Trace(
+        recorder.graph,
+        recorder.reads,
+        recorder.constants,
+        frozenset(recorder.stateful),
+        recorder.written,
+        borrowed.modules,
+        conditions,
+        tuple(dict.fromkeys(recorder.branches)),
+        recorder.mode,
+        inputs.names,
+    )
