@@ -36,10 +36,11 @@ from fxsynops.connectivity.findings import (
 from fxsynops.connectivity.sample_axes import leading
 from fxsynops.connectivity.signals import State
 from fxsynops.errors import InputError, TraceError, UnsupportedOperationError
-from fxsynops.neurons.registry import Inside
-from fxsynops.operations.registry import operations, shape
+from fxsynops.operations import operations
+from fxsynops.operations.call import shape
 from fxsynops.reporting.report import VIEWS, Column, Reported, View, source_label, whole
 from fxsynops.tracing.inputs import Inputs, Layout, Window, check_devices, check_events
+from fxsynops.tracing.recorder import Inside
 from fxsynops.tracing.trace import Trace, trace
 
 if TYPE_CHECKING:

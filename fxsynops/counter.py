@@ -24,7 +24,7 @@ from fxsynops.counting.firing_rates import FiringRates, spiking_calls
 from fxsynops.counting.replay import Detail, Replay
 from fxsynops.counting.running_totals import Account
 from fxsynops.errors import CountError, InputError
-from fxsynops.operations.registry import shape
+from fxsynops.operations.call import shape
 from fxsynops.tracing.inputs import Inputs, Window, call_key, check_devices
 from fxsynops.tracing.node_meta import Mode
 

@@ -21,14 +21,14 @@ from fxsynops.bounds.charge import Charge
 from fxsynops.bounds.driven_neurons import input_steps
 from fxsynops.bounds.events_per_step import Assumptions, Caps, check_count, check_names
 from fxsynops.bounds.interference import state_unlike_later
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
 from fxsynops.connectivity.findings import Connection, Findings
-from fxsynops.connectivity.signals import origin_of
 from fxsynops.cost.budget import Budget, Violation
 from fxsynops.cost.energy import Costed, Workload, workload
 from fxsynops.counting.counts import Counts
 from fxsynops.errors import InputError
-from fxsynops.operations.registry import shape
+from fxsynops.operations.call import shape
 from fxsynops.reporting.report import VIEWS, Column, View, number, source_label
 
 

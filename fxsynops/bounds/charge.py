@@ -25,11 +25,12 @@ from torch import Tensor, fx
 from fxsynops.bounds.driven_neurons import Events, Source, Sources, filled
 from fxsynops.bounds.events_per_step import Assumptions, Caps
 from fxsynops.bounds.ranges import Ranges, unit_of
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
 from fxsynops.connectivity.findings import Connection, Findings
-from fxsynops.connectivity.signals import Role, origin_of
-from fxsynops.operations.range import Range
-from fxsynops.operations.registry import shape
+from fxsynops.connectivity.signals import Role
+from fxsynops.operations.call import shape
+from fxsynops.operations.value_range import Range
 
 _TINY = 1e-9  # relative differences of derivatives that rounding makes
 

@@ -19,11 +19,13 @@ from torch.fx.node import map_arg
 from fxsynops.bounds.events_per_step import Assumptions, Caps
 from fxsynops.bounds.interference import check_untouched
 from fxsynops.bounds.ranges import Ranges, unit_of
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.findings import Findings
-from fxsynops.connectivity.signals import Role, origin_of
+from fxsynops.connectivity.signals import Role
+from fxsynops.neurons import Neuron
 from fxsynops.neurons.dynamics import Drive, Dynamics, NoArgumentError, Start, Steps
-from fxsynops.operations.registry import shape
-from fxsynops.tracing import graph_functions as replayed
+from fxsynops.operations.call import shape
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.inputs import Layout, Window
 
 
@@ -195,7 +197,7 @@ class Sources:
         try:
             if module is None or neuron is None or neuron.dynamics is None:
                 raise NoArgumentError("no charge argument is known for it")
-            inputs, given, restarts = self._drive(nodes, module)
+            inputs, given, restarts = self._drive(nodes, module, neuron)
             if not all(shape(x) == shape(y) for x, y in zip(inputs, nodes, strict=True)):
                 raise NoArgumentError("its input and output differ in shape")
             start = Start(tuple(map(shape, nodes)), self._passes, given)
@@ -214,14 +216,14 @@ class Sources:
         )  # fmt: skip
 
     def _drive(
-        self, nodes: list[fx.Node], module: nn.Module
+        self, nodes: list[fx.Node], module: nn.Module, neuron: Neuron
     ) -> tuple[tuple[fx.Node, ...], tuple[Any, ...], int]:
         """What goes into each call, and the state that the first gets."""
         inputs, given = [], ()
         before: fx.Node | None = None
         for node in nodes:
             origin, _ = origin_of(node)
-            args = origin.args[1:] if origin.target is replayed.forward_of else origin.args
+            args = origin.args[1:] if origin.target is graph_functions.forward_of else origin.args
             try:
                 bound = inspect.signature(module.forward).bind(*args, **origin.kwargs)
             except (TypeError, ValueError):
@@ -234,10 +236,37 @@ class Sources:
             inputs.append(x)
             if before is None:
                 given = self._given(states)
-            elif not _from(dict(zip(names, states, strict=False)), before):
+            elif not self._from(dict(zip(names, states, strict=False)), before, neuron):
                 raise NoArgumentError("its state does not come from its last call")
             before = origin
         return tuple(inputs), given, self._passes if given else 1
+
+    def _from(self, states: dict[str, Any], before: fx.Node, neuron: Neuron) -> bool:
+        """Whether states are none, or what the call ``before`` has returned for them."""
+        places = neuron.returned(tuple(states))
+        return all(
+            state is None or self._comes_from(state, before, (places[name],))
+            for name, state in states.items()
+        )
+
+    def _comes_from(self, state: Any, before: fx.Node, path: tuple[Any, ...]) -> bool:
+        """Whether a state (or a tuple of them) is what stands at ``path`` in what a call gave."""
+        if isinstance(state, tuple):
+            names = getattr(state, "_fields", range(len(state)))
+            return all(
+                self._comes_from(part, before, (*path, i))
+                or self._comes_from(part, before, (*path, name))
+                for i, (name, part) in enumerate(zip(names, state, strict=True))
+            )
+        while isinstance(state, fx.Node) and state.op == "call_function":
+            call, operation = self._findings.connector.signals.calls[state]
+            if operation is None or not operation.is_copy(call):
+                break
+            state = call.x
+        if not isinstance(state, fx.Node):
+            return False
+        origin, found = origin_of(state)
+        return origin is before and tuple(found) == path
 
     def _constant(self, node: fx.Node) -> Any:
         role = self._findings.connector.signals.roles.get(node)
@@ -252,39 +281,6 @@ class Sources:
             raise NoArgumentError("its first state depends on data, or is kept by the model")
         values = map_arg(tuple(states), self._ranges.constant)
         return tuple(values) if any(v is not None for v in values) else ()
-
-
-def _from(states: dict[str, Any], before: fx.Node) -> bool:
-    """Whether states are none, or what the call ``before`` has returned for them.
-
-    Calls return the spikes and then all states, which go in by name, in the same order; the spikes
-    themselves may be among them (as ``spk``).
-    """
-    others = [name for name in states if name != "spk"]
-    places = {name: 1 + i for i, name in enumerate(others)} | {"spk": 0}
-    return all(
-        state is None or _comes_from(state, before, (places[name],))
-        for name, state in states.items()
-    )
-
-
-def _comes_from(state: Any, before: fx.Node, path: tuple[Any, ...]) -> bool:
-    """Whether a state (or a tuple of them) is what stands at ``path`` in what a call returned."""
-    if isinstance(state, tuple):
-        names = getattr(state, "_fields", range(len(state)))
-        return all(
-            _comes_from(part, before, (*path, i)) or _comes_from(part, before, (*path, name))
-            for i, (name, part) in enumerate(zip(names, state, strict=True))
-        )
-    if not isinstance(state, fx.Node):
-        return False
-    while origin_of(state)[0] is state and getattr(state.target, "__name__", "") in _COPIES:
-        state = state.args[0]
-    origin, found = origin_of(state)
-    return origin is before and tuple(found) == path
-
-
-_COPIES = ("detach", "clone", "contiguous")
 
 
 def _check_broadcast(dynamics: Dynamics, size: torch.Size) -> None:

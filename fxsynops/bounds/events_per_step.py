@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
 from fxsynops.connectivity.findings import Findings
-from fxsynops.connectivity.known_values import PRODUCTS
-from fxsynops.connectivity.signals import Role, origin_of
+from fxsynops.connectivity.signals import Role
 from fxsynops.errors import InputError
 from fxsynops.neurons import Neuron, describe, registered
 from fxsynops.neurons.registry import is_librarys, is_patched
-from fxsynops.operations.registry import Call, Kind, Scale
+from fxsynops.operations import Call, Kind, Operation
+from fxsynops.operations.operation import Scale
 from fxsynops.tracing.borrowed import has_hooks
 
 Interval = tuple[float, float]
@@ -116,31 +117,6 @@ def check_names(option: str, given: Any, known: set[str], what: str) -> None:
         )
 
 
-# Gates with a lower and an upper limit: position, name and default of each.
-_LIMITS: dict[str, tuple[tuple[int, str, float | None], tuple[int, str, float | None]]] = {
-    "clamp": ((1, "min", None), (2, "max", None)),
-    "clip": ((1, "min", None), (2, "max", None)),
-    "clamp_min": ((1, "min", None), (0, "", None)),
-    "clamp_max": ((0, "", None), (1, "max", None)),
-    "hardtanh": ((1, "min_val", -1.0), (2, "max_val", 1.0)),
-    "relu": ((0, "", 0.0), (0, "", None)),
-    "relu6": ((0, "", 0.0), (0, "", 6.0)),
-}
-_OF = ("input", "other")
-# Gates that may fill in a value: its position and name.
-_FILLS = {
-    "masked_fill": (2, "value"),
-    "index_fill": (3, "value"),
-    "threshold": (2, "value"),
-    "nan_to_num": (1, "nan"),
-}
-# Operations that may put constants beside events.
-_JOINS = frozenset(
-    """cat concat concatenate stack hstack vstack dstack row_stack broadcast_tensors setitem copy
-    alias_after""".split()
-)
-
-
 class Caps:
     """The most events per element and step, at every node."""
 
@@ -189,20 +165,18 @@ class Caps:
             low, high = _multiplied([self.ranges[operand] for operand in role.carriers])
             terms, (less, more) = role.product.contracted, self._added(role, call)
             return _times(low, terms) + less, _times(high, terms) + more
-        if role.kind == "gate" and (call.name in PRODUCTS or operation.kind is Kind.PRODUCT):
+        if role.kind == "gate" and (operation.factors or operation.kind is Kind.PRODUCT):
             return _multiplied([self.ranges[carrier] for carrier in role.carriers])
         if operation.merges and role.kind == "routing":
-            return self._merged(role, call)
-        if (limited := self._limited(role, call)) is not None:
+            return self._merged(role, call, operation)
+        if (limited := self._limited(role, call, operation)) is not None:
             return limited
         gain = operation.gain(call)
         low, high = _hull(self.ranges[carrier] for carrier in role.carriers)
-        if (beside := self._joined(role, call)) is not None:
+        if (beside := self._joined(role, call, operation)) is not None:
             low, high = _hull(((low, high), beside))
         most = max(-low, high)
-        if call.name in ("abs", "absolute"):
-            low, high = 0.0, most
-        elif call.name in PRODUCTS or operation.scale(call) != Scale():
+        if operation.factors or operation.scale(call) != Scale():
             low, high = -most, most  # a scale may be negative
         return low * gain if low else 0.0, high * gain if high else 0.0
 
@@ -224,36 +198,35 @@ class Caps:
         low, high = sorted((value[0] / worth, value[1] / worth))
         return low, high
 
-    def _limited(self, role: Role, call: Call) -> Interval | None:
+    def _limited(self, role: Role, call: Call, operation: Operation) -> Interval | None:
         """Of a gate that may put constants in the place of events; None for any other."""
-        if call.name in _LIMITS:
-            low, high = self._value(call.arg(0, "input"))
-            limits = [(-math.inf, -math.inf), (math.inf, math.inf)]
-            for k, (position, name, default) in enumerate(_LIMITS[call.name]):
-                given = call.arg(position, name, default) if name else default
-                limits[k] = limits[k] if given is None else self._value(given)
-            (low0, low1), (high0, high1) = limits
-            found = min(max(low, low0), high0), min(max(high, low1), high1)
-        elif call.name in ("where", "maximum", "minimum", "fmax", "fmin"):
-            start = 1 if call.name == "where" else 0
-            found = _hull(self._value(call.arg(start + i, n)) for i, n in enumerate(_OF))
-        elif call.name in _FILLS:
-            fill = call.arg(*_FILLS[call.name], 0.0)
-            found = _hull((self._value(call.x), self._value(fill)))
-        elif call.name in ("prelu", "leaky_relu", "rrelu"):
+        low, high = self._value(call.x) if operation.slopes else (0.0, 0.0)
+        if operation.slopes:
+            slopes = [self._operand(call.number(slope)) for slope in operation.slopes]
+            steep = [end for pair in slopes for end in pair]
+            ends = [_times(min(low, 0.0), end) for end in steep]
+            found = min(max(low, 0.0), *ends), max(high, 0.0, *ends)
+        elif operation.lower is not None or operation.upper is not None:
             low, high = self._value(call.x)
-            slopes = [self._operand(n) for n in (*call.args[1:], *call.kwargs.values())] or [(0, 1)]
-            steepest = max(abs(end) for pair in slopes for end in pair)
-            found = _times(low, max(steepest, 1.0)), max(high, _times(-low, steepest))
+            least, most = call.number(operation.lower), call.number(operation.upper)
+            low0, low1 = (-math.inf, -math.inf) if least is None else self._value(least)
+            high0, high1 = (math.inf, math.inf) if most is None else self._value(most)
+            found = min(max(low, low0), high0), min(max(high, low1), high1)
+        elif operation.fills:
+            values = [call.get(name) for name in operation.fills]
+            carried = [n for n in role.carriers if n not in values]
+            found = _hull(self._value(value) for value in (*values, *carried))
         else:
             return None
         return self._events(role, found)
 
-    def _joined(self, role: Role, call: Call) -> Interval | None:
+    def _joined(self, role: Role, call: Call, operation: Operation) -> Interval | None:
         """Constants that routing or a write puts beside events; None if there are none."""
-        if call.name not in _JOINS:
+        if not (operation.joins or operation.overwrites):
             return None
-        operands = [call.args[2]] if call.name == "setitem" else call.operands()
+        operands: list[Any] = list(operation.carriers(call))
+        numbers = [call.get(name) for name in operation.carries.split()]
+        operands += [value for value in numbers if isinstance(value, int | float)]
         constants = [n for n in operands if not isinstance(n, fx.Node) or n not in self.ranges]
         if not constants:
             return None
@@ -261,26 +234,23 @@ class Caps:
 
     def _added(self, role: Role, call: Call) -> Interval:
         """What a product of events adds to it (``addmm``)."""
-        beta = call.kwargs.get("beta", 1)
+        beta = call.get("beta", 1)
         if role.product is None or role.product.added is None or not beta:
             return 0.0, 0.0
         low, high = self._value(role.product.added)
         return self._events(role, tuple(sorted((low * beta, high * beta))))
 
-    def _merged(self, role: Role, call: Call) -> Interval:
-        """A sum or difference of events and constants."""
-        signs = {"sub": [1, -1], "subtract": [1, -1], "rsub": [-1, 1]}.get(call.name, [1, 1])
-        low = high = 0.0
-        for operand, sign in zip(call.args, signs, strict=False):
-            a, b = self._operand(operand)
-            low += a if sign > 0 else -b
-            high += b if sign > 0 else -a
-        if call.name not in ("add", "sub", "subtract", "rsub") or call.kwargs:
+    def _merged(self, role: Role, call: Call, operation: Operation) -> Interval:
+        """A sum of events and constants."""
+        terms = operation.terms(call) if operation.terms else []
+        if not terms or any(abs(factor) != 1 for factor, _ in terms):
             parts = [self.ranges[carrier] for carrier in role.carriers]
-            gain = (role.operation.gain(call) if role.operation else 1.0) or 1.0
+            gain = max((abs(factor) for factor, _ in terms), default=operation.gain(call))
             most = math.fsum(max(-a, b) for a, b in parts) * gain
             return -most, most
-        return low, high
+        pairs = [(factor, self._operand(operand)) for factor, operand in terms]
+        low = sum(a if factor > 0 else -b for factor, (a, b) in pairs)
+        return low, sum(b if factor > 0 else -a for factor, (a, b) in pairs)
 
     def _operand(self, operand: object) -> Interval:
         if isinstance(operand, fx.Node):

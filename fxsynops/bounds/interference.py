@@ -16,12 +16,10 @@ from torch import Tensor, fx, nn
 from fxsynops.connectivity.findings import Findings
 from fxsynops.neurons.dynamics import NoArgumentError, Number
 from fxsynops.neurons.registry import is_patched
-from fxsynops.operations.registry import operation_name, writes_in_place
-from fxsynops.tracing import graph_functions as replayed
+from fxsynops.operations.call import writes_in_place
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.borrowed import Place, has_hooks
 from fxsynops.tracing.graph_walk import reachable
-
-_HARMLESS = ("detach", "requires_grad")
 
 
 def check_untouched(
@@ -46,16 +44,23 @@ def check_untouched(
         raise NoArgumentError("it has hooks, or other methods than its type's")
     roots = {id(part.__dict__) for part in parts}
     for node in findings.trace.graph.nodes:
-        if node.target is replayed.change_state and id(node.args[0].place.root) in roots:
+        if node.target is graph_functions.change_state and id(node.args[0].place.root) in roots:
             value = node.args[1]
             value = constant(value) if isinstance(value, fx.Node) else value
             if not _holds_no_charge(node.args[0].place, value, harmless):
                 raise NoArgumentError("the model's forward changes its state")
     for place, node in written(findings, lambda place: id(place.root) in roots):
-        name = operation_name(node.target)
-        zeroed = name == "zero" and _holds_no_charge(place, 0.0, harmless)
-        if name not in _HARMLESS and not zeroed:
+        call, operation = findings.connector.signals.calls[node]
+        value = None if operation is None else call.number(operation.sets)
+        emptied = value is not None and _holds_no_charge(place, value, harmless)
+        if not emptied and not _changes_nothing(findings, node):
             raise NoArgumentError("the model's forward writes to its state or parameters")
+
+
+def _changes_nothing(findings: Findings, node: fx.Node) -> bool:
+    """Whether a call in place leaves the values as they are (``detach_``)."""
+    call, operation = findings.connector.signals.calls[node]
+    return operation is not None and operation.is_copy(call)
 
 
 def _holds_no_charge(place: Place, value: Any, harmless: dict[str, Number]) -> bool:
@@ -75,7 +80,7 @@ def written(
     trace = findings.trace
     for node in trace.graph.nodes:
         place = trace.reads.get(str(node.target)) if node.op == "get_attr" else None
-        if node.target is replayed.read_state:
+        if node.target is graph_functions.read_state:
             place = node.args[0]
         if place is None or not concerns(place):
             continue
@@ -108,10 +113,13 @@ def state_unlike_later(findings: Findings) -> str | None:
         return id(place.root) not in neurons and (id(place.root), place.path) not in tensors
 
     for place, node in written(findings, hidden):
-        if operation_name(node.target) not in _HARMLESS:
+        if not _changes_nothing(findings, node):
             return place.name
     for node in trace.graph.nodes:
-        if node.target is replayed.change_state and id(node.args[0].place.root) not in neurons:
+        if (
+            node.target is graph_functions.change_state
+            and id(node.args[0].place.root) not in neurons
+        ):
             place = node.args[0].place
             if (id(place.root), place.path) in tensors:
                 continue

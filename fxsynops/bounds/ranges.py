@@ -4,15 +4,14 @@
       └─ _value(node)
            ├─ constant     depends on no data: its present value
            ├─ leaf         a source or an analog input: what the caller says
-           └─ rule         of the operation's entry in the registry (operations/range_rules)
+           └─ rule         of the operation's entry in the registry
 
 The same run is made per step and, with the results of that, for totals; see
-:mod:`fxsynops.operations.range`. The rounding of the model's own dtype is added.
+:mod:`fxsynops.operations.value_range`. The rounding of the model's own dtype is added.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,27 +19,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.findings import Findings
-from fxsynops.connectivity.signals import Role, origin_of
-from fxsynops.operations import Kind, operations, range_rules, straight_through
-from fxsynops.operations.linear import overlay
-from fxsynops.operations.range import Range, RangeRule, finite
-from fxsynops.operations.registry import Scale, is_torch, operation_name, shape, writes_in_place
-from fxsynops.tracing import graph_functions as replayed
+from fxsynops.connectivity.signals import Role
+from fxsynops.operations import Call, Kind, Operation
+from fxsynops.operations.call import shape, writes_in_place
+from fxsynops.operations.linear_forms import overlay
+from fxsynops.operations.operation import Scale
+from fxsynops.operations.value_range import Range, RangeRule, bilinear, finite, linear
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable
 
 Leaf = Callable[[fx.Node, Role], "Range | None"]
 Limit = Callable[[fx.Node], tuple[float, float]]
 _WHOLE = (Scale(), Scale(-1.0))  # whole numbers are not rounded
-# Random, beside what the registry knows to be so.
-_RANDOM = (
-    "gumbel_softmax",
-    "rrelu",
-    "exponential",
-    "fractional_max_pool2d",
-    "fractional_max_pool3d",
-)
-_STEERING = (getattr, operator.getitem, replayed.getitem, replayed.size_of, replayed.check_branch)
 
 
 class Ranges:
@@ -73,6 +65,7 @@ class Ranges:
         self._leaf = leaf
         self._trace = findings.trace
         self._roles = findings.connector.signals.roles
+        self._calls = findings.connector.signals.calls
 
     def run(self, nodes: Iterable[fx.Node], keep: frozenset[fx.Node] = frozenset()) -> None:
         """Find the ranges of ``nodes``; afterwards, those of ``keep`` are in :attr:`values`."""
@@ -128,10 +121,10 @@ class Ranges:
 
     def _parts(self, node: fx.Node) -> Any:
         """Of a call that returns several tensors, the range of each."""
-        if node.op != "call_function" or node.target in _STEERING:
+        if node.op != "call_function" or not self._data(node):
             return None
         rule = self.rule(node)
-        return rule.find(self, node) if rule is not None and self._data(node) else None
+        return rule.find(self, self._calls[node][0]) if rule is not None else None
 
     def _computed(self, node: fx.Node, role: Role) -> Range | None:
         origin, path = origin_of(node)
@@ -140,36 +133,40 @@ class Ranges:
             for key in path:
                 whole = whole[key] if isinstance(whole, (tuple, list, dict)) else None
             return whole if isinstance(whole, Range) else None
-        if role.operation is straight_through.straight_through:
-            return self._straight_through(node)
         rule = self.rule(node)
         if rule is None:
             return None
         if self.totals and not rule.in_totals:
             return self.kept.get(node)
-        value = rule.find(self, node)
+        value = rule.find(self, self._calls[node][0])
         if isinstance(value, Range) and _narrows(node):
             value = self.rounded(node, value, 0)
         if not self.totals and not rule.in_totals and value is not None:
             self.kept[node] = value
         return value
 
+    def entry(self, call: Call) -> Operation:
+        """The entry that holds for a call."""
+        operation = self._entry(call.node)
+        assert operation is not None
+        return operation
+
+    def _entry(self, node: fx.Node) -> Operation | None:
+        role = self._roles.get(node)
+        if role is not None and role.operation is not None:
+            return role.operation
+        return self._calls[node][1] if node.op.startswith("call") else None
+
     def rule(self, node: fx.Node) -> RangeRule | None:
         """What the registry says of a call; users' own entries say nothing about values."""
-        if "function" in node.meta or node.op not in ("call_module", "call_function"):
-            return None
-        called = node.op == "call_module" or node.target is replayed.forward_of
-        module = self.module(node) if called else None
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            return operations.by_name["batch_norm"].range
-        if module is not None or not is_torch(node.target) or node.target in operations.by_target:
-            return None
-        operation = operations.by_name.get(operation_name(node.target))
+        operation = self._entry(node)
         if operation is None or operation.range is not None:
             return None if operation is None else operation.range
+        if not self._calls[node][0].name:
+            return None
         if operation.kind in (Kind.SYNAPSE, Kind.PRODUCT):
-            return range_rules.bilinear
-        return range_rules.linear if operation.kind is Kind.ROUTING else None
+            return bilinear
+        return linear if operation.kind is Kind.ROUTING else None
 
     def module(self, node: fx.Node) -> nn.Module:
         """The module that a node calls."""
@@ -210,13 +207,8 @@ class Ranges:
         origin, _ = origin_of(node)
         if origin.op != "call_function":
             return origin.op == "call_module"
-        name = operation_name(origin.target)
-        operation = operations.by_name.get(name)
-        chance = operation is not None and (operation.random or operation.kind is Kind.RANDOM)
-        if chance and "dropout" in name:
-            given = dict(zip(("input", "p", "training"), origin.args, strict=False))
-            chance = bool((given | origin.kwargs).get("training", True))
-        if chance or name in _RANDOM:
+        call, operation = self._calls[node]
+        if operation is not None and operation.draws(call):
             return True
         constants = (n for n in origin.all_input_nodes if self._is_constant(n))
         return any(isinstance(self.constant(n), Range) for n in constants)
@@ -227,10 +219,10 @@ class Ranges:
 
     def _call(self, node: fx.Node) -> Any:
         """The call itself, on the present values; what it writes to is a copy."""
-        if node.target is replayed.after:
+        if node.target is graph_functions.after:
             return self.operand(node.args[1])
         args, kwargs = map_arg((node.args, node.kwargs), self._any_value)
-        if node.target is replayed.alias_after:
+        if node.target is graph_functions.alias_after:
             return overlay(*args)  # type: ignore[arg-type]
         if args and isinstance(args[0], Tensor) and writes_in_place(node):
             args = (args[0].clone(), *args[1:])
@@ -253,22 +245,9 @@ class Ranges:
 
     # -- arithmetic -------------------------------------------------------------------------------
 
-    def _straight_through(self, node: fx.Node) -> Range | None:
-        value: Range | None = None
-        for term, times in straight_through.terms(node).items():
-            known = self.operand(term)
-            if times and isinstance(known, Range):
-                part = known * torch.tensor(float(times), dtype=torch.float64)
-                value = part if value is None else value + part
-        return value
-
-    def replaced(self, node: fx.Node, choose: Callable[[fx.Node, Any], Any]) -> Any:
+    def replaced(self, call: Call, choose: Callable[[fx.Node, Any], Any]) -> Any:
         """The call, on other operands, and in their dtype."""
-        args, kwargs = map_arg((node.args, node.kwargs), lambda n: choose(n, self.operand(n)))
-        if args and isinstance(args[0], Tensor) and writes_in_place(node):
-            args = (args[0].clone(), *args[1:])
-        kwargs = {name: value for name, value in kwargs.items() if name != "dtype"}
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return call.again(lambda n: choose(n, self.operand(n)), leave_out=("dtype",))
 
     def rounded(
         self, node: fx.Node, value: Range, terms: float, level: Tensor | None = None

@@ -25,7 +25,8 @@ import torch
 from torch import fx, nn
 
 from fxsynops import neurons
-from fxsynops.connectivity.known_values import PRODUCTS, Values
+from fxsynops.connectivity.calls import origin_of
+from fxsynops.connectivity.known_values import Values
 from fxsynops.connectivity.signals import (
     ANALOG,
     CONST,
@@ -35,22 +36,14 @@ from fxsynops.connectivity.signals import (
     Signal,
     Signals,
     State,
-    origin_of,
 )
 from fxsynops.neurons import Neuron
 from fxsynops.operations import Call, Kind, Operation, operations, straight_through
+from fxsynops.operations.call import shape
+from fxsynops.operations.operation import Scale, SynapseCall
 from fxsynops.operations.products import Product
-from fxsynops.operations.registry import Scale, SynapseCall, operation_name, shape
-from fxsynops.tracing import graph_functions as replayed
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.trace import Trace
-
-# Weighted sums and products that have no entry: never taken for anything else.
-_UNCOUNTED = frozenset(
-    """chain_matmul multi_dot vecdot cross tensorsolve cdist kron bilinear lstm gru rnn_tanh
-    rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell embedding_bag
-    multi_head_attention_forward _native_multi_head_attention""".split()
-)
-_QUOTIENTS = ("div", "divide", "true_divide")
 
 
 def classify(
@@ -89,7 +82,7 @@ def classify(
             if state != states[name] and states[name] != State(ANALOG)
         ]
         if not wrong:
-            return Signals(roles, classifier.constant, left)
+            return Signals(roles, classifier.calls, classifier.constant, left)
         for name in wrong:  # at most twice each: to another scale, and to analog
             states[name] = State(ANALOG) if name in settled else left[name]
         settled.update(wrong)
@@ -129,37 +122,19 @@ class _Classifier(Values):
             )
         if origin.op == "get_attr":
             return self._state(str(origin.target))
-        if origin.target is replayed.before_call:
+        if origin.target is graph_functions.before_call:
             return self._same_as(_part(origin.args[1:3], path), node)
-        if origin.target is replayed.after_call:
+        if origin.target is graph_functions.after_call:
             return self._same_as(_part(origin.args[4], path), node)
-        module, args = self._called(origin)
-        function = origin.meta.get("function")
-        target = type(module) if module is not None else origin.target
-        call = Call(
-            node=node,
-            target=target,
-            name=operation_name(target) if module is None and function is None else "",
-            args=args,
-            kwargs=origin.kwargs,
-            output=path[0] if path else None,
-            constant=self.constant,
-        )
+        call, operation = self.calls[node]
+        module, function = self.calls.module(origin), origin.meta.get("function")
         if module is not None:
             neuron = neurons.describe(module, self.spiking)
             if neuron is not None:
                 return self._neuron(call, neuron, path, module)
-        operation = operations.find(origin.target, function, module)
         if function is not None and operation is None:
             return self._function(call, function)
         return self._operation(call, operation)
-
-    def _called(self, node: fx.Node) -> tuple[nn.Module | None, tuple[Any, ...]]:
-        if node.op == "call_module":
-            return self.trace.modules[str(node.target)], node.args
-        if node.target is replayed.forward_of:
-            return node.args[0], node.args[1:]  # type: ignore[return-value]
-        return None, node.args
 
     def _state(self, target: str) -> Role:
         state = self.states.get(target)
@@ -170,8 +145,9 @@ class _Classifier(Values):
         return _other(ANALOG if target in self.trace.stateful else CONST)
 
     def _same_as(self, operand: Any, node: fx.Node) -> Role:
+        """What a hook hands on is taken to be what it got."""
+        call = Call(node, graph_functions.after, "after", (operand, None), {}, None, self.constant)
         signal = self.roles[operand].signal
-        call = Call(node, replayed.after, "after", (operand,), {}, None, self.constant)
         return self._routing(call, operations.by_name["after"], [operand], signal)
 
     def _neuron(
@@ -216,37 +192,25 @@ class _Classifier(Values):
         return Role("source", EVENTS, call, neuron=Neuron(signed=True, guessed=True))
 
     def _operation(self, call: Call, operation: Operation | None) -> Role:
-        if operation is not None and operation.resolve is not None:
-            operation = operation.resolve(call)
-        if operation is not None and operation.kind is Kind.RANDOM:
-            if not operation.binary:
+        if operation is None:
+            data = [n for n in call.operands() if self.roles[n].signal.kind != "const"]
+            return self._unknown(call, data, "") if data else _other(self.const(call.operands()))
+        if operation.kind is Kind.RANDOM:
+            if not operation.whole:
                 return _other(ANALOG)
-            cap = 1.0 if call.name == "bernoulli" else math.inf
-            return Role("source", EVENTS, call, operation, neuron=Neuron(max_spikes=cap))
-        operands = call.data(operation.data if operation else None)
+            neuron = Neuron(max_spikes=operation.most)
+            return Role("source", EVENTS, call, operation, neuron=neuron)
+        operands = operation.carriers(call)
         data = [n for n in operands if self.roles[n].signal.kind != "const"]
         steering = [n for n in call.operands() if n not in operands]
-        if not data and operation is not None and call.name == "where":
-            data = [n for n in steering if self.roles[n].signal.kind != "const"]
-        choosing = [n for n in steering if self.roles[n].signal.kind == "events"]
-        if not data and choosing and operation is not None and operation.indexed:
-            if call.name == "setitem" and self.is_zero(call.x):
-                return self._written_where(call, operation, choosing)
-            return self._unknown(call, choosing, "events choose among constants")
+        led = [n for n in steering if self.roles[n].signal.kind != "const"]
+        if not data and operation.chooses:
+            data = led
         if not data:
-            if operation is not None and operation.random and self.const(operands).fixed:
-                return Role("mask", replace(EVENTS, scale=operation.scale(call)), call, operation)
-            if (
-                operation is not None
-                and operation.kind in (Kind.SYNAPSE, Kind.PRODUCT)
-                and self.fires(call.x)
-            ):
-                reason = "its input is spikes that depend on no data; pass what drives them in"
-                return self._unknown(call, [], reason, weighted=True)
-            return _other(self.const(operands))
-        if operation is None:
-            return self._unknown(call, data, "")
+            return self._without_data(call, operation, operands, led)
         carriers = [n for n in data if self.roles[n].signal.kind == "events"]
+        if operation.kind is Kind.UNCOUNTED:
+            return self._unknown(call, data, "", weighted=True)
         if carriers and operation.analog_only:
             return self._unknown(call, data, "")
         if operation.kind is Kind.SYNAPSE:
@@ -254,35 +218,55 @@ class _Classifier(Values):
         if operation.kind is Kind.PRODUCT:
             return self._two_factors(call, operation, data)
         if operation.kind is Kind.THRESHOLD:
-            if operation.fires:
-                carriers = []
-            kind = "gate" if carriers else "source"
-            cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else float("inf")
-            neuron = Neuron(max_spikes=cap, signed=cap != 1)
-            return Role(kind, EVENTS, call, operation, tuple(carriers), neuron)  # type: ignore[arg-type]
-        if operation.merges and 0 in (terms := straight_through.terms(call.node)).values():
-            left = [n for n, times in terms.items() if times]
-            if not left:
-                return _other(ZERO)
-            if all(self.roles[n].signal.kind == "events" for n in left):
-                operation = straight_through.straight_through
-                return self._routing(call, operation, left, self._joined(call, operation, left))
+            return self._threshold(call, operation, carriers)
+        if operation.merges:
+            terms = straight_through.terms(call.node, self.calls.__getitem__)
+            if 0 in terms.values():
+                left = [n for n, times in terms.items() if times]
+                if not left:
+                    return _other(ZERO)
+                if all(self.roles[n].signal.kind == "events" for n in left):
+                    operation = straight_through.straight_through(self.calls.__getitem__)
+                    return self._routing(call, operation, left, self._joined(call, operation, left))
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
-        led = operation.indexed and any(self.roles[n].signal.kind != "const" for n in steering)
-        if operation.kind is Kind.GATE or led:
+        if operation.kind is Kind.GATE or (operation.led and led):
             return self._gate(call, operation, data, carriers)
-        if call.name in PRODUCTS + _QUOTIENTS:
-            return self._product(call, operation, data, carriers, call.args[:2])
+        if operation.factors:
+            return self._product(call, operation, data, carriers, operation.factors(call))
         return self._routing(call, operation, operands, self._joined(call, operation, operands))
 
     # -- kinds of operations ---------------------------------------------------------------------
 
+    def _without_data(
+        self, call: Call, operation: Operation, operands: list[fx.Node], led: list[fx.Node]
+    ) -> Role:
+        """Only constants are carried; what steers may depend on data all the same."""
+        choosing = [n for n in led if self.roles[n].signal.kind == "events"]
+        if choosing and operation.led:
+            if operation.overwrites and self.is_zero(call.x):
+                return self._written_where(call, operation, choosing)
+            return self._unknown(call, choosing, "events choose among constants")
+        if operation.masks and self.const(operands).fixed:
+            return Role("mask", replace(EVENTS, scale=operation.scale(call)), call, operation)
+        if operation.kind in (Kind.SYNAPSE, Kind.PRODUCT) and self.fires(call.x):
+            reason = "its input is spikes that depend on no data; pass what drives them in"
+            return self._unknown(call, [], reason, weighted=True)
+        return _other(ANALOG if led and operation.carries else self.const(operands))
+
+    def _threshold(self, call: Call, operation: Operation, carriers: list[fx.Node]) -> Role:
+        """Whole numbers come out; of events, unless a neuron made them, they are a part."""
+        carriers = [] if operation.fires else carriers
+        cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else math.inf
+        neuron = Neuron(max_spikes=cap, signed=cap != 1)
+        kind: Any = "gate" if carriers else "source"
+        return Role(kind, EVENTS, call, operation, tuple(carriers), neuron)
+
     def _synapse(self, call: Call, operation: Operation, data: list[fx.Node]) -> Role:
         rule = operation.synapse
         assert rule is not None
-        x = call.arg(*rule.input)
-        weight = call.arg(*rule.weight) if rule.weight else None
+        x = call[rule.input] if rule.weight else call.x
+        weight = call[rule.weight] if rule.weight else None
         if weight in data and self.comes_from_inputs(weight):
             if x not in data or self.roles[weight].signal.kind == "events":
                 reason = "its weights depend on the data in a way that is not counted"
@@ -323,14 +307,14 @@ class _Classifier(Values):
 
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""
-        number = float(call.kwargs.get("alpha", 1))
+        number = float(call.get("alpha", 1))
         left, right = product.operands
         measured = self.before_scales(left), self.before_scales(right)
         scale: Scale | None = Scale(number) if number else None
         for node in product.operands:
             own = self.roles[node].signal.scale
             scale = None if scale is None or own is None else scale * own
-        added = product.added if call.kwargs.get("beta", 1) else None
+        added = product.added if call.get("beta", 1) else None
         if isinstance(added, fx.Node) and self.roles[added].signal.kind != "const":
             reason = "a product of events is added to something else"
             return self._unknown(call, list(product.operands), reason, weighted=True)
@@ -353,7 +337,7 @@ class _Classifier(Values):
         if len(carriers) < len(data) or not all(s.whole for s in signals):
             return _other(ANALOG)
         scale = signals[0].scale
-        if call.name == "where" and self._chosen_numbers(call):
+        if operation.chooses and not any(self._is_data(n) for n in operation.carriers(call)):
             scale = self._number_chosen(call)
         elif (operation.powers and scale != Scale()) or any(s.scale != scale for s in signals):
             scale = None
@@ -361,14 +345,9 @@ class _Classifier(Values):
         scale = None if scale is None or step is None else scale * step
         return self._measured(call, operation, carriers, scale)
 
-    def _chosen_numbers(self, call: Call) -> bool:
-        """``where(spikes, 1.0, 0.0)``: the events are the condition's."""
-        return all(self.roles[n].signal.kind == "const" for n in call.data((1, 2)))
-
     def _written_where(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
         """``zeros[spikes] = 1``: the events are the index's."""
-        value = call.args[2]
-        mask = call.args[1]
+        value, mask = call["value"], call["index"]
         plain = isinstance(mask, fx.Node) and mask.meta["spec"].dtype == torch.bool
         if not plain or isinstance(value, fx.Node | bool) or not value:
             return self._unknown(call, choosing, "events choose among constants")
@@ -376,7 +355,8 @@ class _Classifier(Values):
 
     def _number_chosen(self, call: Call) -> Scale | None:
         """What an event is worth in ``where(spikes, 0.5, 0.0)``."""
-        values = [self.constant(a) if isinstance(a, fx.Node) else a for a in call.args[1:3]]
+        chosen = call["input"], call["other"]
+        values = [self.constant(a) if isinstance(a, fx.Node) else a for a in chosen]
         found = torch.cat([torch.as_tensor(v).double().reshape(-1).abs() for v in values]).unique()
         worth = found[found != 0].tolist()
         return Scale(worth[0]) if len(worth) == 1 else None
@@ -405,7 +385,7 @@ class _Classifier(Values):
         """Events times a constant are routed; times events, they gate each other."""
         if not carriers:
             return _other(ANALOG)
-        divides = call.name in _QUOTIENTS
+        divides = operation.divides
         if len(carriers) < len(data):
             if self.graded and not (divides and data[0] not in carriers):
                 return self._measured(call, operation, carriers, Scale())
@@ -430,16 +410,19 @@ class _Classifier(Values):
 
     def _joined(self, call: Call, operation: Operation, operands: list[fx.Node]) -> Signal:
         """What comes out of a routing operation with all its operands."""
-        signals = [self.roles[n].signal for n in operands]
-        events = [s for s in signals if s.kind == "events"]
-        scale = events[0].scale
-        if any(s.scale != scale for s in events) or call.kwargs.get("alpha", 1) != 1:
+        signals = {n: self.roles[n].signal for n in operands}
+        events = {n: s for n, s in signals.items() if s.kind == "events"}
+        scales = [s.scale for s in events.values()]
+        scale = scales[0]
+        if any(s != scale for s in scales) or call.get("alpha", 1) != 1:
             scale = None
         step = operation.scale(call)
         scale = None if scale is None or step is None else scale * step
-        whole = all(s.whole for s in events) and not operation.shifts(call)
+        whole = all(s.whole for s in events.values()) and not operation.shifts(call)
         for added in self.added(call, operation, operands):
-            whole = whole and scale is not None and self.is_whole(added) and abs(scale.factor) == 1
+            if not self.is_zero(added):
+                is_one = scale is not None and abs(scale.factor) == 1
+                whole = whole and is_one and self.is_whole(added)
         return Signal("events", scale, whole, mask=self.mask(call, operation, operands))
 
     def _routing(
@@ -462,14 +445,14 @@ class _Classifier(Values):
         self, call: Call, data: Iterable[fx.Node], reason: str, weighted: bool = False
     ) -> Role:
         carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
-        weighted = weighted or call.name in _UNCOUNTED
         weighted = weighted or (  # a product of events with weights, or with each other
             any(map(self.has_source, carriers))
             and sum(math.prod(shape(n)) > 1 for n in dict.fromkeys(call.operands())) > 1
         )
         return Role("unknown", EVENTS, call, None, carriers, reason=reason, weighted=weighted)
 
-    # -- constants -------------------------------------------------------------------------------
+    def _is_data(self, operand: Any) -> bool:
+        return isinstance(operand, fx.Node) and self.roles[operand].signal.kind != "const"
 
 
 def _other(signal: Signal) -> Role:

@@ -20,10 +20,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, fx
 
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.names import Names
-from fxsynops.connectivity.signals import Role, Signals, origin_of
+from fxsynops.connectivity.signals import Role, Signals
+from fxsynops.operations.call import shape
+from fxsynops.operations.operation import Scale, Slot
 from fxsynops.operations.products import Product
-from fxsynops.operations.registry import Scale, Slot, shape
 from fxsynops.operations.transpose import compress
 from fxsynops.tracing.inputs import Layout, Window
 from fxsynops.tracing.node_meta import Site
@@ -271,7 +273,7 @@ class Connector:
 
 def _runs_apart(node: fx.Node, role: Role) -> bool:
     """Whether a virtual node's events are not those of the module that it stands for."""
-    random = role.operation is not None and role.operation.random
+    random = role.operation is not None and role.operation.masks
     measured = role.kind in ("source", "mask") or (role.kind == "gate" and random)
     return measured and "virtual" in origin_of(node)[0].meta
 

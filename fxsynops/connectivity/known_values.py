@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from fxsynops.connectivity.calls import Calls
 from fxsynops.connectivity.signals import CONST, Role, Signal
-from fxsynops.operations import Call, Operation, operations
-from fxsynops.operations.registry import Scale, operation_name, shape
+from fxsynops.operations import Call, Operation
+from fxsynops.operations.call import shape
+from fxsynops.operations.operation import Scale
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.trace import Trace
-
-PRODUCTS = ("mul", "multiply", "rmul")
-_COMPARISONS = tuple(name for name, known in operations.by_name.items() if known.fires)
 
 
 @dataclass
@@ -25,7 +24,11 @@ class Values:
 
     trace: Trace
     roles: dict[fx.Node, Role] = field(default_factory=dict, init=False)
+    calls: Calls = field(init=False)
     _values: dict[fx.Node, Tensor] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.calls = Calls(self.trace, self.constant)
 
     # -- constants --------------------------------------------------------------------------------
 
@@ -97,7 +100,7 @@ class Values:
         """Where a factor's events can be measured: before constants scale its elements apart."""
         while self.roles[node].signal.scale is None:
             role = self.roles[node]
-            scaled = role.kind == "routing" and role.call is not None and role.call.name in PRODUCTS
+            scaled = role.kind == "routing" and role.operation and role.operation.factors
             if not scaled or role.call is None or shape(role.carriers[0]) != shape(node):
                 break
             factors = (self.constant(n) for n in role.call.operands())
@@ -110,10 +113,10 @@ class Values:
 
     def added(self, call: Call, operation: Operation, operands: list[fx.Node]) -> list[Any]:
         """Constants that are added to events, or joined to them."""
-        joins = operation.merges or call.name in ("cat", "concat", "concatenate", "stack")
+        joins = operation.merges or operation.joins
         nodes = [n for n in operands if joins and self.roles[n].signal.kind == "const"]
-        numbers = [a for a in call.args[:2] if isinstance(a, (int, float)) and a != 0]
-        return [*nodes, *(numbers if operation.merges else [])]
+        terms = operation.terms(call) if operation.merges and operation.terms else []
+        return [*nodes, *(a for _, a in terms if isinstance(a, int | float) and a != 0)]
 
     def mask(self, call: Call, operation: Operation, operands: list[fx.Node]) -> Tensor | None:
         """Where the result is analog, if not everywhere or nowhere."""
@@ -127,14 +130,10 @@ class Values:
             result = torch.zeros(shape(call.node), dtype=torch.bool)
             for mask in masks.values():
                 result = result | mask
-        elif operation.shifts(call) or operation.pull is operations.by_name["after"].pull:
+        elif operation.elementwise:
             result = masks[operands[0]].expand(shape(call.node))
         else:
-            moved = map_arg(
-                (call.args, call.kwargs), lambda n: masks[n].double() if n in masks else n
-            )
-            target = call.target
-            y = target(*moved[0], **moved[1])
+            y = call.again(lambda n: masks[n].double() if n in masks else n)
             result = (y if call.output is None else y[call.output]) != 0
         return result
 
@@ -160,8 +159,8 @@ class Values:
         for at in upstream([node]):
             if "function" in at.meta:
                 return True
-            compares = at.op == "call_function" and operation_name(at.target) in _COMPARISONS
-            if compares and not self.roles[at].signal.fixed:
+            operation = self.calls[at][1] if at.op == "call_function" else None
+            if operation is not None and operation.fires and not self.roles[at].signal.fixed:
                 return True
         return False
 

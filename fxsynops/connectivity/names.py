@@ -6,7 +6,8 @@ from collections import defaultdict
 
 from torch import fx, nn
 
-from fxsynops.connectivity.signals import Role, Signals, origin_of
+from fxsynops.connectivity.calls import origin_of
+from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.operations.registry import operation_name
 from fxsynops.tracing.node_meta import Site
 from fxsynops.tracing.trace import Trace

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, fx, nn
 
+from fxsynops.connectivity.calls import Calls
 from fxsynops.neurons import Neuron
 from fxsynops.operations import Call, Operation
+from fxsynops.operations.operation import Scale, SynapseCall
 from fxsynops.operations.products import Product
-from fxsynops.operations.registry import Scale, SynapseCall
-from fxsynops.tracing.graph_functions import getitem
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,13 @@ class Signals:
 
     Attributes:
         roles: by node.
+        calls: the call behind every node, and its entry.
         constant: the value of a node that depends on no data.
         left: what the forward leaves in the model's states, by place.
     """
 
     roles: dict[fx.Node, Role]
+    calls: Calls
     constant: Callable[[fx.Node], Tensor | None]
     left: dict[str, State]
 
@@ -119,12 +121,3 @@ class State:
 
     signal: Signal
     kind: Literal["source", "mask"] = "source"
-
-
-def origin_of(node: fx.Node) -> tuple[fx.Node, list[Any]]:
-    """The call that returned ``node``, and the path to it in what was returned."""
-    path: list[Any] = []
-    while node.target in (getitem, getattr) and "spec" not in node.args[0].meta:  # type: ignore
-        path.insert(0, node.args[1])
-        node = node.args[0]  # type: ignore[assignment]
-    return node, path

@@ -25,7 +25,7 @@ from fxsynops.connectivity.signals import Role
 from fxsynops.cost.devices import DEVICES, Device, device
 from fxsynops.counting.firing_rates import spiking_calls
 from fxsynops.errors import InputError
-from fxsynops.operations.registry import shape
+from fxsynops.operations.call import shape
 from fxsynops.reporting.report import VIEWS, Column, Reported, View, number, whole
 
 

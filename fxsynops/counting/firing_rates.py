@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.findings import Findings
-from fxsynops.connectivity.signals import origin_of
 from fxsynops.counting.exact_sums import Reading
 from fxsynops.errors import InputError
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from fxsynops.connectivity.connect import SynapseCalls, Tap
 from fxsynops.connectivity.findings import Findings
 from fxsynops.counting.exact_sums import Reading, Term
-from fxsynops.operations.registry import Scale
+from fxsynops.operations.operation import Scale
 
 
 @dataclass

@@ -30,8 +30,10 @@ from fxsynops.counting.firing_rates import Firing, spiking_calls
 from fxsynops.counting.measured_nodes import Stop, sparse_synapses
 from fxsynops.counting.per_sample import PerSample
 from fxsynops.counting.program import Program, write
+from fxsynops.operations.call import shape, writes_in_place
+from fxsynops.operations.operation import Scale
 from fxsynops.operations.products import Product
-from fxsynops.operations.registry import Scale, is_torch, shape, writes_in_place
+from fxsynops.operations.registry import is_torch
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_functions import forward_of
 from fxsynops.tracing.inputs import Inputs

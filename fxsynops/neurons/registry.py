@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from fxsynops.errors import InputError
+from fxsynops.neurons import libraries
 from fxsynops.neurons.dynamics import FindDynamics
+from fxsynops.tracing.recorder import Inside
 
-# Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
-# what came out. They are run once, beside the recording, for the analysis alone.
-Inside = Callable[[Any, dict[str, Any], Any], dict[str, Callable[[], Any]]]
+
+def _in_order(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: 1 + i for i, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Neuron:
         inside: the synapses inside of the module, or None if it has none.
         dynamics: how charge becomes events, for bounds; None if no argument is known.
         refused: why the module cannot be counted, if it cannot.
+        returned: where in what it returns stand the states that its next call takes, by the names
+            of their parameters: behind the events, in the same order, unless the library says else.
     """
 
     output: int = 0
@@ -51,22 +56,23 @@ class Neuron:
     inside: Inside | None = None
     dynamics: FindDynamics | None = None
     refused: str = ""
+    returned: Callable[[tuple[str, ...]], dict[str, int]] = _in_order
 
 
 def is_patched(module: nn.Module) -> bool:
-    """Whether a method was replaced in the object itself."""
+    """Whether a method was replaced in the object itself.
+
+    Functions that are settings of a neuron (a surrogate) are none; their files look at them.
+    """
+    settings = {name for file in _loaded() for name in getattr(file, "SETTINGS", ())}
     for name, value in module.__dict__.items():
         if not callable(value) or isinstance(value, nn.Module):
             continue
         own = getattr(value, "__self__", None) is module and hasattr(type(module), value.__name__)
         replaced = hasattr(type(module), name) or name.endswith("_function")
-        if replaced and not own and name not in _SETTINGS:
+        if replaced and not own and name not in settings:
             return True
     return False
-
-
-# Functions that are settings of a neuron; their files look at them.
-_SETTINGS = ("surrogate_function", "spike_grad", "spike_fn", "reset_fn", "surrogate_grad_fn")
 
 
 def analog_like(x: Tensor) -> Tensor:
@@ -74,9 +80,10 @@ def analog_like(x: Tensor) -> Tensor:
     return torch.sigmoid(x)
 
 
-# Libraries whose neurons are known; each has a file here with a function ``describe``, and with
-# ``reset`` if its neurons keep states between forwards.
-LIBRARIES = ("fxsynops.nn", "sinabs", "snntorch", "spikingjelly", "norse", "torch.nn")
+# Libraries whose neurons are known, by the names of their files: each has a function ``describe``,
+# ``reset`` if its neurons keep states between forwards, and ``SETTINGS`` if some attributes of them
+# are functions.
+LIBRARIES = tuple(sorted(file.name.replace("_", ".") for file in iter_modules(libraries.__path__)))
 
 _registered: dict[Any, Neuron] = {}
 
@@ -155,15 +162,18 @@ def reset_states(model: nn.Module) -> list[nn.Module]:
     Returns:
         the modules that were reset.
     """
-    files = [_file_of(library) for library in LIBRARIES if library in sys.modules]
-    resets = [file.reset for file in files if hasattr(file, "reset")]
+    resets = [file.reset for file in _loaded() if hasattr(file, "reset")]
     return [module for module in model.modules() for reset in resets if reset(module)]
+
+
+def _loaded() -> list[ModuleType]:
+    """The files of the libraries that the user has loaded."""
+    return [_file_of(library) for library in LIBRARIES if library in sys.modules]
 
 
 def _file_of(library: str) -> ModuleType:
     """What is known about a library's neurons."""
-    file = library.removeprefix("fxsynops.").replace(".", "_")
-    return import_module(f"fxsynops.neurons._{file}")
+    return import_module(f"{libraries.__name__}.{library.replace('.', '_')}")
 
 
 def _describe_by_library(module: nn.Module) -> Neuron | None:

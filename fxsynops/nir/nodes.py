@@ -13,7 +13,7 @@ from fxsynops.errors import InputError
 from fxsynops.neurons import register_spiking
 from fxsynops.neurons.dynamics import as_double
 from fxsynops.nir.graph import AGAIN, one_line
-from fxsynops.operations.registry import Kind, Operation, operations
+from fxsynops.operations import Kind, Operation, operations
 
 
 class _Fire(torch.autograd.Function):

@@ -1,142 +1,191 @@
-"""Operations whose effect on events depends on the data, and those that make events or end them."""
+"""Operations that let events pass or not, depending on the data; they are measured behind them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
-from fxsynops.operations import range_rules
-from fxsynops.operations.registry import Call, Factor, Kind, Operation, Scale, operations, unequal
-from fxsynops.operations.routing import identity
+import torch
+from torch import fx
 
-# -- gates: events pass or not, and are measured behind them ---------------------------------------
+from fxsynops.operations.call import Call, shape
+from fxsynops.operations.elementwise import identity
+from fxsynops.operations.operation import Factor, Kind, Operation, Scale, unequal
+from fxsynops.operations.registry import operations
+from fxsynops.operations.value_range import Evaluation, Range, RangeRule, as_double, ranged, shrinks
+
+# -- limits ----------------------------------------------------------------------------------------
+
+operations.add("relu", Operation(Kind.GATE, lower=0.0, range=shrinks))
+operations.add("relu6", Operation(Kind.GATE, lower=0.0, upper=6.0, range=shrinks))
+operations.add(
+    "clamp clip", Operation(Kind.GATE, "min max", lower="min", upper="max", range=shrinks)
+)
+operations.add("clamp_min", Operation(Kind.GATE, "min", lower="min", range=shrinks))
+operations.add("clamp_max", Operation(Kind.GATE, "max", upper="max", range=shrinks))
+operations.add(
+    "hardtanh",
+    Operation(Kind.GATE, "min_val max_val", lower="min_val", upper="max_val", range=shrinks),
+)
+operations.add("hardshrink softshrink", Operation(Kind.GATE, "lambd"))
+operations.add("threshold _threshold", Operation(Kind.GATE, "threshold", fills=("value",)))
+operations.add("nan_to_num", Operation(Kind.GATE, "posinf neginf", fills=("nan",)))
+
+# -- slopes ----------------------------------------------------------------------------------------
+
+operations.add("leaky_relu", Operation(Kind.GATE, "negative_slope", slopes=("negative_slope",)))
+operations.add("prelu", Operation(Kind.GATE, "weight", slopes=("weight",)))
+operations.add(
+    "rrelu",
+    Operation(
+        Kind.GATE,
+        "lower upper training",
+        slopes=("lower", "upper"),
+        draws=lambda call: bool(call["training"]),
+    ),
+)
+
+
+def _absolute(ranges: Evaluation, call: Call) -> Any:
+    value = ranges.operand(call.x)
+    if not isinstance(value, Range) or value.positive:
+        return value
+    if not ranges.totals:
+        return Range(value.peak)
+    both = value.up if value.down is None else value.up + value.down
+    return Range(both) if value.center is None else Range(both, both, value.center.abs())
+
+
+operations.add("abs absolute", Operation(Kind.GATE, slopes=(-1.0,), range=RangeRule(_absolute)))
+
+# -- a choice among elements -----------------------------------------------------------------------
 
 operations.add(
-    """leaky_relu rrelu prelu hardshrink softshrink adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d amax amin masked_select cummax
-    cummin""",
-    Operation(Kind.GATE, outputs=(0,)),
+    """amax amin masked_select cummax cummin max min topk sort msort kthvalue median nanmedian
+    mode""",
+    Operation(
+        Kind.GATE,
+        "dim keepdim mask k largest sorted descending stable",
+        carries="input other",
+        outputs=(0,),
+    ),
 )
 operations.add(
-    "relu relu6 clamp_max", Operation(Kind.GATE, outputs=(0,), range=range_rules.shrinks)
+    "gather max_unpool1d max_unpool2d max_unpool3d",
+    Operation(Kind.GATE, "dim index sparse_grad indices kernel_size stride padding output_size"),
 )
-operations.add("abs absolute", Operation(Kind.GATE, outputs=(0,), range=range_rules.absolute))
+
+
+def _extreme(pick: Any) -> RangeRule:
+    def find(ranges: Evaluation, call: Call) -> Any:
+        """Element by element, the larger (or smaller) one."""
+        a, b = (ranged(ranges.operand(call[name])) for name in ("input", "other"))
+        if a is None or b is None:
+            return None
+        return Range.between(pick(a.low, b.low), pick(a.high, b.high))
+
+    return RangeRule(find, in_totals=False)
+
+
 operations.add(
-    """max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
-    max_pool3d_with_indices""",
-    Operation(Kind.GATE, outputs=(0,), range=range_rules.max_pool),
+    "maximum fmax",
+    Operation(
+        Kind.GATE,
+        carries="input other",
+        fills=("input", "other"),
+        range=_extreme(torch.maximum),
+    ),
 )
 operations.add(
-    "maximum minimum fmax fmin", Operation(Kind.GATE, outputs=(0,), range=range_rules.largest)
+    "minimum fmin",
+    Operation(
+        Kind.GATE,
+        carries="input other",
+        fills=("input", "other"),
+        range=_extreme(torch.minimum),
+    ),
 )
+
+
+def _chosen(ranges: Evaluation, call: Call) -> Any:
+    """One of two, in totals at most both."""
+    a, b = (ranged(ranges.operand(call[name])) for name in ("input", "other"))
+    if a is None or b is None:
+        return None
+    size = shape(call.node)
+    if not ranges.totals:
+        low, high = torch.minimum(a.low, b.low), torch.maximum(a.high, b.high)
+        return Range.between(low.expand(size), high.expand(size))
+    up = (a.total + b.total).expand(size)
+    down = None if a.positive and b.positive else (a.total_down + b.total_down).expand(size)
+    return Range(up, down)
+
+
 operations.add(
-    "max min topk sort msort kthvalue median nanmedian mode", Operation(Kind.GATE, outputs=(0,))
+    "where",
+    Operation(
+        Kind.GATE,
+        "condition",
+        carries="input other",
+        fills=("input", "other"),
+        chooses=True,
+        range=RangeRule(_chosen),
+    ),
 )
-operations.add("gather max_unpool1d max_unpool2d max_unpool3d", Operation(Kind.GATE, data=(0,)))
+
+# -- powers ----------------------------------------------------------------------------------------
 
 
 def _unbounded(_: Call) -> float:
     return math.inf
 
 
-operations.add(
-    "clamp clip clamp_min hardtanh",
-    Operation(Kind.GATE, data=(0,), range=range_rules.shrinks),
-)
-operations.add(
-    "threshold index_fill masked_fill nan_to_num",
-    Operation(Kind.GATE, data=(0,)),
-)
-operations.add(
-    "masked_scatter scatter scatter_add index_add index_copy",
-    Operation(Kind.GATE, gain=_unbounded),
-)
-_power = Operation(Kind.GATE, data=(0,), gain=_unbounded, powers=True)
+_power = Operation(Kind.GATE, "dim keepdim exponent", gain=_unbounded, powers=True)
 operations.add("square prod cumprod", _power)
-operations.add(
-    "pow",
-    replace(
-        _power,
-        resolve=lambda call: (
-            _power
-            if isinstance(e := call.arg(1, "exponent"), int | float) and e > 0 and e == int(e)
-            else Operation(Kind.ANALOG)
-        ),
-    ),
-)
-operations.add("where", Operation(Kind.GATE, data=(1, 2), range=range_rules.choice))
 
-# Their output depends on no value of their input.
-operations.add(
-    """fill zero zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty
-    new_tensor empty_strided new_empty_strided""",
-    Operation(Kind.ANALOG, data=()),
-)
+
+def _raised(call: Call) -> Operation:
+    exponent = call["exponent"]
+    whole = isinstance(exponent, int | float) and exponent > 0 and exponent == int(exponent)
+    return _power if whole else Operation(Kind.ANALOG, "*", carries="*")
+
+
+operations.add("pow", replace(_power, resolve=_raised))
+
+# -- dropout: a gate in training, nothing in eval mode ---------------------------------------------
+
+
+def _dropped(ranges: Evaluation, call: Call) -> Any:
+    value, p = ranges.operand(call.x), call["p"]
+    if not isinstance(value, Range) or isinstance(p, fx.Node):
+        return value
+    kept = 1 / (1 - float(p)) if float(p) < 1 else 0.0
+    parts = Range(value.total, None if value.positive else value.total_down)
+    return ranges.rounded(call.node, parts * as_double(kept), 2)
 
 
 def _survivors(call: Call) -> Scale | None:
-    """Dropout scales what it lets pass by 1 / (1 - p)."""
-    p = call.arg(1, "p", 0.5)
+    """What passes is scaled by 1 / (1 - p)."""
+    p = call["p"]
     return Scale(1 / (1 - p)) if p < 1 else Scale()
 
 
-def _dropout(scale: Factor) -> Operation:
-    """A gate in training, nothing in eval mode."""
-    rule = None if scale is unequal else range_rules.dropout
-    gate = Operation(Kind.GATE, scale=scale, data=(0,), random=True, range=rule)
-    return replace(gate, resolve=lambda call: gate if call.arg(2, "training", True) else identity)
+def _dropout(scale: Factor, rule: RangeRule | None) -> Operation:
+    gate = Operation(
+        Kind.GATE,
+        "p training",
+        scale=scale,
+        masks=True,
+        draws=lambda call: bool(call["training"]),
+        range=rule,
+    )
+    off = replace(identity, parameters="p training")
+    return replace(gate, resolve=lambda call: gate if call["training"] else off)
 
-
-operations.add("dropout dropout1d dropout2d dropout3d feature_dropout", _dropout(_survivors))
-operations.add("alpha_dropout feature_alpha_dropout", _dropout(unequal))
-
-# -- thresholds: whole numbers, whatever comes in --------------------------------------------------
 
 operations.add(
-    "gt lt ge le greater less greater_equal less_equal heaviside",
-    Operation(Kind.THRESHOLD, binary=True, fires=True),
+    "dropout dropout1d dropout2d dropout3d feature_dropout",
+    _dropout(_survivors, RangeRule(_dropped)),
 )
-operations.add(
-    """eq ne not_equal logical_and logical_or
-    logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not and or xor  ror rxor
-    bool int long short byte char
-    floor_divide floordiv rfloordiv one_hot isnan isfinite isinf isposinf isneginf signbit
-    count_nonzero histc bincount any all isclose""",
-    Operation(Kind.THRESHOLD, binary=True),
-)
-
-operations.add(
-    "floor ceil round trunc fix sign sgn",
-    Operation(Kind.THRESHOLD, binary=True, range=range_rules.grows),
-)
-
-# -- analog: no events come out --------------------------------------------------------------------
-
-operations.add(
-    """log_softmax exp2 log log2 log10 rsqrt sin
-    cos tan asin acos atan atan2 sinh cosh erfc erfinv gelu silu mish elu selu celu softplus
-    softsign tanhshrink logsigmoid hardswish glu layer_norm group_norm instance_norm
-    rms_norm
-    local_response_norm normalize norm vector_norm var std var_mean std_mean cosine_similarity
-    reciprocal rdiv rtruediv logsumexp
-    pairwise_distance cross_entropy mse_loss nll_loss l1_loss smooth_l1_loss huber_loss
-    binary_cross_entropy binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc
-    frac hypot argmax argmin argsort searchsorted bucketize gumbel_softmax logcumsumexp rpow
-    multi_margin_loss multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss
-    exponential nonzero""",
-    Operation(Kind.ANALOG),
-)
-operations.add("tanh", Operation(Kind.ANALOG, range=range_rules.shrinks))
-operations.add("sigmoid exp expm1 log1p sqrt erf", Operation(Kind.ANALOG, range=range_rules.grows))
-operations.add("softmax softmin hardsigmoid", Operation(Kind.ANALOG, range=range_rules.fraction))
-operations.add(
-    """rand randn rand_like randn_like randint randint_like randperm normal uniform multinomial
-    random log_normal cauchy geometric""",
-    Operation(Kind.RANDOM),
-)
-operations.add("bernoulli poisson", Operation(Kind.RANDOM, binary=True))
-# Analog if everything is; of events, it depends.
-operations.add(
-    "addcmul addcdiv lerp remainder fmod mod rmod embedding",
-    Operation(Kind.ANALOG, analog_only=True),
-)
+operations.add("alpha_dropout feature_alpha_dropout", _dropout(unequal, None))

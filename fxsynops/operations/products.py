@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxsynops.operations.registry import Call, Kind, Operation, Synapse, operations, shape
+from fxsynops.operations.call import Call, shape
+from fxsynops.operations.operation import Kind, Operation, Synapse
+from fxsynops.operations.registry import operations
 from fxsynops.operations.transpose import pull_incidence
 
 Index = str | int
@@ -170,15 +172,14 @@ def _listed(dims: Any) -> Sequence[int]:
 def _einsum(call: Call) -> Product | None:
     """Two operands, no index twice in one of them."""
     operands = call.operands()
-    if len(operands) != 2 or not isinstance(call.args[0], str):
-        return None
-    given, arrow, out = call.args[0].replace(" ", "").partition("->")
+    equation = call["args"][0]
+    given, arrow, out = equation.replace(" ", "").partition("->")
     terms = given.split(",")
-    spare = [
-        len(shape(n)) - len(t.replace("...", "")) for n, t in zip(operands, terms, strict=False)
-    ]
-    if len(terms) != 2:
+    if len(operands) != 2 or len(terms) != 2:
         return None
+    spare = [
+        len(shape(n)) - len(t.replace("...", "")) for n, t in zip(operands, terms, strict=True)
+    ]
     axes = tuple(_letters(t, n) for t, n in zip(terms, spare, strict=True))
     if any(len(set(a)) != len(a) for a in axes):
         return None
@@ -196,19 +197,24 @@ def _letters(term: str, spare: int) -> tuple[Index, ...]:
     return (*before, *(range(-spare, 0) if ellipsis else ()), *behind)
 
 
-def _of(terms: Callable[..., Product], *names: str, added: str = "") -> Operation:
-    """The entry of a product whose operands go by these names, behind what is added, if any."""
+def _of(
+    terms: Callable[..., Product], left: str, right: str, added: str = "", parameters: str = ""
+) -> Operation:
+    """The entry of a product of two operands by these names, with what is added to it, if any."""
 
     def product(call: Call) -> Product | None:
-        first = 1 if added in ("input", "self") else 0
-        operands = [call.arg(first + i, name) for i, name in enumerate(names)]
-        if not all(isinstance(node, fx.Node) for node in operands[:2]):
+        operands = call[left], call[right]
+        if not all(isinstance(node, fx.Node) for node in operands):
             return None
-        if added:
-            operands.append(call.arg(0 if first else 2, added))
-        return terms(*operands)
+        more = [call[name] for name in (added, *parameters.split()) if name]
+        return terms(*operands, *more)
 
-    return Operation(Kind.PRODUCT, product=product)
+    return Operation(
+        Kind.PRODUCT,
+        f"{parameters} {added} alpha beta",
+        carries=f"{left} {right}",
+        product=product,
+    )
 
 
 operations.add("matmul", _of(_matmul, "input", "other"))
@@ -219,7 +225,7 @@ operations.add("dot", _of(_matmul, "input", "tensor"))
 operations.add("vdot", _of(_matmul, "input", "other"))
 operations.add("inner", _of(_inner, "input", "other"))
 operations.add("outer ger", _of(_outer, "input", "vec2"))
-operations.add("tensordot", _of(_tensordot, "a", "b", "dims"))
+operations.add("tensordot", _of(_tensordot, "a", "b", parameters="dims"))
 operations.add("addmm", _of(_matmul, "mat1", "mat2", added="input"))
 operations.add("addmv", _of(_matmul, "mat", "vec", added="input"))
 operations.add("addr", _of(_outer, "vec1", "vec2", added="input"))
@@ -248,4 +254,7 @@ def _summed(call: Call) -> float:
     return max(largest / max(math.prod(shape(call.node)), 1), 1.0)
 
 
-operations.add("einsum", Operation(Kind.PRODUCT, _pull_einsum, gain=_summed, product=_einsum))
+operations.add(
+    "einsum",
+    Operation(Kind.PRODUCT, "args", carries="*", pull=_pull_einsum, gain=_summed, product=_einsum),
+)

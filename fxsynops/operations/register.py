@@ -8,15 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxsynops.operations.registry import (
-    Call,
-    Kind,
-    Operation,
-    Synapse,
-    operations,
-    shape,
-    unequal,
-)
+from fxsynops.operations.call import Call, shape
+from fxsynops.operations.operation import Kind, Operation, Synapse, unequal
+from fxsynops.operations.registry import operations
 from fxsynops.operations.transpose import pull_incidence
 
 
@@ -40,6 +34,8 @@ def register_routing(target: Any, incidence: Callable[..., Tensor]) -> None:
     """
     operations.by_target[target] = Operation(
         Kind.ROUTING,
+        "*",
+        carries="*",
         pull=lambda call, map: pull_incidence(call, map, incidence),
         scale=unequal,
         merges=True,
@@ -73,12 +69,14 @@ def register_synapse(target: Any, pairs: Callable[..., Tensor]) -> None:
 
     operations.by_target[target] = Operation(
         Kind.SYNAPSE,
+        "*",
+        carries="*",
         synapse=Synapse(
             kind=getattr(target, "__name__", str(target)).lower(),
             fanout=fanout,
             nominal=lambda _: None,
             pairs=lambda call, x, _: pairs(x, *call.args[1:], **call.kwargs),
             sample=lambda _, x: shape(x),
-            weight=None,
+            weight="",
         ),
     )

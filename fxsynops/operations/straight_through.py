@@ -6,53 +6,64 @@ it is ``round(x) - x + x``: what is analog in it cancels, and what stays are eve
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, fx
 
-from fxsynops.operations.registry import Call, Kind, Operation, Slot, operation_name, shape
+from fxsynops.operations.call import Call, shape
+from fxsynops.operations.operation import Kind, Operation, Slot
 from fxsynops.operations.transpose import pull_broadcast
+from fxsynops.operations.value_range import sums
 
-_SIGNS = {"add": (1, 1), "sub": (1, -1), "subtract": (1, -1), "rsub": (-1, 1), "neg": (-1,)}
-_COPIES = ("detach", "clone", "alias", "contiguous", "get_data")
 _DEPTH = 6
+Entry = Callable[[fx.Node], "tuple[Call, Operation | None]"]
 
 
-def terms(node: fx.Node) -> Counter[fx.Node]:
-    """The values that ``node`` is a sum of, each with how often it is added."""
-    found: Counter[fx.Node] = Counter()
-    stack = [(node, 1, _DEPTH)]
+def terms(node: fx.Node, entry: Entry) -> dict[fx.Node, float]:
+    """The values that ``node`` is a sum of, each with how often it is added.
+
+    Args:
+        node: any node.
+        entry: the call of a node, and the entry that holds for it.
+    """
+    found: dict[fx.Node, float] = {}
+    stack = [(node, 1.0, _DEPTH)]
     while stack:
-        at, sign, depth = stack.pop()
-        signs = _signs(at) if depth else None
-        if signs is None:
-            found[at] += sign
+        at, times, depth = stack.pop()
+        parts = _terms(at, entry) if depth else None
+        if parts is None:
+            found[at] = found.get(at, 0.0) + times
             continue
-        for operand, own in zip(at.args, signs, strict=False):
-            stack.append((operand, sign * own, depth - 1))  # type: ignore[arg-type]
+        stack += [(operand, times * factor, depth - 1) for factor, operand in parts]
     return found
 
 
-def _signs(node: fx.Node) -> tuple[int, ...] | None:
-    """The signs of a sum's operands; None if it is not a plain sum of tensors of one shape."""
-    if node.op != "call_function" or node.kwargs:
+def _terms(node: fx.Node, entry: Entry) -> list[tuple[float, fx.Node]] | None:
+    """What a node adds up; None if it is not a plain sum of tensors of one shape."""
+    if node.op != "call_function":
         return None
-    name = operation_name(node.target)
-    signs = (1,) if name in _COPIES else _SIGNS.get(name)
-    operands = node.args
-    plain = signs is not None and len(operands) == len(signs)
-    if not plain or not all(
-        isinstance(n, fx.Node) and "spec" in n.meta and shape(n) == shape(node) for n in operands
-    ):
+    call, operation = entry(node)
+    if operation is None or operation.terms is None:
         return None
-    return signs
+    parts = operation.terms(call)
+    plain = all(
+        isinstance(n, fx.Node)
+        and "spec" in n.meta
+        and shape(n) == shape(node)
+        and isinstance(factor, int | float)
+        for factor, n in parts
+    )
+    return parts if parts and plain else None
 
 
-def _pull(call: Call, map: Tensor) -> Iterator[Slot]:
-    for node, times in terms(call.node).items():
-        if times:
+def straight_through(entry: Entry) -> Operation:
+    """The entry of a sum in which something cancels."""
+
+    def left(call: Call) -> list[tuple[float, fx.Node]]:
+        return [(times, n) for n, times in terms(call.node, entry).items() if times]
+
+    def pull(call: Call, map: Tensor) -> Iterator[Slot]:
+        for times, node in left(call):
             yield pull_broadcast(node, map * abs(times), shape(call.node))
 
-
-straight_through = Operation(Kind.ROUTING, _pull, merges=True)
+    return Operation(Kind.ROUTING, pull=pull, terms=left, merges=True, range=sums)

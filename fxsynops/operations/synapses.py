@@ -15,15 +15,12 @@ import torch
 from torch import Tensor, fx
 from torch.overrides import handle_torch_function, has_torch_function
 
-from fxsynops.operations import range_rules
-from fxsynops.operations.registry import Call, Kind, Operation, Synapse, operations, shape
+from fxsynops.operations.call import Call, shape
+from fxsynops.operations.operation import Kind, Operation, Synapse
+from fxsynops.operations.registry import operations
 from fxsynops.operations.transpose import compress
-
-
-def _per_axis(value: Any, n: int) -> tuple[int, ...]:
-    if isinstance(value, int):
-        return (value,) * n
-    return tuple(value) * n if len(value) == 1 else tuple(value)
+from fxsynops.operations.value_range import bilinear
+from fxsynops.operations.windows import each_axis
 
 
 def axis_pairs(
@@ -59,37 +56,26 @@ def _outer(counts: Sequence[Tensor], lead: int, factor: int) -> Tensor:
     return map
 
 
-def _option(call: Call, name: str, default: Any) -> Any:
-    """An argument of a convolution; ``aten.convolution`` has two more of them in between."""
-    if call.name == "convolution":
-        names = ["stride", "padding", "dilation", "transposed", "output_padding", "groups"]
-    elif "transpose" in call.name:
-        names = ["stride", "padding", "output_padding", "groups", "dilation"]
-    else:
-        names = ["stride", "padding", "dilation", "groups"]
-    return call.arg(3 + names.index(name), name, default)
-
-
 def _geometry(call: Call, n: int) -> list[tuple[int, int, int, int]]:
     """Kernel, stride, padding in front and dilation, per axis."""
-    kernel = shape(call.arg(1, "weight"))[2:]
-    stride = _per_axis(_option(call, "stride", 1), n)
-    padding = _option(call, "padding", 0)
-    dilation = _per_axis(_option(call, "dilation", 1), n)
+    kernel = shape(call["weight"])[2:]
+    stride = each_axis(call["stride"], n)
+    padding = call["padding"]
+    dilation = each_axis(call["dilation"], n)
     if padding == "valid":
         padding = 0
     if padding == "same":  # an odd zero more goes behind
         before = tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
     else:
-        before = _per_axis(padding, n)
+        before = each_axis(padding, n)
     return list(zip(kernel, stride, before, dilation, strict=True))
 
 
 def _conv(n: int, transposed: bool) -> Operation:
     def channels(call: Call) -> int:
         """How many output channels each input channel is connected to."""
-        weight = shape(call.arg(1, "weight"))
-        return weight[1] if transposed else weight[0] // _option(call, "groups", 1)
+        weight = shape(call["weight"])
+        return weight[1] if transposed else weight[0] // call["groups"]
 
     def fanout(call: Call, x: fx.Node) -> Tensor:
         size, out = shape(x)[-n:], shape(call.node)[-n:]
@@ -107,14 +93,26 @@ def _conv(n: int, transposed: bool) -> Operation:
 
     def pairs(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
         assert weight is not None
-        rest = {k: v for k, v in call.kwargs.items() if k not in ("input", "weight", "bias")}
-        return call.target(x, weight, None, *call.args[3:], **rest)
+        values = {call["input"]: x, call["weight"]: weight}
+        bias = call["bias"]
+        zeros = x.new_zeros(shape(bias)) if isinstance(bias, fx.Node) else None
+        return call.again(lambda node: zeros if node is bias else values[node])
+
+    def fan_in(call: Call) -> float:
+        size = shape(call["weight"])
+        return math.prod(size) / size[1 if transposed else 0]
 
     def sample(_: Call, x: fx.Node) -> tuple[int, ...]:
         return (1,) * (len(shape(x)) - n - 1) + shape(x)[-n - 1 :]
 
     name = f"conv{'_transpose' if transposed else ''}{n}d"
-    return Operation(Kind.SYNAPSE, synapse=Synapse(name, fanout, nominal, pairs, sample))
+    return Operation(
+        Kind.SYNAPSE,
+        "bias stride padding output_padding dilation groups transposed",
+        carries="input weight",
+        synapse=Synapse(name, fanout, nominal, pairs, sample, fan_in),
+        range=bilinear,
+    )
 
 
 operations.add("conv1d", _conv(1, transposed=False))
@@ -126,19 +124,21 @@ operations.add("conv_transpose3d", _conv(3, transposed=True))
 
 
 def _aten_convolution(call: Call) -> Operation:
-    n = len(shape(call.arg(1, "weight"))) - 2
-    transposed = bool(_option(call, "transposed", False))
+    n = len(shape(call["weight"])) - 2
+    transposed = bool(call["transposed"])
     return operations.by_name[f"conv{'_transpose' if transposed else ''}{n}d"]
 
 
-operations.add("convolution", Operation(Kind.SYNAPSE, resolve=_aten_convolution))
+operations.add(
+    "convolution", Operation(Kind.SYNAPSE, carries="input weight", resolve=_aten_convolution)
+)
 
 
-def one_to_one(x: Tensor, weight: Tensor) -> Tensor:
-    """One synapse per element (``x * weight``, where the weight is a neuron's own)."""
-    if has_torch_function((x, weight)):
-        return handle_torch_function(one_to_one, (x, weight), x, weight)
-    return x * weight
+def one_to_one(input: Tensor, weight: Tensor) -> Tensor:
+    """One synapse per element (``input * weight``, where the weight is a neuron's own)."""
+    if has_torch_function((input, weight)):
+        return handle_torch_function(one_to_one, (input, weight), input, weight)
+    return input * weight
 
 
 def _ones(_: Call, x: fx.Node) -> Tensor:
@@ -149,6 +149,7 @@ operations.add(
     "one_to_one",
     Operation(
         Kind.SYNAPSE,
+        carries="input weight",
         synapse=Synapse(
             "one to one",
             _ones,
@@ -156,7 +157,7 @@ operations.add(
             pairs=lambda _, x, weight: x if weight is None else x * weight,
             sample=lambda _, x: shape(x),
         ),
-        range=range_rules.multiply,
+        range=bilinear,
     ),
 )
 
@@ -176,4 +177,13 @@ def _attention(_: Any, given: dict[str, Any], output: Tensor) -> dict[str, Calla
     }
 
 
-operations.add("scaled_dot_product_attention", Operation(Kind.ANALOG, inside=_attention))
+operations.add(
+    "scaled_dot_product_attention",
+    Operation(
+        Kind.ANALOG,
+        "*",
+        carries="*",
+        inside=_attention,
+        draws=lambda call: bool(call["dropout_p"]),
+    ),
+)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from fxsynops.operations.registry import Call, Slot, shape
+from fxsynops.operations.call import Call, shape
+from fxsynops.operations.operation import Slot
 
 
 def compress(map: Tensor, axes: Iterable[int] | None = None) -> Tensor:
@@ -97,8 +98,13 @@ def _groups(a: Sequence[int], b: Sequence[int]) -> Iterator[tuple[list[int], lis
         yield ours, theirs
 
 
-def pull_incidence(call: Call, map: Tensor, incidence: Callable[..., Any]) -> list[Slot]:
-    """Through any operation, given in its 0/1 form as a function of the call's own arguments."""
+def pull_incidence(
+    call: Call, map: Tensor, incidence: Callable[..., Any] | None = None
+) -> list[Slot]:
+    """Through any operation, given in its 0/1 form as a function of the call's own arguments.
+
+    Without one, the operation is 0/1 as it is. Operands that depend on no data have their values.
+    """
     values: dict[fx.Node, Tensor] = {}
     with torch.enable_grad(), torch.inference_mode(False):
         for node in call.operands():
@@ -106,8 +112,11 @@ def pull_incidence(call: Call, map: Tensor, incidence: Callable[..., Any]) -> li
             if value is None:
                 value = torch.zeros(shape(node), dtype=torch.float64, requires_grad=True)
             values[node] = value
-        args, kwargs = map_arg((call.args, call.kwargs), lambda n: values.get(n, n))
-        y = incidence(*args, **kwargs)
+        if incidence is None:
+            y = call.again(lambda n: values.get(n, n))
+        else:
+            args, kwargs = map_arg((call.args, call.kwargs), lambda n: values.get(n, n))
+            y = incidence(*args, **kwargs)
         y = y if call.output is None else y[call.output]
         inputs = [n for n in values if call.constant(n) is None]
         grads = torch.autograd.grad(

@@ -33,20 +33,20 @@ def read_state(place: Place, *after: Any) -> Any:
     return place.get()
 
 
-def setitem(tensor: Tensor, index: Any, value: Any) -> Tensor:
-    """``tensor[index] = value``; returns ``tensor``, so that later uses depend on the write."""
-    tensor[index] = value
-    return tensor
+def setitem(input: Tensor, index: Any, value: Any) -> Tensor:
+    """``input[index] = value``; returns ``input``, so that later uses depend on the write."""
+    input[index] = value
+    return input
 
 
-def after(tensor: Tensor, call: Any) -> Tensor:
-    """``tensor`` as ``call`` has left it, a call that writes to one of its arguments."""
-    return tensor
+def after(input: Tensor, call: Any) -> Tensor:
+    """``input`` as ``call`` has left it, a call that writes to one of its arguments."""
+    return input
 
 
-def alias_after(tensor: Tensor, written: Tensor, geometry: Any) -> Tensor:
-    """``tensor`` after another tensor that shares its memory was ``written`` to."""
-    return tensor
+def alias_after(input: Tensor, written: Tensor, geometry: Any) -> Tensor:
+    """``input`` after another tensor that shares its memory was ``written`` to."""
+    return input
 
 
 def forward_of(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -26,13 +26,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fxsynops.errors import FxSynopsError, TraceError
-from fxsynops.neurons.registry import Inside
-from fxsynops.tracing import graph_functions as replayed
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing import interception as watch
 from fxsynops.tracing.borrowed import Borrowed, Change, Place, python_random_state
 from fxsynops.tracing.graph_functions import getitem
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode, Site, TensorSpec, main_device, site_below, site_of
+
+# Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
+# what came out. They are run once, beside the recording, for the analysis alone.
+Inside = Callable[[Any, dict[str, Any], Any], dict[str, Callable[[], Any]]]
 
 # Calls that return plain values and read no data. Any other plain value is a branch on data.
 _METADATA = frozenset(
@@ -196,7 +199,7 @@ class Recorder(TorchFunctionMode):
             if func is torch.ops.aten.lift_fresh.default:  # a tensor made of plain numbers
                 func = torch.clone
             if func is Tensor.__setitem__:
-                func = replayed.setitem
+                func = graph_functions.setitem
             nodes = self._args(args), self._args(kwargs)
             node = self._node("call_function", func, *nodes, name, mode)
             if function:
@@ -204,7 +207,7 @@ class Recorder(TorchFunctionMode):
                 node.meta["whole_numbers"] = all(map(_is_whole, produced)) and _fires(
                     function, args, run or func
                 )
-            self.bind(tensors[0] if func is replayed.setitem else result, node)
+            self.bind(tensors[0] if func is graph_functions.setitem else result, node)
             if name in _SIZED_BY_DATA or any(t.dtype == torch.bool for t in _indices(func, args)):
                 self._check_sizes(produced)
             if isinstance(func, torch._ops.OpOverload):
@@ -231,7 +234,7 @@ class Recorder(TorchFunctionMode):
             self._borrowed.settle(module)
             self._random = python_random_state()
             if direct:
-                target, nodes = replayed.forward_of, ((module, *nodes[0]), nodes[1])
+                target, nodes = graph_functions.forward_of, ((module, *nodes[0]), nodes[1])
                 node = self._node("call_function", target, *nodes, path or "forward", mode)
             else:
                 node = self._node("call_module", path, *nodes, path or "model", mode)
@@ -275,7 +278,9 @@ class Recorder(TorchFunctionMode):
                     module.__dict__, _where(module, name, value), f"{self._paths[module]}.{name}"
                 )
                 after = tuple(n for m, n in self._last_call.items() if module in set(m.modules()))
-                node = self._node("call_function", replayed.read_state, (place, *after), {}, name)
+                node = self._node(
+                    "call_function", graph_functions.read_state, (place, *after), {}, name
+                )
                 self.bind(value, node)
 
     def _note_plain(self, module: nn.Module, name: str, value: Any) -> None:
@@ -331,7 +336,9 @@ class Recorder(TorchFunctionMode):
             return
         where = site.where or str(site)
         self.branches.append(f"{where}: {name.strip('_')}() was {result!r}"[:200])
-        self._node("call_function", replayed.check_branch, (func, self._args(args), result, where))
+        self._node(
+            "call_function", graph_functions.check_branch, (func, self._args(args), result, where)
+        )
 
     def _check_sizes(self, results: list[Tensor]) -> None:
         """The size of these tensors depends on data: each replay checks it."""
@@ -340,8 +347,8 @@ class Recorder(TorchFunctionMode):
         for tensor in results:
             size = tuple(tensor.shape)
             self.branches.append(f"{where}: a size was {size}")
-            call = (replayed.size_of, (self._nodes[tensor],), size, where)
-            self._node("call_function", replayed.check_branch, call)
+            call = (graph_functions.size_of, (self._nodes[tensor],), size, where)
+            self._node("call_function", graph_functions.check_branch, call)
 
     # -- nodes and values ------------------------------------------------------------------------
 
@@ -462,15 +469,15 @@ class Recorder(TorchFunctionMode):
         node.meta["writes"] = bool(written)
         returned = {id(t) for t in results}
         for tensor in written:
-            if id(tensor) not in returned and node.target is not replayed.setitem:
+            if id(tensor) not in returned and node.target is not graph_functions.setitem:
                 change = (self._node_of(tensor), node)
-                self.bind(tensor, self._node("call_function", replayed.after, change))
+                self.bind(tensor, self._node("call_function", graph_functions.after, change))
             for alias in self._aliases(tensor):
                 geometry = tuple(
                     (tuple(t.shape), t.stride(), t.storage_offset()) for t in (alias, tensor)
                 )
                 args = (self._nodes[alias], self._nodes[tensor], geometry)
-                self.bind(alias, self._node("call_function", replayed.alias_after, args))
+                self.bind(alias, self._node("call_function", graph_functions.alias_after, args))
 
     def _args(self, value: Any) -> Any:
         """``value`` with a node in place of each tensor."""
@@ -508,20 +515,20 @@ class Recorder(TorchFunctionMode):
         if next(_tensors(value), None) is None:
             return value
         content = {f.name: self._args(getattr(value, f.name)) for f in fields(value)}
-        return self._node("call_function", replayed.build, (type(value), content))
+        return self._node("call_function", graph_functions.build, (type(value), content))
 
     def _output(self, value: Any) -> Any:
         """What the forward returned; dicts keep their own type."""
         if isinstance(value, dict) and type(value) is not dict:
             content = {k: self._output(v) for k, v in value.items()}
-            return self._node("call_function", replayed.build, (type(value), content))
+            return self._node("call_function", graph_functions.build, (type(value), content))
         if type(value) is dict:
             return {k: self._output(v) for k, v in value.items()}
         if type(value) in (tuple, list):
             return type(value)(self._output(v) for v in value)
         if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
             parts = [self._output(v) for v in value]
-            return self._node("call_function", replayed.build, (type(value), parts))
+            return self._node("call_function", graph_functions.build, (type(value), parts))
         return self._args(value)
 
     def _write_back(self, module: nn.Module | None = None) -> None:
@@ -547,7 +554,7 @@ class Recorder(TorchFunctionMode):
                 f"name the module's type in spiking= to keep '{owner or 'it'}' whole."
             )
         call = (Change(change.action, place), self._args(value))
-        self._node("call_function", replayed.change_state, call, {}, f"set_{key}")
+        self._node("call_function", graph_functions.change_state, call, {}, f"set_{key}")
         self._note_written(place, value)
 
     def _note_written(self, place: Place, value: Any) -> None:
@@ -583,10 +590,10 @@ class Recorder(TorchFunctionMode):
         if module in self._borrowed.legacy:
             raise TraceError(
                 f"module '{self._stack[-1]}' has a hook of register_backward_hook, which cannot be "
-                "replayed. Use register_full_backward_hook."
+                "graph_functions. Use register_full_backward_hook."
             )
         call = (module, self._args(args), self._args(kwargs))
-        before = self._node("call_function", replayed.before_call, call)
+        before = self._node("call_function", graph_functions.before_call, call)
         self.bind((args, kwargs), before)
         for name, (tensor, _) in self._versions.items():  # a hook may have computed it anew
             if self.reads[name].root is module.__dict__:
@@ -595,7 +602,7 @@ class Recorder(TorchFunctionMode):
         output = forward(*args, **kwargs)
         backward = self._node("call_function", getitem, (before, 2))
         call = (module, *handed_on, backward, self._args(output))
-        self.bind(output, self._node("call_function", replayed.after_call, call))
+        self.bind(output, self._node("call_function", graph_functions.after_call, call))
         return output
 
     @contextmanager

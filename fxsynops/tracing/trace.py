@@ -30,12 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxsynops.neurons.registry import Inside
 from fxsynops.tracing.borrowed import Borrowed, Place
 from fxsynops.tracing.guards import Conditions
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode
-from fxsynops.tracing.recorder import Recorder
+from fxsynops.tracing.recorder import Inside, Recorder
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from torch import fx
 
 from fxsynops.analysis import Analysis
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.findings import Connection
-from fxsynops.connectivity.signals import origin_of
 from fxsynops.counting.counts import Counts
 from fxsynops.errors import InputError
 from fxsynops.reporting.report import number

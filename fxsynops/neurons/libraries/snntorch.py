@@ -28,6 +28,8 @@ from fxsynops.neurons.dynamics import (
 from fxsynops.neurons.registry import Neuron, analog_like, is_librarys
 from fxsynops.operations.synapses import one_to_one
 
+SETTINGS = ("spike_grad",)  # functions that are attributes of a neuron
+
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
@@ -46,7 +48,14 @@ def describe(module: nn.Module) -> Neuron | None:
         checked=None if parallel else _fires_once,
         inside=_parallel if parallel else _inside(module),
         dynamics=_dynamics if type(module) in _DYNAMICS else None,
+        returned=_returned,
     )
+
+
+def _returned(names: tuple[str, ...]) -> dict[str, int]:
+    """The spikes themselves may be among the states."""
+    states = [name for name in names if name != "spk"]
+    return {"spk": 0} | {name: 1 + i for i, name in enumerate(states)}
 
 
 def reset(module: nn.Module) -> bool:

@@ -26,6 +26,12 @@ from fxsynops.neurons.dynamics import (
 )
 from fxsynops.neurons.registry import Neuron
 
+SETTINGS = (
+    "spike_fn",
+    "reset_fn",
+    "surrogate_grad_fn",
+)  # functions that are attributes of a neuron
+
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""

@@ -27,6 +27,7 @@ from fxsynops.neurons.dynamics import (
 from fxsynops.neurons.registry import Neuron, is_librarys
 
 _ANALOG = ("NonSpikingBaseNode", "NoisyNonSpikingBaseNode", "LIAFNode")
+SETTINGS = ("surrogate_function",)  # functions that are attributes of a neuron
 
 
 def describe(module: nn.Module) -> Neuron | None:

@@ -1,0 +1,1 @@
+"""One file for each library: everything that is known about its neurons."""

@@ -1,0 +1,69 @@
+"""Operations that make events of analog values, or end them: thresholds, analog and random ones."""
+
+from __future__ import annotations
+
+from fxsynops.operations.operation import Kind, Operation, always
+from fxsynops.operations.registry import operations
+from fxsynops.operations.value_range import fraction, grows, shrinks
+
+# -- thresholds: whole numbers, whatever comes in --------------------------------------------------
+
+operations.add(
+    "gt lt ge le greater less greater_equal less_equal heaviside",
+    Operation(Kind.THRESHOLD, "*", carries="*", whole=True, fires=True),
+)
+operations.add(
+    """eq ne not_equal logical_and logical_or logical_xor logical_not bitwise_and bitwise_or
+    bitwise_xor bitwise_not and or xor ror rxor floor_divide floordiv rfloordiv one_hot isnan
+    isfinite isinf isposinf isneginf signbit count_nonzero histc bincount any all isclose""",
+    Operation(Kind.THRESHOLD, "*", carries="*", whole=True),
+)
+operations.add(
+    "floor ceil round trunc fix sign sgn",
+    Operation(Kind.THRESHOLD, whole=True, range=grows),
+)
+
+# -- analog: no events come out --------------------------------------------------------------------
+
+operations.add(
+    """log_softmax exp2 log log2 log10 rsqrt sin cos tan asin acos atan atan2 sinh cosh erfc erfinv
+    gelu silu mish elu selu celu softplus softsign tanhshrink logsigmoid log_sigmoid hardswish glu
+    layer_norm group_norm instance_norm rms_norm local_response_norm normalize norm vector_norm var
+    std var_mean std_mean cosine_similarity reciprocal rdiv rtruediv logsumexp pairwise_distance
+    cross_entropy mse_loss nll_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy
+    binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc frac hypot argmax
+    argmin argsort searchsorted bucketize logcumsumexp rpow multi_margin_loss
+    multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss nonzero""",
+    Operation(Kind.ANALOG, "*", carries="*"),
+)
+operations.add("tanh", Operation(Kind.ANALOG, range=shrinks))
+operations.add(
+    "sigmoid exp expm1 log1p sqrt erf expit special_expit special_erf special_expm1 special_log1p",
+    Operation(Kind.ANALOG, range=grows),
+)
+operations.add("softmax softmin hardsigmoid", Operation(Kind.ANALOG, "*", range=fraction))
+operations.add("gumbel_softmax", Operation(Kind.ANALOG, "*", draws=always))
+# Analog if everything is; of events, it depends.
+operations.add(
+    "addcmul addcdiv lerp remainder fmod mod rmod embedding",
+    Operation(Kind.ANALOG, "*", carries="*", analog_only=True),
+)
+
+# -- random: values out of nowhere -----------------------------------------------------------------
+
+operations.add(
+    """rand randn rand_like randn_like randint randint_like randperm normal uniform multinomial
+    random log_normal cauchy geometric exponential""",
+    Operation(Kind.RANDOM, "*", draws=always),
+)
+operations.add("bernoulli", Operation(Kind.RANDOM, "*", whole=True, most=1.0, draws=always))
+operations.add("poisson", Operation(Kind.RANDOM, "*", whole=True, draws=always))
+
+# -- what no rule counts, and nothing else is taken for --------------------------------------------
+
+operations.add(
+    """chain_matmul multi_dot vecdot cross tensorsolve cdist kron bilinear lstm gru rnn_tanh
+    rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell embedding_bag
+    multi_head_attention_forward _native_multi_head_attention""",
+    Operation(Kind.UNCOUNTED, "*", carries="*"),
+)
