@@ -126,6 +126,8 @@ class _Classifier(Values):
             return self._same_as(_part(origin.args[1:3], path), node)
         if origin.target is graph_functions.after_call:
             return self._same_as(_part(origin.args[4], path), node)
+        if origin.target is graph_functions.after:
+            return self._written_to(node)
         call, operation = self.calls[node]
         module, function = self.calls.module(origin), origin.meta.get("function")
         if module is not None:
@@ -149,6 +151,17 @@ class _Classifier(Values):
         call = Call(node, graph_functions.after, "after", (operand, None), {}, None, self.constant)
         signal = self.roles[operand].signal
         return self._routing(call, operations.by_name["after"], [operand], signal)
+
+    def _written_to(self, node: fx.Node) -> Role:
+        """A tensor that a call has written to without returning it."""
+        before, writer = node.args
+        call, operation = self.calls[writer]  # type: ignore[index]
+        data = [n for n in call.operands() if self.roles[n].signal.kind != "const"]
+        if not data:
+            return self._same_as(before, node)
+        if operation is None:
+            return self._unknown(self.calls[node][0], data, "what it writes is not known")
+        return _other(ANALOG)
 
     def _neuron(
         self, call: Call, neuron: Neuron, path: list[Any], module: nn.Module | None = None

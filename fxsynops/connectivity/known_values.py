@@ -14,6 +14,7 @@ from fxsynops.connectivity.signals import CONST, Role, Signal
 from fxsynops.operations import Call, Operation
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.trace import Trace
 
@@ -43,10 +44,23 @@ class Values:
                 place = self.trace.reads.get(target)
                 value = place.get() if place else self.trace.constants[target]
                 self._values[node] = value.detach().clone()
+            elif node.target is graph_functions.after:
+                self._values[node] = self._written(*node.args)  # type: ignore[arg-type]
             else:
                 args, kwargs = map_arg((node.args, node.kwargs), self._constant_or_empty)
                 self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return self._values[node]
+
+    def _written(self, before: fx.Node, writer: fx.Node) -> Tensor:
+        """A constant once a call that returns nothing of it has written to it."""
+        value = self.constant(before)
+        assert value is not None
+        value = value.clone()
+        args, kwargs = map_arg(
+            (writer.args, writer.kwargs), lambda n: value if n is before else self.constant(n)
+        )
+        writer.target(*args, **kwargs)  # type: ignore[operator]
+        return value
 
     def _constant_or_empty(self, node: fx.Node) -> Tensor:
         """An operand of a constant; where its value plays no role (``zeros_like``), any value."""

@@ -47,7 +47,7 @@ copies = Operation(
 )
 operations.add(
     """contiguous clone detach to type type_as float double half bfloat16 int long short byte char
-    bool cpu cuda alias requires_grad lift_fresh detach_copy _to_copy pin_memory positive pos
+    bool cpu cuda alias requires_grad detach_copy _to_copy pin_memory positive
     get_data""",
     copies,
 )
@@ -135,7 +135,7 @@ def _number_times(call: Call) -> list[tuple[Any, Any]]:
 
 
 operations.add(
-    "mul multiply rmul",
+    "mul multiply",
     Operation(
         Kind.ROUTING,
         carries="input other",

@@ -49,7 +49,7 @@ def _pull_permute(call: Call, map: Tensor) -> Iterator[Slot]:
 
 
 operations.add(
-    """permute transpose t swapaxes swapdims movedim moveaxis adjoint matrix_transpose get_T get_mT
+    """permute transpose t swapaxes swapdims movedim moveaxis adjoint get_T get_mT
     get_H get_mH""",
     Operation(Kind.ROUTING, "*", pull=_pull_permute),
 )
@@ -244,10 +244,17 @@ operations.add("getitem", Operation(Kind.ROUTING, "index", pull=_pull_getitem, l
 native = Operation(Kind.ROUTING, "*", pull=lambda call, map: pull_incidence(call, map), led=True)
 operations.add(
     """index_select take take_along_dim index diagonal diag tril triu as_strided rot90 unfold
-    repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
-    unsafe_index diag_embed""",
+    repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle _unsafe_index diag_embed""",
     native,
 )
+
+
+def _pull_shuffled(call: Call, map: Tensor) -> Iterator[Slot]:
+    """By ``channel_shuffle``, which has a derivative."""
+    return pull_local(call, map, lambda x: F.channel_shuffle(x, call["groups"]), range(4))
+
+
+operations.add("native_channel_shuffle", replace(native, pull=_pull_shuffled))
 operations.add("broadcast_tensors", replace(native, carries="tensors", joins=True))
 
 

@@ -108,8 +108,9 @@ def arguments(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ar
         target: a torch function, method, operator or overload, or a function in Python.
         args, kwargs: of the call; nodes stand for tensors.
     """
-    for signature in _signatures(target):
-        values = _bind(signature, args, kwargs)
+    signatures = _signatures(target)
+    for signature, strict in [(s, strict) for strict in (True, False) for s in signatures]:
+        values = _bind(signature, args, kwargs, strict)
         if values is not None:
             defaults = {p.name: p.default for p in signature if p.default is not _MISSING}
             given = {
@@ -199,9 +200,9 @@ def _of_text(text: str) -> Signature:
 
 
 def _bind(
-    signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+    signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], strict: bool
 ) -> dict[str, Any] | None:
-    """The arguments that were given, if they fit."""
+    """The arguments that were given, if they fit; ``strict``, no number stands for a tensor."""
     places = [p for p in signature if not p.keyword_only]
     values: dict[str, Any] = {}
     rest = list(args)
@@ -228,7 +229,7 @@ def _bind(
         if parameter.name not in values:
             if parameter.default is _MISSING and not parameter.gathers and not _may_lack(parameter):
                 return None
-        elif not _fits(values[parameter.name], parameter):
+        elif not _fits(values[parameter.name], parameter, strict):
             return None
     return values
 
@@ -249,7 +250,7 @@ _PLAIN: dict[str, Any] = {
 }
 
 
-def _fits(value: Any, parameter: Parameter) -> bool:
+def _fits(value: Any, parameter: Parameter, strict: bool) -> bool:
     kind = parameter.kind
     if kind.startswith("Optional["):
         if value is None:
@@ -257,10 +258,11 @@ def _fits(value: Any, parameter: Parameter) -> bool:
         kind = kind[len("Optional[") : -1]
     is_tensor = isinstance(value, fx.Node | torch.Tensor)
     if kind == "Tensor":
-        return is_tensor or isinstance(value, int | float | complex)
+        return is_tensor or (isinstance(value, int | float | complex) and not strict)
     if kind in ("number", "Scalar", "int", "float"):
         accepted = int if kind == "int" else int | float | complex
-        return isinstance(value, accepted) or (is_tensor and not _has_axes(value))
+        single = is_tensor and not strict and not _has_axes(value)
+        return isinstance(value, accepted) or single
     if kind == "List[int]":
         if parameter.length is not None and isinstance(value, int):
             return True

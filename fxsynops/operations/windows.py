@@ -245,7 +245,7 @@ def _interpolated_range(ranges: Evaluation, call: Call) -> Any:
 
 
 operations.add(
-    "interpolate upsample",
+    "interpolate",
     replace(
         _by_matrices(_interpolated),
         parameters="size scale_factor mode align_corners recompute_scale_factor antialias",
