@@ -2,10 +2,8 @@
 
 from fxsynops import losses, nn
 from fxsynops.analysis import Analysis, analyze
-from fxsynops.bounds.bound import Bound
-from fxsynops.connectivity.findings import Connection, DenseSynapse, FanOut
+from fxsynops.connectivity.results import Connection, DenseSynapse, FanOut
 from fxsynops.counter import SynOpsCounter
-from fxsynops.counting.counts import Counts
 from fxsynops.errors import (
     CountError,
     FxSynopsError,
@@ -18,6 +16,7 @@ from fxsynops.neurons import register_spiking
 from fxsynops.nir import from_nir
 from fxsynops.operations import register_routing, register_synapse
 from fxsynops.reporting.report import Report, load
+from fxsynops.results import Bound, Counts
 from fxsynops.version import VERSION
 
 __version__ = VERSION

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxsynops.analysis import Analysis, analyze, analyze_inputs
-from fxsynops.connectivity.findings import Findings, Options
+from fxsynops.analysis import Analysis, analyze
+from fxsynops.connectivity.find import find
+from fxsynops.connectivity.results import Findings, Options
 from fxsynops.connectivity.sample_axes import Size, varying
 from fxsynops.connectivity.signals import State
-from fxsynops.counting.counts import Counts, Extras, Measured, Span
-from fxsynops.counting.data_sets import ReadSamples, measure
+from fxsynops.counting.counts import Extras, Measured, Span
+from fxsynops.counting.data_sets import ReadSamples, Reset, measure
 from fxsynops.counting.exact_sums import Tally
 from fxsynops.counting.firing_rates import FiringRates, spiking_calls
 from fxsynops.counting.replay import Detail, Replay
 from fxsynops.counting.running_totals import Account
 from fxsynops.errors import CountError, InputError
 from fxsynops.operations.call import shape
+from fxsynops.results import Counts
 from fxsynops.tracing.inputs import Inputs, Window, call_key, check_devices
 from fxsynops.tracing.node_meta import Mode
 
@@ -57,7 +60,6 @@ class SynOpsCounter(nn.Module):
     """
 
     _analysis: Analysis | None
-    measure = measure
 
     def __init__(
         self, model: nn.Module, example: Any, *, rates: bool = False, **options: Any
@@ -124,7 +126,7 @@ class SynOpsCounter(nn.Module):
         inputs = Inputs.bind(self.model, args, kwargs)
         self._options.layout.check_same_sample(inputs, self._example)
         check_devices(self.model, inputs)
-        analysis = analyze_inputs(self.model, inputs, self._options, self._states)
+        analysis = find(self.model, inputs, self._options, self._states)
         self._warn_of_lost_rows(analysis)
         self._learn(analysis)
         replay = self._replay(analysis)
@@ -134,11 +136,11 @@ class SynOpsCounter(nn.Module):
             self._replays.popitem(last=False)
         return replay
 
-    def _replay(self, analysis: Analysis) -> Replay:
+    def _replay(self, analysis: Findings) -> Replay:
         axes = self._axes(analysis) if self._detail.rates else None
         return Replay(analysis, self._detail, axes)
 
-    def _axes(self, analysis: Analysis) -> dict[str, list[tuple[int, ...]]]:
+    def _axes(self, analysis: Findings) -> dict[str, list[tuple[int, ...]]]:
         """Where samples and steps lie, seen by what grows in passes with more of them."""
         window, layout = analysis.window, analysis.options.layout
         grown: list[dict[str, list[Size]] | None] = []
@@ -149,7 +151,7 @@ class SynOpsCounter(nn.Module):
                 continue
             try:
                 options = replace(self._options, layout=resized)
-                grown.append(_sizes(analyze_inputs(self.model, inputs, options, self._states)))
+                grown.append(_sizes(find(self.model, inputs, options, self._states)))
             except Exception:  # a model of fixed size
                 return {}
         found = {}
@@ -160,12 +162,12 @@ class SynOpsCounter(nn.Module):
                 found[name] = axes
         return found
 
-    def _learn(self, analysis: Analysis) -> None:
+    def _learn(self, analysis: Findings) -> None:
         """Remember the first analysis, and what a forward leaves in the model's states."""
-        self._analysis = self._analysis or analysis
+        self._analysis = self._analysis or Analysis.of(analysis)
         self._states |= analysis.connector.signals.left
 
-    def _warn_of_lost_rows(self, analysis: Analysis) -> None:
+    def _warn_of_lost_rows(self, analysis: Findings) -> None:
         """A synapse whose events came from a state may get analog values once there is a state."""
         counted = {c.synapse for c in analysis.connections}
         analog = {row.synapse for row in analysis.dense}
@@ -184,7 +186,7 @@ class SynOpsCounter(nn.Module):
     def analysis(self) -> Analysis:
         """The analysis of the example (of a copied counter: of its first input)."""
         if self._analysis is None:
-            self._analysis = analyze_inputs(self.model, self._example, self._options)
+            self._analysis = Analysis.of(find(self.model, self._example, self._options))
         return self._analysis
 
     @property
@@ -264,6 +266,54 @@ class SynOpsCounter(nn.Module):
         """Set the accumulated counts to zero. Neuron states stay as they are."""
         self._account.clear()
 
+    def measure(
+        self,
+        loader: Iterable[Any],
+        *,
+        inputs: Callable[[Any], Any] | None = None,
+        reset: Reset = True,
+        device: torch.device | str | None = None,
+        progress: bool | Console = True,
+    ) -> Counts:
+        """Run every batch of a loader through the model, and count.
+
+        The model runs in eval mode and without gradients; modes are as before afterwards. The
+        counter starts from zero. Ctrl-C returns what was counted so far.
+
+        Args:
+            loader: batches; of a tuple or list (inputs, labels, …), the first as many as the model
+                takes, else the batch itself, is the input.
+            inputs: gets the model's input (a tensor, or a tuple of arguments) out of a batch, if
+                that is something else.
+            reset: True, neurons of known libraries are reset before each batch by their libraries'
+                own resets; a function of the model that resets its states; or False, states are
+                carried over from batch to batch.
+            device: where to move batches; by default, where the model's parameters are.
+            progress: whether to show a bar with samples, SynOps so far and the time left (in a
+                terminal only), or the console to show it on.
+
+        Returns:
+            counts of the whole data set. ``per_sample`` has mean, standard deviation, minimum and
+            maximum (None if it is not known what belongs to which sample: the model mixes samples,
+            or states are carried over; it is tried out by exchanging samples).
+            After Ctrl-C ``partial`` is true, and ``samples`` says how many were counted.
+
+        Raises:
+            InputError: the loader has no batches, a batch holds no input, or the model keeps
+                states of its own and ``reset`` does not say what to do with them.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> model = torch.nn.Linear(4, 3)
+            >>> counter = fxsynops.SynOpsCounter(model, torch.ones(2, 4))
+            >>> counts = counter.measure([torch.ones(2, 4), torch.zeros(1, 4)])
+            >>> counts.samples, counts.total, counts.per_sample.mean, counts.per_sample.max
+            (3, 24, 8.0, 12.0)
+        """
+        found = measure(self, loader, inputs=inputs, reset=reset, device=device, progress=progress)
+        assert isinstance(found, Counts)
+        return found
+
     @contextmanager
     def sample_by_sample(self) -> Iterator[ReadSamples]:
         """Keep the samples of each forward apart, for as long as the context lasts.
@@ -326,7 +376,7 @@ class SynOpsCounter(nn.Module):
         return f"connections={len(self.analysis.connections)}"
 
 
-def _sizes(analysis: Analysis) -> dict[str, list[Size]]:
+def _sizes(analysis: Findings) -> dict[str, list[Size]]:
     """The sizes of what every spiking node puts out, call by call."""
     return {
         name: [tuple(shape(node)) for node in nodes]

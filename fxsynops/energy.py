@@ -1,7 +1,8 @@
 """What a sample costs in joules: see :mod:`fxsynops.cost.energy`."""
 
 from fxsynops.cost.devices import DEVICES, Device, device
-from fxsynops.cost.energy import Energy, EnergyRow, Workload, estimate, joules, workload
+from fxsynops.cost.energy import Energy, EnergyRow, Workload, estimate, workload
+from fxsynops.reporting.energy_table import joules
 
 __all__ = [
     "DEVICES",

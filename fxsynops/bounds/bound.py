@@ -10,10 +10,9 @@ receives in the window pays for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, Self
 
 from torch._subclasses import FakeTensor
 
@@ -23,13 +22,9 @@ from fxsynops.bounds.events_per_step import Assumptions, Caps, check_count, chec
 from fxsynops.bounds.interference import state_unlike_later
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
-from fxsynops.connectivity.findings import Connection, Findings
-from fxsynops.cost.budget import Budget, Violation
-from fxsynops.cost.energy import Costed, Workload, workload
-from fxsynops.counting.counts import Counts
+from fxsynops.connectivity.results import Connection, Findings
 from fxsynops.errors import InputError
 from fxsynops.operations.call import shape
-from fxsynops.reporting.report import VIEWS, Column, View, number, source_label
 
 
 @dataclass(frozen=True)
@@ -50,9 +45,25 @@ class BoundRow:
     reasons: tuple[str, ...] = ()
 
 
+class Measured(Protocol):
+    """Counts, as far as a bound is compared with them."""
+
+    @property
+    def rows(self) -> tuple[Any, ...]:
+        """One per connection."""
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+
+    @property
+    def timesteps(self) -> float:
+        """Steps per sample."""
+
+
 @dataclass(frozen=True)
-class Bound(Costed):
-    """An upper bound on the SynOps of one sample. Prints as a table.
+class Bounded:
+    """What :func:`upper_bound` and :func:`estimate` find; see :class:`fxsynops.Bound`.
 
     Attributes:
         rows: one per connection.
@@ -73,14 +84,14 @@ class Bound(Costed):
     assumptions: tuple[str, ...]
     findings: Findings = field(repr=False, compare=False)
     estimate: bool = False
-    measured: Counts | None = field(repr=False, default=None)
+    measured: Measured | None = field(repr=False, default=None)
 
     @property
     def total(self) -> float:
         """The smaller bound of each connection, added up: what ``charge`` is."""
         return self.charge
 
-    def compare(self, counts: Counts) -> Bound:
+    def compare(self, counts: Measured) -> Self:
         """The same bound, with what was measured beside it: how much of the worst case data used.
 
         Args:
@@ -100,28 +111,16 @@ class Bound(Costed):
             raise InputError("nothing has been counted yet: run the counter on data first.")
         return replace(self, measured=counts)
 
-    @property
-    def workload(self) -> Workload:
-        """The operations of a sample, at most."""
-        return workload(self.findings, self.total, self.timesteps, not self.estimate)
-
-    def check(
-        self,
-        max_synops: float | None = None,
-        *,
-        max_synops_per_second: float | None = None,
-        per_layer: dict[str, float] | None = None,
-    ) -> tuple[Violation, ...]:
-        """The limits of a budget that the bound breaks; see :class:`Budget`."""
-        budget = Budget(max_synops, max_synops_per_second, per_layer)
-        costs = ((row.connection.synapse, row.charge) for row in self.rows)
-        return budget.violations(costs, self.timesteps * self.dt)
-
-    def _content(self) -> dict[str, Any]:
-        return _content(self)
+    def used(self) -> dict[tuple[str, str, str], float]:
+        """SynOps that were measured, of one sample in the bound's window, by connection."""
+        counts = self.measured
+        if counts is None:
+            return {}
+        scale = self.timesteps / counts.timesteps / counts.samples
+        return {row.connection.key: row.synops * scale for row in counts.rows}
 
 
-def upper_bound(findings: Findings, assumptions: Assumptions) -> Bound:
+def upper_bound(findings: Findings, assumptions: Assumptions) -> Bounded:
     """Bound the SynOps of one sample, whatever the input.
 
     Args:
@@ -152,7 +151,7 @@ def upper_bound(findings: Findings, assumptions: Assumptions) -> Bound:
     structural = math.fsum(row.structural for row in rows)
     charged = math.fsum(row.charge for row in rows)
     words = assumptions.words(bool(analog))
-    return Bound(rows, assumptions.timesteps, structural, charged, words, findings)
+    return Bounded(rows, assumptions.timesteps, structural, charged, words, findings)
 
 
 def _sources(findings: Findings) -> set[str]:
@@ -174,7 +173,7 @@ def _row(
     return BoundRow(connection, most, structural, min(structural, found), reasons)
 
 
-def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float]) -> Bound:
+def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float]) -> Bounded:
     """SynOps of one sample at given firing rates: T · rate · Σ fan-out. No bound.
 
     Raises:
@@ -196,7 +195,7 @@ def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float])
     total = math.fsum(row.structural for row in rows)
     said = ", ".join(f"{r:g} from '{n}'" for n, r in rates.items()) or f"{rate:g}"
     words = (f"a mean of {said} events per neuron and step",)
-    return Bound(tuple(rows), timesteps, total, total, words, findings, estimate=True)
+    return Bounded(tuple(rows), timesteps, total, total, words, findings, estimate=True)
 
 
 def _structural(
@@ -233,129 +232,3 @@ def _without_values(findings: Findings) -> bool:
     tensors = [*findings.model.parameters(), *findings.model.buffers()]
     tensors += [tensor for _, tensor in findings.example.tensors()]
     return any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)
-
-
-# -- reports --------------------------------------------------------------------------------------
-
-
-def _charge(row: dict[str, Any]) -> str:
-    return "–" if row.get("Reasons") else number(_infinite(row["Charge"]))
-
-
-VIEWS["bound"] = View(
-    (
-        Column("Source", show=source_label, text=True),
-        Column("Synapse", text=True),
-        Column("Neurons", optional=8),
-        Column("Synapses", optional=5),
-        Column("Events per step", "Events/step", optional=6, missing="unbounded"),
-        Column("Structural", missing="unbounded", optional=2),
-        Column("Charge", missing="unbounded", show=_charge, optional=4),
-        Column("SynOps", "SynOps (bound)", missing="unbounded"),
-        Column("SynOps/s", digits=0, optional=9, missing="unbounded"),
-        Column("Measured", digits=0),
-        Column("Used", percent=True, ratio=("Measured", "SynOps")),
-    ),
-    share="SynOps",
-    name="Source",
-    group="Synapse",
-)
-VIEWS["estimate"] = replace(
-    VIEWS["bound"],
-    columns=tuple(
-        replace(c, header="SynOps (estimate)") if c.name == "SynOps" else c
-        for c in VIEWS["bound"].columns
-        if c.name not in ("Structural", "Charge")
-    ),
-)
-
-
-def _infinite(value: float | None) -> float:
-    """What JSON has as null."""
-    return math.inf if value is None else value
-
-
-def _content(bound: Bound) -> dict[str, Any]:
-    """What a report of a bound holds; what is unbounded is null."""
-    seconds = bound.timesteps * bound.dt / 1000
-    totals = {
-        "Structural": bound.structural,
-        "Charge": bound.charge,
-        "SynOps": bound.total,
-        "SynOps/s": bound.total / seconds,
-    }
-    if bound.measured is not None:
-        measured = sum(_measured(bound).values())
-        totals["Measured"] = measured
-        totals["Used"] = measured / bound.total if 0 < bound.total < math.inf else math.nan
-    kind = "Estimate (no bound) for" if bound.estimate else "Upper bound of"
-    return {
-        "kind": "estimate" if bound.estimate else "bound",
-        "title": f"{kind} {bound.model}",
-        "model": bound.model,
-        "timesteps": bound.timesteps,
-        "dt": bound.dt,
-        "structural": bound.structural,
-        "charge": bound.charge,
-        "total": bound.total,
-        "totals": totals,
-        "assumptions": list(bound.assumptions),
-        "rows": _rows(bound),
-        "notes": list(_notes(bound)),
-    }
-
-
-def _notes(bound: Bound) -> Iterator[str]:
-    yield (
-        f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
-        f"with {', '.join(bound.assumptions)}."
-    )
-    if bound.measured is not None:
-        steps = bound.measured.timesteps
-        if steps != bound.timesteps:
-            yield f"Measured over {number(steps)} steps, scaled to {bound.timesteps}."
-        if not bound.estimate and sum(_measured(bound).values()) > bound.total:
-            yield "The data are above the bound: they break what it assumes of inputs (see above)."
-    reasons = list(dict.fromkeys(reason for row in bound.rows for reason in row.reasons))
-    yield from (f"– no charge bound: {reason}" for reason in reasons[:8])
-    if len(reasons) > 8:
-        yield f"– … and {len(reasons) - 8} more; see the reasons in bound.to_rows()"
-
-
-def _measured(bound: Bound) -> dict[tuple[str, str, str], float]:
-    """SynOps of one sample in the bound's window, by connection."""
-    counts = bound.measured
-    if counts is None:
-        return {}
-    scale = bound.timesteps / counts.timesteps / counts.samples
-    return {row.connection.key: row.synops * scale for row in counts.rows}
-
-
-def _rows(bound: Bound) -> list[dict[str, Any]]:
-    """See :meth:`fxsynops.Bound.to_rows`."""
-    seconds = bound.timesteps * bound.dt / 1000
-    finite = 0 < bound.total < math.inf
-    measured = _measured(bound)
-    rows = []
-    for row in bound.rows:
-        found = {
-            "Source": row.connection.source,
-            "Synapse": row.connection.synapse,
-            "Measured at": row.connection.measured_at,
-            "Neurons": row.connection.neurons,
-            "Synapses": row.connection.fanout.total,
-            "Events per step": row.max_events,
-            "Structural": row.structural,
-            "Charge": row.charge,
-            "SynOps": row.charge,
-            "SynOps/step": row.charge / bound.timesteps,
-            "SynOps/s": row.charge / seconds,
-            "Share": row.charge / bound.total if finite else None,
-            "Reasons": list(row.reasons),
-        }
-        if measured:
-            value = measured[row.connection.key]
-            found["Measured"] = value
-            found["Used"] = value / row.charge if 0 < row.charge < math.inf else None
-        rows.append(found)
-    return rows

@@ -27,7 +27,7 @@ from fxsynops.bounds.events_per_step import Assumptions, Caps
 from fxsynops.bounds.ranges import Ranges, unit_of
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
-from fxsynops.connectivity.findings import Connection, Findings
+from fxsynops.connectivity.results import Connection, Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.operations.call import shape
 from fxsynops.operations.value_range import Range

@@ -20,7 +20,7 @@ from fxsynops.bounds.events_per_step import Assumptions, Caps
 from fxsynops.bounds.interference import check_untouched
 from fxsynops.bounds.ranges import Ranges, unit_of
 from fxsynops.connectivity.calls import origin_of
-from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.neurons import Neuron
 from fxsynops.neurons.dynamics import Drive, Dynamics, NoArgumentError, Start, Steps

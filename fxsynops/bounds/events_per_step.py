@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
-from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.errors import InputError
 from fxsynops.neurons import Neuron, describe, registered

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.results import Findings
 from fxsynops.neurons.dynamics import NoArgumentError, Number
 from fxsynops.neurons.registry import is_patched
 from fxsynops.operations.call import writes_in_place

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from fxsynops.connectivity.calls import origin_of
-from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.operations import Call, Kind, Operation
 from fxsynops.operations.call import shape, writes_in_place

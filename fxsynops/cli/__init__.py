@@ -14,7 +14,6 @@ from rich.console import Console
 from torch.utils import _pytree as pytree
 
 import fxsynops
-from fxsynops.bounds.bound import Bound
 from fxsynops.cli import demo
 from fxsynops.cli.model_files import example, find, load_model
 from fxsynops.cost.budget import Budget
@@ -24,6 +23,7 @@ from fxsynops.nir import NIRModel, nir_example
 from fxsynops.reporting.comparison import compare
 from fxsynops.reporting.files import write_whole
 from fxsynops.reporting.report import FORMS, Report, number
+from fxsynops.results import Bound
 
 _MODEL = """\
 The model is package.module:name or file.py:name, of an instance, or of a class

@@ -1,1 +1,12 @@
-"""connectivity."""
+"""Who drives whom, and how strongly.
+
+find.py             find(model, inputs) -> Findings: all of the below
+calls.py            the call behind every node, and its entry
+classify.py         what is events, what is analog: every node plays a role
+known_values.py     constants, and what is known of factors
+signals.py          what tensors hold, and the roles
+connect.py          fan-out maps, pulled back from synapses to where events come from
+names.py            what nodes are called
+results.py          connections and the rest, as plain values
+sample_axes.py      which axes are samples and steps
+"""

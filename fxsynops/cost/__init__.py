@@ -1,1 +1,1 @@
-"""cost."""
+"""What SynOps cost: joules on devices (energy.py, devices.py), and limits (budget.py)."""

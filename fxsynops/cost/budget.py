@@ -123,6 +123,29 @@ class Budget:
         return tuple(violation for violation in found if violation.value > violation.limit)
 
 
+class Budgeted:
+    """A result that can be held to a budget."""
+
+    def costs(self) -> tuple[list[tuple[str, float]], float]:
+        """Of every connection, its synapse and its SynOps per sample; and the window's length."""
+        raise NotImplementedError
+
+    def check(
+        self,
+        max_synops: float | None = None,
+        *,
+        max_synops_per_second: float | None = None,
+        per_layer: dict[str, float] | None = None,
+    ) -> tuple[Violation, ...]:
+        """The limits of a budget that are not kept; see :class:`Budget`.
+
+        Raises:
+            InputError: there is no limit, or a layer does not exist.
+        """
+        budget = Budget(max_synops, max_synops_per_second, per_layer)
+        return budget.violations(*self.costs())
+
+
 def _number(limit: float | None) -> float:
     return math.inf if limit is None else limit
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from torch import distributed
 
-from fxsynops.connectivity.findings import Connection, Findings
-from fxsynops.cost.budget import Budget, Violation
-from fxsynops.cost.energy import Costed, Workload, workload
+from fxsynops.connectivity.results import Connection, Findings, whole
 from fxsynops.counting.exact_sums import EXACT_BELOW
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.per_sample import Statistics
 from fxsynops.errors import CountError, InputError
-from fxsynops.reporting.report import VIEWS, Column, View, number, source_label, whole
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class _Numbers:
     extras: Extras
 
     @classmethod
-    def of(cls, counts: Counts) -> _Numbers:
+    def of(cls, counts: Counted) -> _Numbers:
         """Those of some counts."""
         options = (counts.model, counts.dt, counts.events, counts.weights)
         rows = {row.connection.key: (row.events, row.synops) for row in counts.rows}
@@ -109,8 +105,8 @@ class _Numbers:
 
 
 @dataclass(frozen=True)
-class Counts(Costed):
-    """SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
+class Counted:
+    """SynOps counted on a model, per connection; see :class:`fxsynops.Counts`.
 
     Attributes:
         rows: one per connection.
@@ -131,7 +127,7 @@ class Counts(Costed):
     extras: Extras = field(repr=False, default=Extras())
 
     @classmethod
-    def of(cls, findings: Findings, measured: list[Measured], span: Span, extras: Extras) -> Counts:
+    def of(cls, findings: Findings, measured: list[Measured], span: Span, extras: Extras) -> Self:
         """Counts from raw sums.
 
         Raises:
@@ -162,7 +158,7 @@ class Counts(Costed):
         span: Span,
         exact: bool,
         extras: Extras,
-    ) -> Counts:
+    ) -> Self:
         seconds = span.sample_steps * findings.options.dt / 1000
         return cls(
             rows=tuple(_row(row, span, seconds) for row in measured),
@@ -173,6 +169,16 @@ class Counts(Costed):
             findings=findings,
             extras=extras,
         )
+
+    @property
+    def model(self) -> str:
+        """The model's class."""
+        return self.findings.name
+
+    @property
+    def dt(self) -> float:
+        """Length of a step in milliseconds."""
+        return self.findings.options.dt
 
     @property
     def events(self) -> str:
@@ -204,21 +210,21 @@ class Counts(Costed):
         """Samples, and the steps of all of them."""
         return Span(self.samples, round(self.samples * self.timesteps))
 
-    def __add__(self, other: Counts) -> Counts:
+    def __add__(self, other: Counted) -> Self:
         """Both together: of two parts of a data set, or of two processes.
 
         Raises:
             InputError: they are of other connections, steps of another length, or other options.
         """
-        if not isinstance(other, Counts):
+        if not isinstance(other, Counted):
             return NotImplemented
         return self._with([_Numbers.of(other)])
 
-    def __radd__(self, other: Any) -> Counts:
+    def __radd__(self, other: Any) -> Self:
         """The sum of a list of counts starts at 0."""
         return self if other == 0 else NotImplemented
 
-    def all_reduce(self, group: Any = None) -> Counts:
+    def all_reduce(self, group: Any = None) -> Self:
         """The counts of all processes together, in each of them.
 
         Args:
@@ -238,7 +244,7 @@ class Counts(Costed):
         own = distributed.get_rank(group)
         return self._with([numbers for rank, numbers in enumerate(everyone) if rank != own])
 
-    def _with(self, others: list[_Numbers]) -> Counts:
+    def _with(self, others: list[_Numbers]) -> Self:
         ours = _Numbers.of(self)
         for other in others:
             if other.options != ours.options or set(other.rows) != set(ours.rows):
@@ -264,29 +270,6 @@ class Counts(Costed):
         extras = functools.reduce(operator.add, (numbers.extras for numbers in every))
         return self._made(self.findings, measured, span, exact, extras)
 
-    @property
-    def workload(self) -> Workload:
-        """The operations of the mean sample."""
-        if not self.samples:
-            raise InputError("nothing has been counted yet: run the counter on data first.")
-        return workload(self.findings, self.total / self.samples, self.timesteps)
-
-    def check(
-        self,
-        max_synops: float | None = None,
-        *,
-        max_synops_per_second: float | None = None,
-        per_layer: dict[str, float] | None = None,
-    ) -> tuple[Violation, ...]:
-        """The limits that the samples break on average; see :class:`Budget`."""
-        budget = Budget(max_synops, max_synops_per_second, per_layer)
-        samples = max(self.samples, 1)
-        costs = ((row.connection.synapse, row.synops / samples) for row in self.rows)
-        return budget.violations(costs, self.timesteps * self.dt)
-
-    def _content(self) -> dict[str, Any]:
-        return _content(self)
-
 
 def _row(row: Measured, span: Span, seconds: float) -> Row:
     nominal = row.connection.fanout.nominal
@@ -299,94 +282,3 @@ def _row(row: Measured, span: Span, seconds: float) -> Row:
         row.events / places if places else 0.0,
         row.synops / seconds if seconds else 0.0,
     )
-
-
-# -- reports --------------------------------------------------------------------------------------
-
-VIEWS["counts"] = View(
-    (
-        Column("Layer", text=True),
-        Column("Source", show=source_label, text=True),
-        Column("In", "In (events)"),
-        Column("Fanout_Prev", digits=1, optional=6),
-        Column("SynOps"),
-        Column("N. timesteps", optional=8),
-        Column("Time window (ms)", optional=9),
-        Column("SynOps/s", digits=0, optional=5),
-        Column("SynOps (nominal)", optional=7),
-        Column("Rate", "Rate (/step)", show=lambda row: f"{row['Rate']:.4f}", optional=2),
-    ),
-    share="SynOps",
-    name="Layer",
-    group="Layer",
-)
-
-
-def _content(counts: Counts) -> dict[str, Any]:
-    """What a report of counts holds."""
-    rows = [
-        {
-            "Layer": row.connection.synapse,
-            "Source": row.connection.source,
-            "Measured at": row.connection.measured_at,
-            "In": row.events,
-            "Fanout_Prev": row.connection.fanout.nominal,
-            "SynOps": row.synops,
-            "N. timesteps": counts.timesteps,
-            "Time window (ms)": counts.timesteps * counts.dt,
-            "SynOps/s": row.per_second,
-            "SynOps (nominal)": row.nominal,
-            "Rate": row.rate,
-        }
-        for row in counts.rows
-    ]
-    spread = counts.per_sample if counts.per_sample and counts.per_sample.samples else None
-    return {
-        "kind": "counts",
-        "title": f"SynOps of {counts.model}",
-        "model": counts.model,
-        "events": counts.events,
-        "weights": counts.weights,
-        "samples": counts.samples,
-        "timesteps": counts.timesteps,
-        "dt": counts.dt,
-        "exact": counts.exact,
-        "partial": counts.partial,
-        "total": counts.total,
-        "totals": {
-            "SynOps": counts.total,
-            "SynOps/s": math.fsum(row.per_second for row in counts.rows),
-        },
-        "per_sample": spread
-        and {"mean": spread.mean, "std": spread.std, "min": spread.min, "max": spread.max},
-        "rows": rows,
-        "notes": list(_notes(counts, spread)),
-    }
-
-
-def _notes(counts: Counts, spread: Statistics | None) -> Iterator[str]:
-    per_sample = counts.total / counts.samples if counts.samples else 0
-    yield (
-        f"{counts.samples:,} sample{'s' * (counts.samples != 1)} of {number(counts.timesteps)} "
-        f"step{'s' * (counts.timesteps != 1)} of {counts.dt:g} ms, "
-        f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
-        f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
-        f'weights="{counts.weights}").'
-    )
-    if spread is not None:
-        yield (
-            f"Per sample: mean {number(spread.mean, 0)}, standard deviation "
-            f"{number(spread.std, 0)}, from {number(spread.min, 0)} to {number(spread.max, 0)}."
-        )
-    if counts.partial:
-        yield f"Partial: interrupted after {counts.samples:,} samples."
-    if not counts.exact:
-        yield "Inexact: a block of events added up to 2**24 or more."
-    if dense := counts.findings.dense:
-        macs = sum(row.macs for row in dense) * counts.timesteps
-        names = ", ".join(row.synapse for row in dense[:4]) + (", …" if dense[4:] else "")
-        yield (
-            f"Not SynOps: {number(macs)} multiply-accumulates per sample, on the analog inputs of "
-            f"{names}."
-        )
-    yield from counts.findings.remarks()

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxsynops.connectivity.findings import Findings
-from fxsynops.counting.counts import Counts
+from fxsynops.connectivity.results import Findings
+from fxsynops.counting.counts import Counted
 from fxsynops.counting.per_sample import Spread
 from fxsynops.errors import InputError
 from fxsynops.neurons import reset_states
@@ -35,7 +35,7 @@ class _Counting(Protocol):
     @property
     def arguments(self) -> int: ...
     @property
-    def counts(self) -> Counts: ...
+    def counts(self) -> Counted: ...
 
     __call__: Callable[..., Any]
 
@@ -54,43 +54,8 @@ def measure(
     reset: Reset = True,
     device: torch.device | str | None = None,
     progress: bool | Console = True,
-) -> Counts:
-    """Run every batch of a loader through the model, and count.
-
-    The model runs in eval mode and without gradients; modes are as before afterwards. The counter
-    starts from zero. Ctrl-C returns what was counted so far.
-
-    Args:
-        counter: of the model.
-        loader: batches; of a tuple or list (inputs, labels, …), the first as many as the model
-            takes, else the batch itself, is the input.
-        inputs: gets the model's input (a tensor, or a tuple of arguments) out of a batch, if that
-            is something else.
-        reset: True, neurons of known libraries are reset before each batch by their libraries' own
-            resets; a function of the model that resets its states; or False, states are carried
-            over from batch to batch.
-        device: where to move batches; by default, where the model's parameters are.
-        progress: whether to show a bar with samples, SynOps so far and the time left (in a terminal
-            only), or the console to show it on.
-
-    Returns:
-        counts of the whole data set. ``per_sample`` has mean, standard deviation, minimum and
-        maximum (None if it is not known what belongs to which sample: the model mixes samples, or
-        states are carried over; it is tried out by exchanging samples).
-        After Ctrl-C ``partial`` is true, and ``samples`` says how many were counted.
-
-    Raises:
-        InputError: the loader has no batches, a batch holds no input, or the model keeps states of
-            its own and ``reset`` does not say what to do with them.
-
-    Example:
-        >>> import torch, fxsynops
-        >>> model = torch.nn.Linear(4, 3)
-        >>> counter = fxsynops.SynOpsCounter(model, torch.ones(2, 4))
-        >>> counts = counter.measure([torch.ones(2, 4), torch.zeros(1, 4)])
-        >>> counts.samples, counts.total, counts.per_sample.mean, counts.per_sample.max
-        (3, 24, 8.0, 12.0)
-    """
+) -> Counted:
+    """Run every batch of a loader through the model; see ``SynOpsCounter.measure``."""
     counter.clear()
     _check_states(counter, counter.analysis, reset)
     spread, known, partial = Spread(), True, False

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from fxsynops.connectivity.calls import origin_of
-from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.results import Findings
 from fxsynops.counting.exact_sums import Reading
 from fxsynops.errors import InputError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from fxsynops.connectivity.connect import SynapseCalls, Tap
-from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.results import Findings
 from fxsynops.counting.exact_sums import Reading, Term
 from fxsynops.operations.operation import Scale
 

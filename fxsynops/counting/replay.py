@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxsynops.connectivity.findings import Findings
+from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.sample_axes import Leading, leading
 from fxsynops.counting.exact_sums import Contraction, Reading, Tally, sum_events
 from fxsynops.counting.firing_rates import Firing, spiking_calls

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxsynops.connectivity.findings import Connection
+from fxsynops.connectivity.results import Connection
 from fxsynops.counting.exact_sums import Tally, add_up
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.replay import Replay

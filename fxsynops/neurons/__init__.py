@@ -1,6 +1,8 @@
-"""Spiking neurons: the registry, and one file for each library that knows its own.
+"""Spiking neurons: what is known of each type.
 
-No library is imported here; its file is, once the user has loaded the library itself.
+registry.py     what is known, found by the type of a module; what users register
+libraries/      one file per library, imported once the user has loaded the library itself
+dynamics.py     how charge becomes spikes: the theorem behind the charge bound
 """
 
 from fxsynops.neurons.registry import (

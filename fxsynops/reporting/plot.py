@@ -25,10 +25,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from torch import Tensor
 
-from fxsynops.analysis import Analysis
-from fxsynops.bounds.bound import Bound
-from fxsynops.connectivity.findings import Connection
-from fxsynops.counting.counts import Counts
+from fxsynops.bounds.bound import Bounded
+from fxsynops.connectivity.results import Connection, Findings
+from fxsynops.counting.counts import Counted
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.errors import InputError
 from fxsynops.reporting.report import number
@@ -38,7 +37,7 @@ _ROW = 64  # neurons of one axis that fit into a row
 
 
 def synops(
-    counts: Counts, bound: Bound | None = None, *, ax: Axes | None = None, top: int = 20
+    counts: Counted, bound: Bounded | None = None, *, ax: Axes | None = None, top: int = 20
 ) -> Axes:
     """SynOps of each layer as bars, against the bound.
 
@@ -99,7 +98,7 @@ def synops(
 
 
 def fanout_map(
-    connection_or_analysis: Connection | Analysis,
+    connection_or_analysis: Connection | Findings,
     synapse: str | None = None,
     *,
     channel: int = 0,
@@ -234,7 +233,7 @@ def training(
 # -- maps ------------------------------------------------------------------------------------------
 
 
-def _connections(found: Connection | Analysis, synapse: str | None) -> list[Connection]:
+def _connections(found: Connection | Findings, synapse: str | None) -> list[Connection]:
     connections = [found] if isinstance(found, Connection) else list(found.connections)
     names = list(dict.fromkeys(c.synapse for c in connections))
     if synapse is None and len(names) == 1:

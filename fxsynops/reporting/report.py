@@ -411,11 +411,6 @@ def source_label(row: dict[str, Any]) -> str:
     return f"{source} at {at}" if at not in (None, source) else str(source)
 
 
-def whole(value: float) -> Any:
-    """A whole number as an ``int``, any other as it is."""
-    return int(value) if float(value).is_integer() else value
-
-
 def _total(column: Column, totals: dict[str, Any]) -> str:
     if column.name not in totals:
         return ""

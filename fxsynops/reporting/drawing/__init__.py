@@ -20,9 +20,8 @@ from typing import Any
 
 import networkx as nx
 
-from fxsynops.analysis import Analysis
-from fxsynops.connectivity.findings import Connection
-from fxsynops.counting.counts import Counts
+from fxsynops.connectivity.results import Connection, Findings
+from fxsynops.counting.counts import Counted
 from fxsynops.errors import InputError
 from fxsynops.reporting.drawing.scene import brief, measures, scene
 from fxsynops.reporting.drawing.svg import legible, text_of, to_svg
@@ -31,7 +30,7 @@ from fxsynops.reporting.files import write_whole
 __all__ = ["draw", "to_graphml", "to_html", "to_mermaid", "to_svg"]
 
 
-def draw(analysis: Analysis, path: str | os.PathLike[str], counts: Counts | None = None) -> None:
+def draw(analysis: Findings, path: str | os.PathLike[str], counts: Counted | None = None) -> None:
     """Write the graph to a file, whose suffix says how: .svg, .html, .mmd (Mermaid) or .graphml.
 
     The file is there as a whole, or (if anything fails) as it was before.
@@ -51,7 +50,7 @@ def draw(analysis: Analysis, path: str | os.PathLike[str], counts: Counts | None
     write_whole(file, make(analysis, counts))
 
 
-def to_html(analysis: Analysis, counts: Counts | None = None) -> str:
+def to_html(analysis: Findings, counts: Counted | None = None) -> str:
     """The graph as a page of its own, which loads nothing; see :func:`to_svg`."""
     title = text_of(scene(analysis, counts).title)
     return (
@@ -61,7 +60,7 @@ def to_html(analysis: Analysis, counts: Counts | None = None) -> str:
     )
 
 
-def to_mermaid(analysis: Analysis, counts: Counts | None = None) -> str:
+def to_mermaid(analysis: Findings, counts: Counted | None = None) -> str:
     """The graph as a Mermaid flowchart, as Markdown pages show it; see :func:`draw`.
 
     Thick arrows are connections (with their numbers), thin ones lead into gates, and dotted ones
@@ -84,7 +83,7 @@ def to_mermaid(analysis: Analysis, counts: Counts | None = None) -> str:
     return "\n".join(rows) + "\n"
 
 
-def to_graphml(analysis: Analysis, counts: Counts | None = None) -> str:
+def to_graphml(analysis: Findings, counts: Counted | None = None) -> str:
     """``analysis.graph`` as GraphML, with the attributes of connections as plain numbers.
 
     Edges that are connections have ``measured_at``, ``neurons``, ``synapses``, ``fanout_mean``,
@@ -106,7 +105,7 @@ def to_graphml(analysis: Analysis, counts: Counts | None = None) -> str:
     return "\n".join(nx.generate_graphml(graph)) + "\n"
 
 
-_FORMATS: dict[str, Callable[[Analysis, Counts | None], str]] = {
+_FORMATS: dict[str, Callable[[Findings, Counted | None], str]] = {
     ".svg": to_svg,
     ".html": to_html,
     ".mmd": to_mermaid,

@@ -15,10 +15,9 @@ from typing import Any, Literal
 
 from torch import fx
 
-from fxsynops.analysis import Analysis
 from fxsynops.connectivity.calls import origin_of
-from fxsynops.connectivity.findings import Connection
-from fxsynops.counting.counts import Counts
+from fxsynops.connectivity.results import Connection, Findings
+from fxsynops.counting.counts import Counted
 from fxsynops.errors import InputError
 from fxsynops.reporting.report import number
 
@@ -79,7 +78,7 @@ class Scene:
         return max(7 + 2 * math.log10(size / self.heaviest), 1.2)
 
 
-def scene(analysis: Analysis, counts: Counts | None = None) -> Scene:
+def scene(analysis: Findings, counts: Counted | None = None) -> Scene:
     """The boxes and lines of an analysis.
 
     Args:
@@ -116,7 +115,7 @@ def scene(analysis: Analysis, counts: Counts | None = None) -> Scene:
 
 
 def measures(
-    analysis: Analysis, counts: Counts | None
+    analysis: Findings, counts: Counted | None
 ) -> dict[tuple[str, str, str], dict[str, float]]:
     """What was counted of each connection: ``synops`` per sample, and the mean ``rate``."""
     if counts is None:
@@ -144,7 +143,7 @@ def brief(value: float) -> str:
 
 
 def _box(
-    name: str, attributes: dict[str, Any], analysis: Analysis, lines: list[Line], unit: str
+    name: str, attributes: dict[str, Any], analysis: Findings, lines: list[Line], unit: str
 ) -> Box:
     kind, macs = attributes["kind"], attributes.get("macs")
     leaving = [c for c in analysis.connections if name in (c.source, *c.sources)]
@@ -191,7 +190,7 @@ def _about(connection: Connection, measured: dict[str, float] | None) -> str:
 # -- currents --------------------------------------------------------------------------------------
 
 
-def _currents(analysis: Analysis) -> list[tuple[str, str]]:
+def _currents(analysis: Findings) -> list[tuple[str, str]]:
     """From each synapse to the sources (and synapses) that its output reaches as no event.
 
     Also from a source straight to another one, where there is no synapse between them.
@@ -217,7 +216,7 @@ def _currents(analysis: Analysis) -> list[tuple[str, str]]:
     return [*(pair for pair in found if pair not in into), *inner.items()]
 
 
-def _named(analysis: Analysis) -> dict[fx.Node, str]:
+def _named(analysis: Findings) -> dict[fx.Node, str]:
     """The nodes of the trace that are sources or synapses of the graph."""
     graph, names = analysis.graph, analysis.connector.names
     found = {
@@ -230,7 +229,7 @@ def _named(analysis: Analysis) -> dict[fx.Node, str]:
     return found
 
 
-def _inner(analysis: Analysis, named: dict[fx.Node, str]) -> Iterator[tuple[str, str]]:
+def _inner(analysis: Findings, named: dict[fx.Node, str]) -> Iterator[tuple[str, str]]:
     """From the synapses inside of a module that is one node of the trace, to that module."""
     kinds = analysis.graph.nodes(data="kind")
     for node, name in named.items():

@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
-from fxsynops.analysis import Analysis
-from fxsynops.counting.counts import Counts
+from fxsynops.connectivity.results import Findings
+from fxsynops.counting.counts import Counted
 from fxsynops.reporting.drawing.layout import GAP, Layout, Point, place
 from fxsynops.reporting.drawing.scene import Box, Line, Scene, brief, scene
 
@@ -19,7 +19,7 @@ _TOP = 60.0  # below the title and legend
 _LEGEND_WIDTH = 760.0
 
 
-def to_svg(analysis: Analysis, counts: Counts | None = None) -> str:
+def to_svg(analysis: Findings, counts: Counted | None = None) -> str:
     """The graph as an SVG image, for light and dark backgrounds.
 
     Arguments and errors are as of :func:`fxsynops.drawing.draw`. Full names and numbers show as

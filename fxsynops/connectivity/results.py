@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
+import networkx as nx
 from torch import Tensor, nn
 
 from fxsynops.connectivity.connect import Connector, SynapseCalls, Tap, Unresolved
@@ -144,6 +146,20 @@ class Findings:
         """Where the forward branched on data."""
         return self.trace.branches
 
+    @cached_property
+    def graph(self) -> nx.MultiDiGraph:
+        """Sources and synapses, with an edge per connection; ``fxsynops.drawing`` draws it.
+
+        The graph has ``model``, its name. Nodes have ``kind``: "source", "gate" (where events of
+        sources are measured that reach it) or a synapse's operation ("conv2d", …); synapses with
+        analog input have ``macs``, per sample and step. Edges have ``kind``. Those of a
+        "connection", from where its events are measured to the synapse, have ``connection``,
+        ``synapses`` (its fan-out total), ``folded`` (see :class:`Connection`) and ``gated``
+        (whether a gate lies on the way). Those to a "gate" come from the sources behind it. A
+        product of events with events is a synapse and its own gate: its connection is a loop.
+        """
+        return _graph(self)
+
     def remarks(self) -> list[str]:
         """What a reader of its numbers should know: what was folded, and specialized."""
         said = []
@@ -162,3 +178,36 @@ class Findings:
     def name(self) -> str:
         """The model's class."""
         return type(self.model).__name__
+
+
+def whole(value: float) -> Any:
+    """A whole number as an ``int``, any other as it is."""
+    return int(value) if float(value).is_integer() else value
+
+
+def _graph(findings: Findings) -> nx.MultiDiGraph:
+    graph = nx.MultiDiGraph(model=findings.name)
+    for row in findings.dense:
+        graph.add_node(row.synapse, kind=row.kind, macs=row.macs)
+    for connection in findings.connections:
+        for source in connection.sources:
+            graph.add_node(source, kind="source")
+        graph.add_node(connection.synapse, kind=connection.kind)
+    for connection in findings.connections:
+        start = connection.source
+        if start not in connection.sources:
+            if start not in graph:  # else a product of events: a synapse and its own gate
+                graph.add_node(start, kind="gate")
+            for source in connection.sources:
+                if not graph.has_edge(source, start):
+                    graph.add_edge(source, start, kind="gate")
+        graph.add_edge(
+            start,
+            connection.synapse,
+            kind="connection",
+            connection=connection,
+            synapses=connection.fanout.total,
+            folded=connection.folded,
+            gated=connection.measured_at not in connection.sources,
+        )
+    return graph

@@ -1,0 +1,173 @@
+"""From a model and an example to all of its connections.
+
+find(model, inputs, options)
+  trace      record one forward as a graph          (fxsynops.tracing)
+  classify   what is events, what is analog         (classify.py)
+  connect    every connection and its fan-out map   (connect.py)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from fxsynops import neurons
+from fxsynops.connectivity.classify import classify
+from fxsynops.connectivity.connect import Edge, Unresolved, Wiring, connect
+from fxsynops.connectivity.results import (
+    Connection,
+    DenseSynapse,
+    FanOut,
+    Findings,
+    Options,
+    whole,
+)
+from fxsynops.connectivity.sample_axes import leading
+from fxsynops.connectivity.signals import State
+from fxsynops.errors import InputError, UnsupportedOperationError
+from fxsynops.operations import operations
+from fxsynops.operations.call import shape
+from fxsynops.tracing.inputs import Inputs, Layout, Window
+from fxsynops.tracing.recorder import Inside
+from fxsynops.tracing.trace import Trace, trace
+
+
+def find(
+    model: nn.Module, inputs: Inputs, options: Options, known: dict[str, State] | None = None
+) -> Findings:
+    """Every connection of a model.
+
+    Args:
+        model: the model; it is left as it was.
+        inputs: the arguments of a forward.
+        options: how the analysis was asked for.
+        known: what earlier forwards are known to have left in the model's states.
+
+    Raises:
+        InputError: there are no events at all.
+        TraceError: the model cannot be recorded.
+        UnsupportedOperationError: events reach a synapse in a way that no rule covers.
+    """
+    window = options.layout.window(inputs)
+
+    def whole(module: nn.Module) -> bool:
+        return neurons.describe(module, options.spiking) is not None or any(
+            base in operations.by_target for base in type(module).__mro__
+        )
+
+    def inside(target: Any) -> Inside | None:
+        if isinstance(target, nn.Module):
+            neuron = neurons.describe(target, options.spiking)
+            return neuron.inside if neuron else None
+        operation = operations.find(target, None, None)
+        return operation.inside if operation else None
+
+    recorded = trace(model, inputs, whole, inside)
+    with unset_fake_temporarily():  # maps are real, also of models without values
+        return _understand(model, inputs, options, window, recorded, known or {})
+
+
+def _understand(
+    model: nn.Module,
+    inputs: Inputs,
+    options: Options,
+    window: Window,
+    recorded: Trace,
+    known: dict[str, State],
+) -> Findings:
+    graded = options.events == "nonzero"
+    signals = classify(recorded, event_inputs(options, inputs), options.spiking, graded, known)
+    if not any(role.signal.kind == "events" for role in signals.roles.values()):
+        raise InputError(
+            f"{type(model).__name__} has no spiking node, and its inputs carry no events, so there "
+            "is nothing to count. Name its spiking module types in spiking=, register them with "
+            "fxsynops.register_spiking, or pass input_events=True if the input is spikes."
+        )
+    wiring, connector = connect(
+        recorded, signals, options.layout, window, graded, options.weights == "nonzero"
+    )
+    if wiring.unresolved and options.strict:
+        raise UnsupportedOperationError(_explain(wiring.unresolved))
+    return Findings(
+        model,
+        options,
+        inputs,
+        recorded,
+        connector,
+        window,
+        tuple(_connection(edge, window, options.layout) for edge in wiring.edges),
+        tuple(_dense(wiring, window)),
+        wiring.unresolved,
+    )
+
+
+def _connection(edge: Edge, window: Window, layout: Layout) -> Connection:
+    per_step = window.samples * window.timesteps
+    map = edge.taps[0].map
+    elements = sum(math.prod(shape(tap.node)) * tap.repeats for tap in edge.taps)
+    synapses = sum(
+        float(tap.map.sum()) * (math.prod(shape(tap.node)) / tap.map.numel()) * tap.repeats
+        for tap in edge.taps
+    )
+    total = synapses / per_step
+    size = tuple(shape(edge.taps[0].node))
+    return Connection(
+        source=edge.sources[0] if len(edge.sources) == 1 else edge.measured_at,
+        sources=edge.sources,
+        synapse=edge.name,
+        kind=edge.synapse.kind,
+        measured_at=edge.measured_at,
+        neurons=whole(elements / per_step),
+        shape=size[leading(size, len(edge.taps), window, layout).count :],
+        fanout=FanOut(
+            map.round().to(torch.int64),
+            mean=synapses / elements,
+            total=whole(total),
+            nominal=edge.synapse.nominal,
+        ),
+        folded=edge.folded,
+        guessed=edge.guessed,
+        taps=edge.taps,
+        calls=edge.synapse,
+    )
+
+
+def _dense(wiring: Wiring, window: Window) -> Iterable[DenseSynapse]:
+    for edge in wiring.analog:
+        macs = whole(edge.macs / (window.samples * window.timesteps))
+        yield DenseSynapse(edge.synapse.name, edge.synapse.kind, macs)
+
+
+def event_inputs(options: Options, inputs: Inputs) -> dict[str, bool]:
+    """For each input by name, whether it carries events.
+
+    Raises:
+        InputError: there are more or fewer flags than inputs.
+    """
+    names = list(dict.fromkeys(name for name, _ in inputs.tensors()))
+    flags = options.input_events
+    if isinstance(flags, bool):
+        flags = (flags,) * len(names)
+    if len(flags) != len(names):
+        raise InputError(
+            f"input_events has {len(flags)} entries for {len(names)} tensor arguments "
+            f"({', '.join(names)}). Pass one bool for all, or one for each of them."
+        )
+    return dict(zip(names, flags, strict=True))
+
+
+def _explain(unresolved: Sequence[Unresolved]) -> str:
+    lines = "\n".join(f"  - {row}" for row in unresolved[:10])
+    more = f"\n  … and {len(unresolved) - 10} more" if len(unresolved) > 10 else ""
+    return (
+        f"events reach a synapse in ways that cannot be counted:\n{lines}{more}\n"
+        "Say what the operation does: fxsynops.register_routing(target, incidence) if it carries "
+        "events on, fxsynops.register_synapse(target, pairs) if it has weights, "
+        "fxsynops.register_spiking(type) if events come out of it. With strict=False these are "
+        "listed in analysis.unresolved, and not counted."
+    )

@@ -1,0 +1,124 @@
+"""The table of a bound, or of an estimate: its columns, rows and notes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from fxsynops.reporting.report import VIEWS, Column, View, number, source_label
+
+
+def _charge(row: dict[str, Any]) -> str:
+    return "–" if row.get("Reasons") else number(_infinite(row["Charge"]))
+
+
+VIEWS["bound"] = View(
+    (
+        Column("Source", show=source_label, text=True),
+        Column("Synapse", text=True),
+        Column("Neurons", optional=8),
+        Column("Synapses", optional=5),
+        Column("Events per step", "Events/step", optional=6, missing="unbounded"),
+        Column("Structural", missing="unbounded", optional=2),
+        Column("Charge", missing="unbounded", show=_charge, optional=4),
+        Column("SynOps", "SynOps (bound)", missing="unbounded"),
+        Column("SynOps/s", digits=0, optional=9, missing="unbounded"),
+        Column("Measured", digits=0),
+        Column("Used", percent=True, ratio=("Measured", "SynOps")),
+    ),
+    share="SynOps",
+    name="Source",
+    group="Synapse",
+)
+VIEWS["estimate"] = replace(
+    VIEWS["bound"],
+    columns=tuple(
+        replace(c, header="SynOps (estimate)") if c.name == "SynOps" else c
+        for c in VIEWS["bound"].columns
+        if c.name not in ("Structural", "Charge")
+    ),
+)
+
+
+def _infinite(value: float | None) -> float:
+    """What JSON has as null."""
+    return math.inf if value is None else value
+
+
+def bound_content(bound: Any) -> dict[str, Any]:
+    """What a report of a bound holds; what is unbounded is null."""
+    seconds = bound.timesteps * bound.dt / 1000
+    totals = {
+        "Structural": bound.structural,
+        "Charge": bound.charge,
+        "SynOps": bound.total,
+        "SynOps/s": bound.total / seconds,
+    }
+    if bound.measured is not None:
+        measured = sum(bound.used().values())
+        totals["Measured"] = measured
+        totals["Used"] = measured / bound.total if 0 < bound.total < math.inf else math.nan
+    kind = "Estimate (no bound) for" if bound.estimate else "Upper bound of"
+    return {
+        "kind": "estimate" if bound.estimate else "bound",
+        "title": f"{kind} {bound.model}",
+        "model": bound.model,
+        "timesteps": bound.timesteps,
+        "dt": bound.dt,
+        "structural": bound.structural,
+        "charge": bound.charge,
+        "total": bound.total,
+        "totals": totals,
+        "assumptions": list(bound.assumptions),
+        "rows": _rows(bound),
+        "notes": list(_notes(bound)),
+    }
+
+
+def _notes(bound: Any) -> Iterator[str]:
+    yield (
+        f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
+        f"with {', '.join(bound.assumptions)}."
+    )
+    if bound.measured is not None:
+        steps = bound.measured.timesteps
+        if steps != bound.timesteps:
+            yield f"Measured over {number(steps)} steps, scaled to {bound.timesteps}."
+        if not bound.estimate and sum(bound.used().values()) > bound.total:
+            yield "The data are above the bound: they break what it assumes of inputs (see above)."
+    reasons = list(dict.fromkeys(reason for row in bound.rows for reason in row.reasons))
+    yield from (f"– no charge bound: {reason}" for reason in reasons[:8])
+    if len(reasons) > 8:
+        yield f"– … and {len(reasons) - 8} more; see the reasons in bound.to_rows()"
+
+
+def _rows(bound: Any) -> list[dict[str, Any]]:
+    """See ``Bound.to_rows``."""
+    seconds = bound.timesteps * bound.dt / 1000
+    finite = 0 < bound.total < math.inf
+    measured = bound.used()
+    rows = []
+    for row in bound.rows:
+        found = {
+            "Source": row.connection.source,
+            "Synapse": row.connection.synapse,
+            "Measured at": row.connection.measured_at,
+            "Neurons": row.connection.neurons,
+            "Synapses": row.connection.fanout.total,
+            "Events per step": row.max_events,
+            "Structural": row.structural,
+            "Charge": row.charge,
+            "SynOps": row.charge,
+            "SynOps/step": row.charge / bound.timesteps,
+            "SynOps/s": row.charge / seconds,
+            "Share": row.charge / bound.total if finite else None,
+            "Reasons": list(row.reasons),
+        }
+        if measured:
+            value = measured[row.connection.key]
+            found["Measured"] = value
+            found["Used"] = value / row.charge if 0 < row.charge < math.inf else None
+        rows.append(found)
+    return rows

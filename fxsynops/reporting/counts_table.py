@@ -1,0 +1,97 @@
+"""The table of counts, which is that of the sinabs how-to: its columns, rows and notes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from fxsynops.reporting.report import VIEWS, Column, View, number, source_label
+
+VIEWS["counts"] = View(
+    (
+        Column("Layer", text=True),
+        Column("Source", show=source_label, text=True),
+        Column("In", "In (events)"),
+        Column("Fanout_Prev", digits=1, optional=6),
+        Column("SynOps"),
+        Column("N. timesteps", optional=8),
+        Column("Time window (ms)", optional=9),
+        Column("SynOps/s", digits=0, optional=5),
+        Column("SynOps (nominal)", optional=7),
+        Column("Rate", "Rate (/step)", show=lambda row: f"{row['Rate']:.4f}", optional=2),
+    ),
+    share="SynOps",
+    name="Layer",
+    group="Layer",
+)
+
+
+def counts_content(counts: Any) -> dict[str, Any]:
+    """What a report of counts holds."""
+    rows = [
+        {
+            "Layer": row.connection.synapse,
+            "Source": row.connection.source,
+            "Measured at": row.connection.measured_at,
+            "In": row.events,
+            "Fanout_Prev": row.connection.fanout.nominal,
+            "SynOps": row.synops,
+            "N. timesteps": counts.timesteps,
+            "Time window (ms)": counts.timesteps * counts.dt,
+            "SynOps/s": row.per_second,
+            "SynOps (nominal)": row.nominal,
+            "Rate": row.rate,
+        }
+        for row in counts.rows
+    ]
+    spread = counts.per_sample if counts.per_sample and counts.per_sample.samples else None
+    return {
+        "kind": "counts",
+        "title": f"SynOps of {counts.model}",
+        "model": counts.model,
+        "events": counts.events,
+        "weights": counts.weights,
+        "samples": counts.samples,
+        "timesteps": counts.timesteps,
+        "dt": counts.dt,
+        "exact": counts.exact,
+        "partial": counts.partial,
+        "total": counts.total,
+        "totals": {
+            "SynOps": counts.total,
+            "SynOps/s": math.fsum(row.per_second for row in counts.rows),
+        },
+        "per_sample": spread
+        and {"mean": spread.mean, "std": spread.std, "min": spread.min, "max": spread.max},
+        "rows": rows,
+        "notes": list(_notes(counts, spread)),
+    }
+
+
+def _notes(counts: Any, spread: Any) -> Iterator[str]:
+    per_sample = counts.total / counts.samples if counts.samples else 0
+    yield (
+        f"{counts.samples:,} sample{'s' * (counts.samples != 1)} of {number(counts.timesteps)} "
+        f"step{'s' * (counts.timesteps != 1)} of {counts.dt:g} ms, "
+        f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
+        f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
+        f'weights="{counts.weights}").'
+    )
+    if spread is not None:
+        yield (
+            f"Per sample: mean {number(spread.mean, 0)}, standard deviation "
+            f"{number(spread.std, 0)}, from {number(spread.min, 0)} to {number(spread.max, 0)}."
+        )
+    if counts.partial:
+        yield f"Partial: interrupted after {counts.samples:,} samples."
+    if not counts.exact:
+        yield "Inexact: a block of events added up to 2**24 or more."
+    if dense := counts.findings.dense:
+        macs = sum(row.macs for row in dense) * counts.timesteps
+        names = ", ".join(row.synapse for row in dense[:4]) + (", …" if dense[4:] else "")
+        yield (
+            f"Not SynOps: {number(macs)} multiply-accumulates per sample, on the analog inputs of "
+            f"{names}."
+        )
+    yield from counts.findings.remarks()

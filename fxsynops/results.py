@@ -1,0 +1,99 @@
+"""What users get: the results of the stages, which print, are saved, and cost something.
+
+    Bound     bounds        rows, .structural, .charge, .total
+    Counts    counting      rows, .total, .samples, .timesteps
+    Energy    cost          joules, of either
+
+Each is the plain result of its stage, with what cost and reporting make of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fxsynops.bounds.bound import Bounded
+from fxsynops.cost.budget import Budgeted
+from fxsynops.cost.energy import Costed, Workload, workload
+from fxsynops.counting.counts import Counted
+from fxsynops.errors import InputError
+from fxsynops.reporting.bound_table import bound_content
+from fxsynops.reporting.counts_table import counts_content
+from fxsynops.reporting.report import Reported
+
+
+@dataclass(frozen=True)
+class Bound(Bounded, Budgeted, Costed, Reported):
+    """An upper bound on the SynOps of one sample. Prints as a table.
+
+    Attributes:
+        rows: one per connection; see :class:`fxsynops.bounds.bound.BoundRow`.
+        timesteps: steps of the window that is bounded.
+        structural: T · r · Σ fan-out, summed over the connections.
+        charge: the bound from the charge that neurons receive, where there is one, and the
+            structural one elsewhere.
+        total: the smaller bound of each connection, added up.
+        assumptions: what was assumed about the input and the neurons.
+        findings: the analysis of the model.
+        estimate: whether this is no bound, but an estimate at a firing rate that was given.
+        measured: the counts that it is compared with.
+    """
+
+    @classmethod
+    def of(cls, bounded: Bounded) -> Bound:
+        """What the stage has found, with everything that can be done with it."""
+        return cls(**{entry.name: getattr(bounded, entry.name) for entry in fields(bounded)})
+
+    @property
+    def model(self) -> str:
+        """The model's class."""
+        return self.findings.name
+
+    @property
+    def dt(self) -> float:
+        """Length of a step in milliseconds."""
+        return self.findings.options.dt
+
+    @property
+    def workload(self) -> Workload:
+        """The operations of a sample, at most."""
+        return workload(self.findings, self.total, self.timesteps, not self.estimate)
+
+    def costs(self) -> tuple[list[tuple[str, float]], float]:
+        """Of every connection, its synapse and its SynOps at most; and the window in ms."""
+        rows = [(row.connection.synapse, row.charge) for row in self.rows]
+        return rows, self.timesteps * self.dt
+
+    def _content(self) -> dict[str, Any]:
+        return bound_content(self)
+
+
+@dataclass(frozen=True)
+class Counts(Counted, Budgeted, Costed, Reported):
+    """SynOps counted on a model, per connection. Prints as the table of the sinabs how-to.
+
+    Attributes:
+        rows: one per connection; see :class:`fxsynops.counting.counts.Row`.
+        total: SynOps, all samples and steps.
+        samples: samples counted.
+        timesteps: steps per sample.
+        exact: whether every sum stayed within the range in which whole numbers are exact.
+        findings: the analysis that they were counted with.
+        extras: rates, statistics of samples, whether they are partial.
+    """
+
+    @property
+    def workload(self) -> Workload:
+        """The operations of the mean sample."""
+        if not self.samples:
+            raise InputError("nothing has been counted yet: run the counter on data first.")
+        return workload(self.findings, self.total / self.samples, self.timesteps)
+
+    def costs(self) -> tuple[list[tuple[str, float]], float]:
+        """Of every connection, its synapse and its SynOps per sample; and the window in ms."""
+        samples = max(self.samples, 1)
+        rows = [(row.connection.synapse, row.synops / samples) for row in self.rows]
+        return rows, self.timesteps * self.dt
+
+    def _content(self) -> dict[str, Any]:
+        return counts_content(self)
