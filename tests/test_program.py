@@ -13,6 +13,8 @@ from torch import nn
 
 import fxsynops
 from fxsynops.tracing.codegen import Objects
+from tests.outcome import same
+from tests.zoo import ZOO
 
 
 def assert_counts_like_the_model(model: nn.Module, x: torch.Tensor, **options) -> None:
@@ -229,6 +231,34 @@ def test_a_subclass_sees_every_tapped_value():
     with torch.no_grad():
         spikes = model[1](model[0](torch.ones(2, 4))).sum()
         assert float(tally.total()) == 2 * 4 * 3 + float(spikes) * 2
+
+
+@pytest.mark.parametrize("name", ["snntorch Leaky", "spikingjelly sew_resnet18", "norse LIFCell"])
+def test_node_by_node_is_what_is_written_out(name):
+    """An interpreter of its own runs each node, and counts the same."""
+    from fxsynops.counting.replay import Replay
+
+    class Stepping(Replay):
+        def run_node(self, n):
+            seen.append(n)
+            return super().run_node(n)
+
+    seen: list[torch.fx.Node] = []
+    case = next(case for known, case in ZOO.items() if name in known)
+    torch.manual_seed(0)
+    model, inputs = case.build().eval(), case.inputs()
+    case.reset(model)
+    analysis = fxsynops.analyze(model, inputs, **case.options)
+    found = []
+    for kind in (Replay, Stepping):
+        case.reset(model)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            found.append(kind(analysis).count(inputs))
+    (y, tally), (y_stepping, stepping) = found
+    assert seen == list(analysis.trace.graph.nodes)
+    assert same(y, y_stepping)
+    assert torch.equal(tally.both(), stepping.both())
 
 
 def test_weights_that_became_zero_before_the_first_forward_do_not_count():

@@ -54,7 +54,7 @@ def write(
     called: Callable[[fx.Node], Callable[..., Any]],
     stops: Mapping[fx.Node, Stop],
     weights: Iterable[fx.Node],
-    late: fx.Node | None = None,
+    due: Mapping[fx.Node, list[fx.Node]],
 ) -> Program:
     """Write a graph out.
 
@@ -64,9 +64,9 @@ def write(
         called: what a node calls.
         stops: the nodes whose events are measured.
         weights: the nodes whose values ``replay.weights`` keeps.
-        late: after which node the inputs are measured; without one, at once.
+        due: the nodes that are measured after a node.
     """
-    writer = _Writer(graph, reads, called, stops, frozenset(weights), late)
+    writer = _Writer(graph, reads, called, stops, frozenset(weights), due)
     run = writer.objects.function("run", "\n".join(writer.lines(graph)))
     return Program(run, tuple(graph.nodes))
 
@@ -81,12 +81,10 @@ class _Writer:
         called: Callable[[fx.Node], Callable[..., Any]],
         stops: Mapping[fx.Node, Stop],
         weights: frozenset[fx.Node],
-        late: fx.Node | None,
+        due: Mapping[fx.Node, list[fx.Node]],
     ) -> None:
         self._reads, self._called, self._stops, self._weights = reads, called, stops, weights
-        self._due: dict[fx.Node, list[fx.Node]] = defaultdict(list)  # what is measured after a node
-        for node in stops:
-            self._due[late if late and node.op == "placeholder" else node].append(node)
+        self._due = due
         self.objects = Objects()
         self._locals = {node: f"v{i}" for i, node in enumerate(graph.nodes)}
         self._units: set[int | None] = set()

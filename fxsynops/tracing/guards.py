@@ -2,7 +2,8 @@
 
 All of it is checked before every replay, so the checks are prepared: they are written out as
 expressions, which compare by identity. Only if something is another object is everything looked at
-closely.
+closely. As a loop over closures, the same checks take ten times as long: 0.1 ms, not 0.01, for
+a LeNet whose pass takes 7 to 15 ms, 0.6 in place of 0.05 for SEW-ResNet-18.
 """
 
 from __future__ import annotations

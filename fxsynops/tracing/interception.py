@@ -68,7 +68,12 @@ class compiled_code(TorchDispatchMode):  # noqa: N801
 
 @contextmanager
 def attributes(listener: Listener, modules: Iterable[nn.Module]) -> Iterator[None]:
-    """What Python reads from modules."""
+    """What Python reads from modules.
+
+    ``nn.Module`` itself is watched, not each model: only reads tell what a trace depends on. Guards
+    on all that the called modules hold would trace anew whenever something changes that the forward
+    never reads, and would miss what classes hold, and what ``__getattr__`` makes up.
+    """
     own = {c for m in modules for c in type(m).__mro__ if "__getattr__" in c.__dict__}
     found = {cls: cls.__dict__["__getattr__"] for cls in own - {nn.Module}}
     behind, above = nn.Module.__getattr__, nn.Module.__dict__.get("__getattribute__")

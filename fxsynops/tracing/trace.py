@@ -94,18 +94,21 @@ def trace(
     # Only now do the places hold the model's own values again.
     modules = borrowed.modules.values()
     unhooked = [m for m in modules if m not in borrowed.hooked and not whole(m)]
-    read = {(id(place.root), place.path) for place in recorder.reads.values()}
+    reads = recorder.tensors.reads
+    read = {(id(place.root), place.path) for place in reads.values()}
     shared = [pair for pair in borrowed.shared if (id(pair[0].root), pair[0].path) in read]
-    conditions = Conditions(recorder.conditions(), recorder.values, modules, unhooked, shared)
+    conditions = Conditions(
+        recorder.model_reads.conditions(), recorder.model_reads.values, modules, unhooked, shared
+    )
     return Trace(
-        recorder.graph,
-        recorder.reads,
-        recorder.constants,
+        recorder.writer.graph,
+        reads,
+        recorder.tensors.constants,
         frozenset(recorder.stateful),
         recorder.written,
         borrowed.modules,
         conditions,
         tuple(dict.fromkeys(recorder.branches)),
-        recorder.mode,
+        recorder.writer.mode,
         inputs.names,
     )

@@ -1,0 +1,276 @@
+"""Which node holds which tensor, while a forward runs: by object, by place, by shared memory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+from weakref import ReferenceType, ref
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from fxsynops.errors import TraceError
+from fxsynops.tracing import graph_functions
+from fxsynops.tracing.borrowed import Borrowed, Place
+from fxsynops.tracing.graph_functions import getitem
+from fxsynops.tracing.graph_writer import GraphWriter
+from fxsynops.tracing.node_meta import TensorSpec
+
+
+class Tensors:
+    """The tensors of a forward that is being recorded.
+
+    Args:
+        writer: of the graph.
+        borrowed: the model's state, borrowed for the run.
+
+    Attributes:
+        reads: places in the model that ``get_attr`` nodes read, by target.
+        constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
+        versions: of each tensor of ``reads``, the tensor and its version when it was first read.
+        last_call: of each module that is kept whole, the node of its last call.
+        hidden: memory that was first used inside of something whole.
+    """
+
+    def __init__(self, writer: GraphWriter, borrowed: Borrowed) -> None:
+        self.reads: dict[str, Place] = {}
+        self.constants: dict[str, Tensor] = {}
+        self.versions: dict[str, tuple[Tensor, int]] = {}
+        self.last_call: dict[nn.Module, fx.Node] = {}
+        self.hidden: set[int] = set()
+        self._writer, self._borrowed = writer, borrowed
+        # The parameters of scripted modules stay in place.
+        self._own = {id(p) for p in borrowed.model.parameters()}
+        self._nodes: Any = WeakIdKeyDictionary()
+        self._by_storage: dict[int, list[ReferenceType[Tensor]]] = defaultdict(list)
+        self._specs: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
+
+    def __getitem__(self, tensor: Tensor) -> fx.Node:
+        """The node of a known tensor."""
+        return self._nodes[tensor]
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return tensor in self._nodes
+
+    def forget(self, tensor: Tensor) -> None:
+        """Read it anew when it is used next."""
+        self._nodes.pop(tensor, None)
+
+    # -- from tensors to nodes -------------------------------------------------------------------
+
+    def bind(self, value: Any, node: fx.Node) -> None:
+        """From now on, ``value`` (a tensor, or tensors in tuples, lists, dicts) is ``node``."""
+        if isinstance(value, Tensor):
+            self._bind_tensor(value, node)
+        else:
+            self._bind_parts(value, node, (), {})
+
+    def _bind_tensor(self, value: Tensor, node: fx.Node) -> None:
+        key = (value.shape, value.dtype)
+        node.meta["spec"] = self._specs.setdefault(key, TensorSpec(*key))
+        self._nodes[value] = node
+        self._by_storage[_storage(value)].append(ref(value))
+
+    def _bind_parts(
+        self, value: Any, node: fx.Node, path: tuple[Any, ...], bound: dict[int, fx.Node]
+    ) -> None:
+        """One node for each tensor, also where it was returned more than once."""
+        for key, part, get in parts_of(value):
+            if id(part) in bound:
+                bound[id(part)].meta["also"].append((*path, key))
+            elif next(tensors_in(part), None) is not None:
+                name = f"{node.name}_{key}"
+                child = self._writer.node("call_function", get, (node, key), {}, name)
+                if isinstance(part, Tensor):
+                    child.meta["also"] = []
+                    bound[id(part)] = child
+                    self._bind_tensor(part, child)
+                else:
+                    self._bind_parts(part, child, (*path, key), bound)
+
+    def known(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` has a node, made for it now if it is the model's own."""
+        if tensor in self._nodes:
+            return True
+        if id(tensor) in self._borrowed.places:
+            self._read_state(tensor, self._borrowed.places[id(tensor)])
+            return True
+        return self._alias_of_known(tensor)
+
+    def node_of(self, tensor: Tensor) -> fx.Node:
+        """The node of any tensor; one that nothing has made is a constant.
+
+        Raises:
+            TraceError: it is a parameter of nobody's, or was made out of sight.
+        """
+        if not self.known(tensor):
+            if isinstance(tensor, nn.Parameter) and id(tensor) not in self._own:
+                raise TraceError(
+                    f"a parameter that is not the model's is used {self._writer.site()}. Register "
+                    "it (or the module that owns it) before the analysis; if the forward makes it "
+                    "at its first call, run the model once."
+                )
+            if _storage(tensor) in self.hidden:
+                raise TraceError(
+                    f"a tensor that was made out of sight is used {self._writer.site()}: inside of "
+                    "a module that is kept whole, which did not return it, or by code that is no "
+                    "torch function. Let the module return it, or keep the code that uses it whole "
+                    "too (spiking=[ItsType])."
+                )
+            target = f"_constant_{len(self.constants)}"
+            self.constants[target] = tensor
+            self.bind(tensor, self._writer.node("get_attr", target, (), {}, target))
+        return self._nodes[tensor]
+
+    def _read_state(self, tensor: Tensor, place: Place) -> None:
+        owner = next((m for m in self.last_call if m.__dict__ is place.root), None)
+        if owner is not None and place.get() is not tensor:
+            raise TraceError(
+                f"'{place.name}' was read before and is used after a call that changes it "
+                f"{self._writer.site()}. Use it before the call, for example by '{place.name} * 1'."
+            )
+        self.reads[place.name] = place
+        self.versions[place.name] = (tensor, tensor._version)
+        self.bind(tensor, self._writer.node("get_attr", place.name, (), {}, place.name))
+
+    def _alias_of_known(self, tensor: Tensor) -> bool:
+        """A tensor object that came by no recorded call, but shares a known one's memory."""
+        for other in self._aliases(tensor):
+            geometry = (tensor.shape, tensor.stride(), tensor.storage_offset())
+            node = self._nodes[other]
+            if geometry != (other.shape, other.stride(), other.storage_offset()):
+                node = self._writer.node("call_function", torch.as_strided, (node, *geometry))
+            self.bind(tensor, node)
+            return True
+        return False
+
+    def _aliases(self, tensor: Tensor) -> list[Tensor]:
+        """Other known tensors in the same memory."""
+        references = self._by_storage.get(_storage(tensor), [])
+        live = {id(t): t for t in (r() for r in references) if t is not None}
+        if len(live) < len(references):
+            self._by_storage[_storage(tensor)] = [ref(t) for t in live.values()]
+        return [t for t in live.values() if t is not tensor and t in self._nodes]
+
+    def note_writes(self, written: list[Tensor], results: list[Tensor], node: fx.Node) -> None:
+        """Tensors that ``node`` wrote to, and all that share their memory, have new values."""
+        node.meta["writes"] = bool(written)
+        returned = {id(t) for t in results}
+        for tensor in written:
+            if id(tensor) not in returned and node.target is not graph_functions.setitem:
+                change = (self.node_of(tensor), node)
+                self.bind(tensor, self._writer.node("call_function", graph_functions.after, change))
+            for alias in self._aliases(tensor):
+                geometry = tuple(
+                    (tuple(t.shape), t.stride(), t.storage_offset()) for t in (alias, tensor)
+                )
+                args = (self._nodes[alias], self._nodes[tensor], geometry)
+                self.bind(
+                    alias, self._writer.node("call_function", graph_functions.alias_after, args)
+                )
+
+    def note_hidden(self, result: Any, args: Any) -> None:
+        """Remember memory that first appears inside of something whole."""
+        for tensor in tensors_in(result):
+            storage = _storage(tensor)
+            if storage not in self._by_storage and all(
+                _storage(t) != storage for t in tensors_in(args)
+            ):
+                self.hidden.add(storage)
+
+    # -- arguments and results -------------------------------------------------------------------
+
+    def in_nodes(self, value: Any) -> Any:
+        """``value`` with a node in place of each tensor."""
+        if isinstance(value, Tensor):
+            return self.node_of(value)
+        if isinstance(value, tuple):
+            parts = [self.in_nodes(v) for v in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        if isinstance(value, list):
+            return [self.in_nodes(v) for v in value]
+        if isinstance(value, dict):
+            return {k: self.in_nodes(v) for k, v in value.items()}
+        if isinstance(value, slice):
+            return slice(*(self.in_nodes(v) for v in (value.start, value.stop, value.step)))
+        return self._built(value)
+
+    def _built(self, value: Any) -> Any:
+        """An object that holds tensors, built by a node; any other value as it is."""
+        if isinstance(value, torch.Generator) and value not in self._borrowed.generators:
+            raise TraceError(
+                f"a random generator that is not the model's is used {self._writer.site()}, and "
+                "the recorded graph would draw other numbers from it. Keep it in an attribute."
+            )
+        if not is_dataclass(value) or isinstance(value, type):
+            held = getattr(value, "__dict__", None)
+            held = held.values() if isinstance(held, dict) else ()
+            known = isinstance(value, nn.Module | type)
+            if not known and any(isinstance(part, Tensor) for part in held):
+                raise TraceError(
+                    f"a {type(value).__name__} that holds tensors is passed or returned "
+                    f"{self._writer.site()}; what is in it cannot be followed. Pass and return "
+                    "tensors, tuples, lists, dicts or dataclasses of them."
+                )
+            return value
+        if next(tensors_in(value), None) is None:
+            return value
+        content = {f.name: self.in_nodes(getattr(value, f.name)) for f in fields(value)}
+        return self._writer.node("call_function", graph_functions.build, (type(value), content))
+
+    def output(self, value: Any) -> Any:
+        """What the forward returned; dicts keep their own type."""
+        if isinstance(value, dict) and type(value) is not dict:
+            content = {k: self.output(v) for k, v in value.items()}
+            return self._writer.node("call_function", graph_functions.build, (type(value), content))
+        if type(value) is dict:
+            return {k: self.output(v) for k, v in value.items()}
+        if type(value) in (tuple, list):
+            return type(value)(self.output(v) for v in value)
+        if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+            parts = [self.output(v) for v in value]
+            return self._writer.node("call_function", graph_functions.build, (type(value), parts))
+        return self.in_nodes(value)
+
+
+def parts_of(value: Any) -> Iterator[tuple[Any, Any, Callable[[Any, Any], Any]]]:
+    """What a tuple, list, dict or dataclass holds: key, value, and how to get it."""
+    if isinstance(value, tuple | list):
+        for i, part in enumerate(value):
+            yield i, part, getitem
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield key, part, getitem
+    elif is_dataclass(value) and not isinstance(value, type):
+        for entry in fields(value):
+            yield entry.name, getattr(value, entry.name, None), getattr
+
+
+def leaves_of(value: Any) -> Iterator[Any]:
+    """The leaves of nested tuples, lists and dicts."""
+    if isinstance(value, tuple | list | dict):
+        for _, part, _ in parts_of(value):
+            yield from leaves_of(part)
+    else:
+        yield value
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors in a value; those of slices, too."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, slice):
+        yield from tensors_in((value.start, value.stop, value.step))
+    else:
+        for _, part, _ in parts_of(value):
+            yield from tensors_in(part)
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):  # sparse and other tensors without storage
+        return id(tensor)
