@@ -5,6 +5,7 @@ from fxsynops.analysis import Analysis, analyze
 from fxsynops.connectivity.results import Connection, DenseSynapse, FanOut
 from fxsynops.counter import SynOpsCounter
 from fxsynops.errors import (
+    AuditError,
     CountError,
     FxSynopsError,
     InputError,
@@ -16,13 +17,15 @@ from fxsynops.neurons import register_spiking
 from fxsynops.nir import from_nir
 from fxsynops.operations import register_routing, register_synapse
 from fxsynops.reporting.report import Report, load
-from fxsynops.results import Bound, Counts
+from fxsynops.results import Audit, Bound, Counts
 from fxsynops.version import VERSION
 
 __version__ = VERSION
 
 __all__ = [
     "Analysis",
+    "Audit",
+    "AuditError",
     "Bound",
     "Connection",
     "CountError",

@@ -16,13 +16,18 @@ from torch import nn
 
 from fxsynops.bounds.bound import estimate, upper_bound
 from fxsynops.bounds.events_per_step import Assumptions, Interval
+from fxsynops.connectivity.connect import Unresolved
 from fxsynops.connectivity.find import event_inputs, find
-from fxsynops.connectivity.results import Events, Findings, Options, Weights
-from fxsynops.errors import InputError, TraceError
+from fxsynops.connectivity.results import Events, Findings, Options, Weights, without_values
+from fxsynops.connectivity.signals import State
+from fxsynops.counting.audit import audit as audit_of
+from fxsynops.errors import AuditError, InputError, TraceError
 from fxsynops.reporting.analysis_table import analysis_content
 from fxsynops.reporting.report import Reported
-from fxsynops.results import Bound
+from fxsynops.results import Audit, Bound
+from fxsynops.tracing.borrowed import Snapshot
 from fxsynops.tracing.inputs import Inputs, Layout, check_devices, check_events
+from fxsynops.tracing.witness import Witness
 
 if TYPE_CHECKING:
     from fxsynops.counter import SynOpsCounter
@@ -38,12 +43,16 @@ class Analysis(Findings, Reported):
         unresolved: what no rule covers (with ``strict=False``; otherwise it is an error).
         specialized: where the model branches on data; it holds for the example's branches.
         window: samples and time steps of the example.
+        audit: what the model did with the example, beside what the analysis makes of it.
     """
 
+    audit: Audit = Audit((), ("not audited",))
+
     @classmethod
-    def of(cls, findings: Findings) -> Analysis:
+    def of(cls, findings: Findings, audit: Audit | None = None) -> Analysis:
         """What was found, with everything that can be done with it."""
-        return cls(**{entry.name: getattr(findings, entry.name) for entry in fields(findings)})
+        found = {entry.name: getattr(findings, entry.name) for entry in fields(Findings)}
+        return cls(**found, audit=audit or Audit((), ("not audited",)))
 
     def counter(self, *, rates: bool = False) -> SynOpsCounter:
         """A module that runs the model and counts its SynOps; see :class:`SynOpsCounter`."""
@@ -128,6 +137,7 @@ def analyze(
     events: Events = "value",
     weights: Weights = "all",
     strict: bool = True,
+    audit: bool = True,
 ) -> Analysis:
     """Find every connection of ``model`` and the fan-out of its neurons.
 
@@ -147,11 +157,14 @@ def analyze(
         weights: "all", or "nonzero" to count only synapses whose weight is not zero.
         strict: raise when an operation between a source and a synapse is not understood,
             instead of listing it in ``unresolved``.
+        audit: hold the analysis against what the model did with the example; see
+            :attr:`Analysis.audit`.
 
     Raises:
         InputError: the example or an option does not fit the model.
         TraceError: the model cannot be recorded.
         UnsupportedOperationError: see ``strict``.
+        AuditError: the audit disagrees, and ``strict`` is true.
 
     Example:
         >>> import torch, fxsynops
@@ -181,7 +194,33 @@ def analyze(
     for name, tensor in inputs.tensors():
         if event_inputs(options, inputs)[name]:
             check_events(name, tensor)
-    return Analysis.of(find(model, inputs, options))
+    return audited(model, inputs, options) if audit else Analysis.of(find(model, inputs, options))
+
+
+def audited(
+    model: nn.Module, inputs: Inputs, options: Options, known: dict[str, State] | None = None
+) -> Analysis:
+    """An analysis and its audit.
+
+    Raises:
+        AuditError: they disagree, and the options are strict.
+    """
+    before, witness = Snapshot(model), Witness()
+    findings = find(model, inputs, options, known, witness)
+    if without_values(findings):
+        return Analysis.of(findings, Audit((), ("nothing to audit: the model has no values",)))
+    found = Audit.of(audit_of(findings, witness, before.changes()))
+    if found.ok:
+        return Analysis.of(replace(findings, doubts=found.notes), found)
+    if options.strict:
+        raise AuditError(found.explain())
+    wrong = [row for row in found.rows if row.agrees is False]
+    unresolved = (
+        *findings.unresolved,
+        *(Unresolved(r.synapse, "audit", "", str(r)) for r in wrong),
+    )
+    doubts = (*found.faults, *found.notes)
+    return Analysis.of(replace(findings, unresolved=unresolved, doubts=doubts), found)
 
 
 def _types(spiking: Any) -> tuple[type, ...]:

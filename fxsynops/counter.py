@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fxsynops.analysis import Analysis, analyze
+from fxsynops.analysis import Analysis, analyze, audited
 from fxsynops.connectivity.find import find
 from fxsynops.connectivity.results import Findings, Options
 from fxsynops.connectivity.sample_axes import Size, varying
@@ -27,7 +27,7 @@ from fxsynops.counting.replay import Detail, Replay
 from fxsynops.counting.running_totals import Account
 from fxsynops.errors import CountError, InputError
 from fxsynops.operations.call import shape
-from fxsynops.results import Counts
+from fxsynops.results import Audit, Counts
 from fxsynops.tracing.inputs import Inputs, Window, call_key, check_devices
 from fxsynops.tracing.node_meta import Mode
 
@@ -164,7 +164,9 @@ class SynOpsCounter(nn.Module):
 
     def _learn(self, analysis: Findings) -> None:
         """Remember the first analysis, and what a forward leaves in the model's states."""
-        self._analysis = self._analysis or Analysis.of(analysis)
+        if self._analysis is None:
+            full = analysis if isinstance(analysis, Analysis) else Analysis.of(analysis)
+            self._analysis = full
         self._states |= analysis.connector.signals.left
 
     def _warn_of_lost_rows(self, analysis: Findings) -> None:
@@ -179,6 +181,32 @@ class SynOpsCounter(nn.Module):
                 "accumulates, not SynOps.",
                 stacklevel=4,
             )
+
+    def audit(self, *args: Any, **kwargs: Any) -> Audit:
+        """Hold the analysis of other inputs against what the model does with them.
+
+        The model is run, and left as it was; nothing is counted.
+
+        Args:
+            args, kwargs: of the model's forward.
+
+        Returns:
+            what left the sources, and what arrived, by synapse.
+
+        Raises:
+            AuditError: they disagree, and the counter is strict.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> counter = fxsynops.SynOpsCounter(torch.nn.Linear(4, 3), torch.ones(2, 4))
+            >>> audit = counter.audit(torch.eye(4))
+            >>> audit.ok, audit.rows[0].left, audit.rows[0].arrived
+            (True, 12.0, 12.0)
+        """
+        inputs = Inputs.bind(self.model, args, kwargs)
+        self._options.layout.check_same_sample(inputs, self._example)
+        check_devices(self.model, inputs)
+        return audited(self.model, inputs, self._options, self._states).audit
 
     # -- counts ----------------------------------------------------------------------------------
 

@@ -19,6 +19,10 @@ class UnsupportedOperationError(FxSynopsError, NotImplementedError):
     """Events reach a synapse through an operation that no rule covers."""
 
 
+class AuditError(FxSynopsError, RuntimeError):
+    """An analysis does not agree with what really happened when its example was run."""
+
+
 class SpecializationError(FxSynopsError, RuntimeError):
     """A branch on data turned out otherwise than in the trace."""
 

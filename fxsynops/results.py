@@ -3,6 +3,7 @@
     Bound     bounds        rows, .structural, .charge, .total
     Counts    counting      rows, .total, .samples, .timesteps
     Energy    cost          joules, of either
+    Audit     counting      what left the sources, and what arrived at the synapses
 
 Each is the plain result of its stage, with what cost and reporting make of it.
 """
@@ -15,11 +16,45 @@ from typing import Any
 from fxsynops.bounds.bound import Bounded
 from fxsynops.cost.budget import Budgeted
 from fxsynops.cost.energy import Costed, Workload, workload
+from fxsynops.counting.audit import Audited
 from fxsynops.counting.counts import Counted
 from fxsynops.errors import InputError
+from fxsynops.reporting.audit_table import audit_content
 from fxsynops.reporting.bound_table import bound_content
 from fxsynops.reporting.counts_table import counts_content
 from fxsynops.reporting.report import Reported
+
+
+@dataclass(frozen=True)
+class Audit(Audited, Reported):
+    """An analysis, held against what the model did with an input. Prints as a table.
+
+    Attributes:
+        rows: one per synapse: what left the sources, and what arrived; see
+            :class:`fxsynops.counting.audit.AuditRow`.
+        notes: what looks like events, though it is taken for analog.
+        faults: what is wrong beside the rows.
+        ok: whether nothing disagrees.
+    """
+
+    @classmethod
+    def of(cls, audited: Audited) -> Audit:
+        """What the stage has found, with everything that can be done with it."""
+        return cls(**{entry.name: getattr(audited, entry.name) for entry in fields(audited)})
+
+    def explain(self) -> str:
+        """What disagrees, in words."""
+        wrong = [str(row) for row in self.rows if row.agrees is False]
+        lines = "\n".join(f"  - {line}" for line in (*wrong, *self.faults))
+        return (
+            f"the analysis of {self.model} does not agree with what it did with the example:\n"
+            f"{lines}\nSome operation does to events what its rule does not know. Say what it does "
+            "(fxsynops.register_routing, register_synapse, register_spiking), or count with "
+            "strict=False, which lists these synapses in analysis.unresolved."
+        )
+
+    def _content(self) -> dict[str, Any]:
+        return audit_content(self)
 
 
 @dataclass(frozen=True)

@@ -351,7 +351,6 @@ def patched(**methods: Any) -> Callable[[], nn.Module]:
     ("weight", "make"),
     [
         (0.5, lambda: Triple(surrogate_function=surrogate.Sigmoid())),
-        (2.0, lambda: sj.IFNode(surrogate_function=surrogate.S2NN(spiking=False))),
         (
             2.0,
             lambda: snntorch.Leaky(

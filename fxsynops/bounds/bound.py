@@ -14,15 +14,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, Self
 
-from torch._subclasses import FakeTensor
-
 from fxsynops.bounds.charge import Charge
 from fxsynops.bounds.driven_neurons import input_steps
 from fxsynops.bounds.events_per_step import Assumptions, Caps, check_count, check_names
 from fxsynops.bounds.interference import state_unlike_later
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
-from fxsynops.connectivity.results import Connection, Findings
+from fxsynops.connectivity.results import Connection, Findings, without_values
 from fxsynops.errors import InputError
 from fxsynops.operations.call import shape
 
@@ -146,7 +144,7 @@ def upper_bound(findings: Findings, assumptions: Assumptions) -> Bounded:
     if assumptions.timesteps > findings.window.timesteps:
         _check_repeats(findings)
     caps = Caps(findings, assumptions)
-    charge = None if _without_values(findings) else Charge(findings, assumptions, caps)
+    charge = None if without_values(findings) else Charge(findings, assumptions, caps)
     rows = tuple(_row(findings, c, assumptions, caps, charge) for c in findings.connections)
     structural = math.fsum(row.structural for row in rows)
     charged = math.fsum(row.charge for row in rows)
@@ -226,9 +224,3 @@ def _heaviest_steps(findings: Findings, tap: Tap) -> float:
     size = shape(tap.node)
     steps = input_steps(findings.options.layout, findings.window, size)
     return tap.repeats * float(steps.split(tap.map.expand(size)).amax(0).sum())
-
-
-def _without_values(findings: Findings) -> bool:
-    tensors = [*findings.model.parameters(), *findings.model.buffers()]
-    tensors += [tensor for _, tensor in findings.example.tensors()]
-    return any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)

@@ -30,7 +30,7 @@ from fxsynops.connectivity.connect import Tap
 from fxsynops.connectivity.results import Connection, Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.operations.call import shape
-from fxsynops.operations.value_range import Range
+from fxsynops.operations.value_range import Range, as_double
 
 _TINY = 1e-9  # relative differences of derivatives that rounding makes
 
@@ -80,7 +80,7 @@ class Charge:
 
     def _limit(self, node: fx.Node) -> tuple[float, float]:
         scale = self._roles[node].signal.scale
-        if scale is None or scale.times or scale.over or node not in self._caps.ranges:
+        if scale is None or not scale.fixed or node not in self._caps.ranges:
             return -math.inf, math.inf
         low, high = self._caps.ranges[node]
         if scale.factor < 0:
@@ -211,10 +211,8 @@ class Charge:
         graded = self._findings.options.events == "nonzero"
         if graded and any(source is None for source in sources):
             return math.inf, ("graded events behind a gate",)
-        if any(
-            tap.scale.times or tap.scale.over for tap in taps if tap.node not in self._sources.of
-        ):
-            return math.inf, ("what an event is worth can be trained",)
+        if any(self._worth(tap) is None for tap in taps):
+            return math.inf, ("what an event is worth depends on data",)
         samples = self._findings.window.samples
         with torch.no_grad():
             per_step = math.fsum(self._worst_steps(tap) for tap in taps) * self._passes
@@ -240,17 +238,25 @@ class Charge:
         """If every step is at its worst."""
         value = self._steps.values[tap.node]
         worth = self._worth(tap)
-        return self._slack(tap) * tap.repeats * _dot(tap.map, (value.peak / worth).abs())
+        return self._slack(tap) * tap.repeats * _dot(tap.map, _in_units(value.peak, worth))
 
     def _slack(self, tap: Tap) -> float:
         """A gate measures whole events in values that were rounded."""
         return 1.0 if tap.node in self._sources.of else 1 + 8 * unit_of(tap.node)
 
-    def _worth(self, tap: Tap) -> Tensor:
+    def _worth(self, tap: Tap) -> Tensor | None:
+        """What one event is worth with the weights that the model has now."""
         source = self._sources.of.get(tap.node)
         if source is not None:
             return source.amplitude
-        return torch.tensor(tap.scale.factor, dtype=torch.float64)
+        worth = torch.tensor(tap.scale.factor, dtype=torch.float64)
+        for node in tap.scale.nodes:
+            factor = self._steps.operand(node)
+            if not isinstance(factor, Tensor):
+                return None
+            over = node in tap.scale.over
+            worth = worth / as_double(factor) if over else worth * as_double(factor)
+        return worth
 
     def _weighed(self, taps: tuple[Tap, ...]) -> float:
         """Every event at the time when it weighs most: linear in the events of all sources."""
@@ -264,11 +270,17 @@ class Charge:
                 value = ranges.values[tap.node]
                 size = value.up if value.down is None else value.up + value.down
                 size = size if value.center is None else size + value.center.abs()
-                each = self._slack(tap) * tap.repeats / self._worth(tap).abs()
-                cost = cost + (tap.map * (size * each)).sum()
+                each = self._slack(tap) * tap.repeats
+                cost = cost + (tap.map * (_in_units(size, self._worth(tap)) * each)).sum()
         if not bool(cost.isfinite()):
             return math.inf
         return float(cost.detach()) * self._passes + leaves.heaviest(cost)
+
+
+def _in_units(size: Tensor, worth: Tensor | None) -> Tensor:
+    """How many events a value is; none where an event is worth nothing."""
+    assert worth is not None
+    return size / torch.where(worth == 0, torch.inf, worth.abs())
 
 
 class _Leaves:

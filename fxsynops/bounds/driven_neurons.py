@@ -188,7 +188,7 @@ class Sources:
         worth = neuron.amplitude if neuron else 1.0
         amplitude = torch.as_tensor(worth(module) if callable(worth) else worth)
         amplitude = amplitude.detach().double()
-        signed = neuron is None or neuron.signed
+        signed = self._caps.signed(role)
         plain = Source(
             name, tuple(nodes), (), Steps(), len(nodes) * self._passes, cap, amplitude, signed
         )

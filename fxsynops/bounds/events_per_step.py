@@ -154,7 +154,7 @@ class Caps:
             return self._operand(role.call.x) if role.call else (0.0, 1.0)
         if role.kind == "source":
             most = self.source(node, role)
-            return (-most if role.neuron is None or role.neuron.signed else 0.0), most
+            return (-most if self.signed(role) else 0.0), most
         call, operation = role.call, role.operation
         if operation is None or call is None:
             return -math.inf, math.inf  # a custom function behind a gate
@@ -268,6 +268,13 @@ class Caps:
         """What is known of a source, as its module is now."""
         return role.neuron if role.module is None else describe(role.module, self._spiking)
 
+    def signed(self, role: Role) -> bool:
+        """Whether a source's events may be negative, as its module is now."""
+        neuron = self.neuron(role)
+        if neuron is None or neuron.may_be_negative(role.module):
+            return True
+        return role.module is not None and not _is_itself(role.module, neuron)
+
     def source(self, node: fx.Node, role: Role) -> float:
         """Events per neuron and step of a source."""
         name = self._names[node]
@@ -296,7 +303,7 @@ def _is_itself(module: nn.Module, neuron: Neuron | None) -> bool:
 def _worth(role: Role) -> float:
     """The value of one event; not a number if it differs, or can be trained."""
     scale = role.signal.scale
-    return scale.factor if scale and not scale.times and not scale.over else math.nan
+    return scale.factor if scale and scale.fixed else math.nan
 
 
 def _times(a: float, b: float) -> float:

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from fxsynops import neurons
 from fxsynops.connectivity.calls import origin_of
@@ -37,6 +38,7 @@ from fxsynops.connectivity.signals import (
     Signals,
     State,
 )
+from fxsynops.connectivity.units import Units
 from fxsynops.neurons import Neuron
 from fxsynops.operations import Call, Kind, Operation, operations, straight_through
 from fxsynops.operations.call import shape
@@ -82,7 +84,7 @@ def classify(
             if state != states[name] and states[name] != State(ANALOG)
         ]
         if not wrong:
-            return Signals(roles, classifier.calls, classifier.constant, left)
+            return Signals(roles, classifier.calls, classifier.constant, left, classifier.known)
         for name in wrong:  # at most twice each: to another scale, and to analog
             states[name] = State(ANALOG) if name in settled else left[name]
         settled.update(wrong)
@@ -104,6 +106,11 @@ class _Classifier(Values):
     spiking: tuple[Any, ...]
     graded: bool
     states: dict[str, State]
+    units: Units = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.units = Units(self, self.trace.units)
 
     def run(self) -> dict[fx.Node, Role]:
         for node in self.trace.graph.nodes:
@@ -197,7 +204,7 @@ class _Classifier(Values):
             if n not in data
         )
         if not elementwise:
-            return self._unknown(call, data, "")
+            return self._unknown(call, data, "", self._multiplies(call, data))
         if call.node.meta.get("whole_numbers") is False:
             if any(self.roles[n].signal.kind == "events" for n in data):
                 return self._unknown(call, data, "it makes other values of events")
@@ -207,25 +214,29 @@ class _Classifier(Values):
     def _operation(self, call: Call, operation: Operation | None) -> Role:
         if operation is None:
             data = [n for n in call.operands() if self.roles[n].signal.kind != "const"]
-            return self._unknown(call, data, "") if data else _other(self.const(call.operands()))
+            if not data:
+                return _other(self.const(call.operands()))
+            return self._unknown(call, data, "", self._multiplies(call, data))
         if operation.kind is Kind.RANDOM:
             if not operation.whole:
                 return _other(ANALOG)
             neuron = Neuron(max_spikes=operation.most)
             return Role("source", EVENTS, call, operation, neuron=neuron)
+        if call.output is not None and operation.outputs and call.output not in operation.outputs:
+            return _other(ANALOG)  # the indices of a maximum
         operands = operation.carriers(call)
         data = [n for n in operands if self.roles[n].signal.kind != "const"]
         steering = [n for n in call.operands() if n not in operands]
         led = [n for n in steering if self.roles[n].signal.kind != "const"]
-        if not data and operation.chooses:
-            data = led
         if not data:
             return self._without_data(call, operation, operands, led)
-        carriers = [n for n in data if self.roles[n].signal.kind == "events"]
+        carriers = self._events(data)
         if operation.kind is Kind.UNCOUNTED:
             return self._unknown(call, data, "", weighted=True)
         if carriers and operation.analog_only:
-            return self._unknown(call, data, "")
+            elementwise = all(_broadcasts(shape(n), shape(call.node)) for n in operands)
+            weighted = not elementwise and self._multiplies(call, data)
+            return self._unknown(call, data, "", weighted)
         if operation.kind is Kind.SYNAPSE:
             return self._synapse(call, operation, data)
         if operation.kind is Kind.PRODUCT:
@@ -255,17 +266,34 @@ class _Classifier(Values):
         self, call: Call, operation: Operation, operands: list[fx.Node], led: list[fx.Node]
     ) -> Role:
         """Only constants are carried; what steers may depend on data all the same."""
-        choosing = [n for n in led if self.roles[n].signal.kind == "events"]
-        if choosing and operation.led:
-            if operation.overwrites and self.is_zero(call.x):
-                return self._written_where(call, operation, choosing)
-            return self._unknown(call, choosing, "events choose among constants")
+        choosing = self._events(led)
+        if led and (operation.led or operation.moves):
+            return self._placed(call, operation, choosing)
         if operation.masks and self.const(operands).fixed:
             return Role("mask", replace(EVENTS, scale=operation.scale(call)), call, operation)
         if operation.kind in (Kind.SYNAPSE, Kind.PRODUCT) and self.fires(call.x):
             reason = "its input is spikes that depend on no data; pass what drives them in"
             return self._unknown(call, [], reason, weighted=True)
         return _other(ANALOG if led and operation.carries else self.const(operands))
+
+    def _placed(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
+        """Constants come out at places that data choose: events, if all but one of them are zero.
+
+        ``zeros.scatter(1, scores.topk(1).indices, 1.0)``, ``eye(10)[classes]``, ``v[spikes] = 1``.
+        """
+        constants = self.units.constants(call, operation)
+        if not all(not isinstance(c, fx.Node) or self.roles[c].signal.fixed for c in constants):
+            if not choosing:
+                return _other(ANALOG)
+            reason = "events choose among weights"
+            return self._unknown(call, choosing, reason, self._multiplies(call, choosing))
+        if choosing:
+            return self._chosen(call, operation, choosing)
+        scale = self.units.chosen(call, constants)
+        if scale is None or not scale.fixed:
+            return _other(ANALOG)
+        neuron = Neuron(max_spikes=1.0, signed=True)
+        return Role("source", replace(EVENTS, scale=scale), call, operation, neuron=neuron)
 
     def _threshold(self, call: Call, operation: Operation, carriers: list[fx.Node]) -> Role:
         """Whole numbers come out; of events, unless a neuron made them, they are a part."""
@@ -301,7 +329,7 @@ class _Classifier(Values):
             return self._routing(call, operation, data, self._joined(call, operation, data))
         pair = product.operands
         if product.elementwise and operation.pull is not None:
-            carriers = [n for n in data if self.roles[n].signal.kind == "events"]
+            carriers = self._events(data)
             return self._product(call, operation, data, carriers, pair)
         weights = [n for n in pair if not self.is_activation(n)]
         if weights:
@@ -321,58 +349,34 @@ class _Classifier(Values):
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""
         number = float(call.get("alpha", 1))
-        left, right = product.operands
-        measured = self.before_scales(left), self.before_scales(right)
         scale: Scale | None = Scale(number) if number else None
         for node in product.operands:
             own = self.roles[node].signal.scale
-            scale = None if scale is None or own is None else scale * own
+            scale = None if scale is None or own is None or own.each else scale * own
         added = product.added if call.get("beta", 1) else None
         if isinstance(added, fx.Node) and self.roles[added].signal.kind != "const":
             reason = "a product of events is added to something else"
             return self._unknown(call, list(product.operands), reason, weighted=True)
-        known = all(self.roles[node].signal.scale is not None for node in measured)
+        known = all(self.roles[node].signal.scale is not None for node in product.operands)
         if not known and not self.graded:
             reason = "what one event is worth differs between elements that it multiplies"
             return self._unknown(call, list(product.operands), reason, weighted=True)
         whole = added is None or (scale == Scale() and self.is_whole(added))
         signal = replace(EVENTS, scale=scale, whole=whole)
-        if not self.graded:
-            product = replace(product, operands=measured)
-        return Role("product", signal, call, operation, measured, product=product)
+        return Role("product", signal, call, operation, product.operands, product=product)
 
     def _gate(
         self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
     ) -> Role:
-        if call.output is not None and operation.outputs and call.output not in operation.outputs:
-            return _other(ANALOG)  # the indices of a maximum
         signals = [self.roles[n].signal for n in data]
         if len(carriers) < len(data) or not all(s.whole for s in signals):
             return _other(ANALOG)
-        scale = signals[0].scale
-        if operation.chooses and not any(self._is_data(n) for n in operation.carriers(call)):
-            scale = self._number_chosen(call)
-        elif (operation.powers and scale != Scale()) or any(s.scale != scale for s in signals):
-            scale = None
-        step = operation.scale(call)
-        scale = None if scale is None or step is None else scale * step
-        return self._measured(call, operation, carriers, scale)
+        return self._measured(call, operation, carriers, self.units.gated(call, operation, data))
 
-    def _written_where(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
-        """``zeros[spikes] = 1``: the events are the index's."""
-        value, mask = call["value"], call["index"]
-        plain = isinstance(mask, fx.Node) and mask.meta["spec"].dtype == torch.bool
-        if not plain or isinstance(value, fx.Node | bool) or not value:
-            return self._unknown(call, choosing, "events choose among constants")
-        return self._measured(call, operation, choosing, Scale(float(value)))
-
-    def _number_chosen(self, call: Call) -> Scale | None:
-        """What an event is worth in ``where(spikes, 0.5, 0.0)``."""
-        chosen = call["input"], call["other"]
-        values = [self.constant(a) if isinstance(a, fx.Node) else a for a in chosen]
-        found = torch.cat([torch.as_tensor(v).double().reshape(-1).abs() for v in values]).unique()
-        worth = found[found != 0].tolist()
-        return Scale(worth[0]) if len(worth) == 1 else None
+    def _chosen(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
+        """Constants at places that events choose."""
+        constants = self.units.constants(call, operation)
+        return self._measured(call, operation, choosing, self.units.chosen(call, constants))
 
     def _measured(
         self, call: Call, operation: Operation, carriers: list[fx.Node], scale: Scale | None
@@ -405,32 +409,37 @@ class _Classifier(Values):
             return _other(ANALOG)
         if divides and (len(data) > 1 or factors[0] is not data[0]):
             return _other(ANALOG)
+        signals = [self.roles[n].signal for n in data]
         if len(data) > 1:
-            signals = [self.roles[n].signal for n in data]
             if not all(s.whole for s in signals):
                 return _other(ANALOG)
             scale: Scale | None = Scale()
             for signal in signals:
                 scale = None if scale is None or signal.scale is None else scale * signal.scale
             return self._measured(call, operation, carriers, scale)
-        signal = self.roles[data[0]].signal
         others = [a for a in factors if a is not data[0]]
-        if others and self.is_zero(others[0]):
+        return self._scaled(call, operation, data[0], others[0] if others else data[0], divides)
+
+    def _scaled(
+        self, call: Call, operation: Operation, x: fx.Node, factor: Any, divides: bool
+    ) -> Role:
+        """Events times a constant. Where it is zero, they stop."""
+        signal = self.roles[x].signal
+        if self.is_zero(factor):
             return _other(ZERO)
-        factor = self.factor(others[0] if others else data[0], divides)
-        scale = None if factor is None or signal.scale is None else signal.scale * factor
-        return self._routing(call, operation, data, replace(signal, scale=scale))
+        if operation.product and isinstance(factor, fx.Node):  # with axes of its own
+            scale = self.units.multiplied(call, x, factor)
+        else:
+            scale = self.units.scaled(signal.scale, factor, divides)
+        return self._routing(call, operation, [x], replace(signal, scale=scale))
 
     def _joined(self, call: Call, operation: Operation, operands: list[fx.Node]) -> Signal:
         """What comes out of a routing operation with all its operands."""
         signals = {n: self.roles[n].signal for n in operands}
         events = {n: s for n, s in signals.items() if s.kind == "events"}
-        scales = [s.scale for s in events.values()]
-        scale = scales[0]
-        if any(s != scale for s in scales) or call.get("alpha", 1) != 1:
+        scale = self.units.routed(call, operation, list(events))
+        if call.get("alpha", 1) != 1:
             scale = None
-        step = operation.scale(call)
-        scale = None if scale is None or step is None else scale * step
         whole = all(s.whole for s in events.values()) and not operation.shifts(call)
         for added in self.added(call, operation, operands):
             if not self.is_zero(added):
@@ -457,15 +466,17 @@ class _Classifier(Values):
     def _unknown(
         self, call: Call, data: Iterable[fx.Node], reason: str, weighted: bool = False
     ) -> Role:
-        carriers = tuple(n for n in data if self.roles[n].signal.kind == "events")
-        weighted = weighted or (  # a product of events with weights, or with each other
-            any(map(self.has_source, carriers))
-            and sum(math.prod(shape(n)) > 1 for n in dict.fromkeys(call.operands())) > 1
-        )
+        carriers = tuple(self._events(data))
         return Role("unknown", EVENTS, call, None, carriers, reason=reason, weighted=weighted)
 
-    def _is_data(self, operand: Any) -> bool:
-        return isinstance(operand, fx.Node) and self.roles[operand].signal.kind != "const"
+    def _multiplies(self, call: Call, data: list[fx.Node]) -> bool:
+        """Whether a call that no entry covers may multiply events with weights of its own."""
+        opaque = any(isinstance(a, torch.ScriptObject) for a in pytree.tree_leaves(call.args))
+        tensors = sum(math.prod(shape(n)) > 1 for n in dict.fromkeys(call.operands()))
+        return opaque or (tensors > 1 and any(map(self.has_source, self._events(data))))
+
+    def _events(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+        return [n for n in nodes if self.roles[n].signal.kind == "events"]
 
 
 def _other(signal: Signal) -> Role:

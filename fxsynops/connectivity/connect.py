@@ -192,6 +192,12 @@ class Connector:
         maps = {node: map for node, map, _ in self.taps(synapse, weights)}
         return [(n, maps.get(n, map.new_zeros((1,) * map.dim())), f) for n, map, f in found]
 
+    def factors(self, synapse: SynapseCalls) -> dict[fx.Node, Tensor]:
+        """What multiplies events on their way to a synapse, and may change, with its value."""
+        nodes = self.signals.factors(synapse.calls)
+        values = ((node, self.signals.constant(node)) for node in nodes)
+        return {node: value for node, value in values if value is not None and not value.is_meta}
+
     def measured(
         self, seeds: list[tuple[fx.Node, Tensor]], synapse: str
     ) -> list[tuple[fx.Node, Tensor, bool]]:
@@ -296,13 +302,15 @@ def connect(
         macs = sum(_macs(signals, signals.roles[node], map) for node in synapse.calls)
         if macs:
             analog.append(AnalogEdge(synapse, macs))
-        found = connector.taps(synapse, {})
-        if sparse:
-            nodes = {n: call.weight for n in synapse.calls if (call := signals.roles[n].synapse)}
-            weights = {n: signals.constant(w) for n, w in nodes.items() if w is not None}
+        factors = {} if graded else connector.factors(synapse)
+        with signals.with_values({n: torch.ones_like(value) for n, value in factors.items()}):
+            found = connector.taps(synapse, {})
+        nodes = {n: call.weight for n in synapse.calls if (call := signals.roles[n].synapse)}
+        weights = {n: signals.constant(w) for n, w in nodes.items() if sparse and w is not None}
+        if sparse or factors:
             found = connector.with_weights(synapse, found, weights)
         found += [(n, map, False) for n in synapse.calls if signals.roles[n].kind == "product"]
-        edges += _edges(connector, synapse, found, layout, window, sparse)
+        edges += _edges(connector, synapse, found, layout, window, sparse or bool(factors))
     for node, role in signals.roles.items():
         if role.weighted:
             connector.report(node, role, connector.names[node])

@@ -35,10 +35,15 @@ from fxsynops.operations.call import shape
 from fxsynops.tracing.inputs import Inputs, Layout, Window
 from fxsynops.tracing.recorder import Inside
 from fxsynops.tracing.trace import Trace, trace
+from fxsynops.tracing.witness import Witness
 
 
 def find(
-    model: nn.Module, inputs: Inputs, options: Options, known: dict[str, State] | None = None
+    model: nn.Module,
+    inputs: Inputs,
+    options: Options,
+    known: dict[str, State] | None = None,
+    witness: Witness | None = None,
 ) -> Findings:
     """Every connection of a model.
 
@@ -47,6 +52,7 @@ def find(
         inputs: the arguments of a forward.
         options: how the analysis was asked for.
         known: what earlier forwards are known to have left in the model's states.
+        witness: is told what the recorded forward multiplies, for an audit.
 
     Raises:
         InputError: there are no events at all.
@@ -67,7 +73,7 @@ def find(
         operation = operations.find(target, None, None)
         return operation.inside if operation else None
 
-    recorded = trace(model, inputs, whole, inside)
+    recorded = trace(model, inputs, whole, inside, witness)
     with unset_fake_temporarily():  # maps are real, also of models without values
         return _understand(model, inputs, options, window, recorded, known or {})
 

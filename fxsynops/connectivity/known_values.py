@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from fxsynops.connectivity.calls import Calls
 from fxsynops.connectivity.signals import CONST, Role, Signal
 from fxsynops.operations import Call, Operation
 from fxsynops.operations.call import shape
-from fxsynops.operations.operation import Scale
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.trace import Trace
@@ -21,12 +20,18 @@ from fxsynops.tracing.trace import Trace
 
 @dataclass
 class Values:
-    """Questions about the nodes of a trace, of which those before the present one have roles."""
+    """Questions about the nodes of a trace, of which those before the present one have roles.
+
+    Attributes:
+        roles: so far.
+        calls: the call behind every node.
+        known: the values of constants that were asked for.
+    """
 
     trace: Trace
     roles: dict[fx.Node, Role] = field(default_factory=dict, init=False)
     calls: Calls = field(init=False)
-    _values: dict[fx.Node, Tensor] = field(default_factory=dict, init=False)
+    known: dict[fx.Node, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.calls = Calls(self.trace, self.constant)
@@ -38,18 +43,18 @@ class Values:
         role = self.roles.get(node)
         if role is not None and role.signal.kind != "const":
             return None
-        if node not in self._values:
+        if node not in self.known:
             if node.op == "get_attr":
                 target = str(node.target)
                 place = self.trace.reads.get(target)
                 value = place.get() if place else self.trace.constants[target]
-                self._values[node] = value.detach().clone()
+                self.known[node] = value.detach().clone()
             elif node.target is graph_functions.after:
-                self._values[node] = self._written(*node.args)  # type: ignore[arg-type]
+                self.known[node] = self._written(*node.args)  # type: ignore[arg-type]
             else:
                 args, kwargs = map_arg((node.args, node.kwargs), self._constant_or_empty)
-                self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-        return self._values[node]
+                self.known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return self.known[node]
 
     def _written(self, before: fx.Node, writer: fx.Node) -> Tensor:
         """A constant once a call that returns nothing of it has written to it."""
@@ -86,42 +91,6 @@ class Values:
             return False
         value = self.constant(added)
         return value is not None and bool((value == value.round()).all())
-
-    # -- scales -----------------------------------------------------------------------------------
-
-    def factor(self, other: Any, divides: bool) -> Scale | None:
-        """The scale that a constant gives; None if it differs between elements."""
-        if isinstance(other, fx.Node):
-            if shape(other) and max(shape(other)) > 1:
-                return self._mask_factor(other, divides)
-            return Scale(over=(other,)) if divides else Scale(times=(other,))
-        if not isinstance(other, (int, float)) or other == 0:
-            return None
-        return Scale(1 / other if divides else float(other))
-
-    def _mask_factor(self, mask: fx.Node, divides: bool) -> Scale | None:
-        """Of a constant that is one number wherever it is not zero (a mask)."""
-        place = self.trace.reads.get(str(mask.target))
-        is_buffer = mask.op == "get_attr" and not (place and isinstance(place.get(), nn.Parameter))
-        value = self.constant(mask) if is_buffer or self.roles[mask].signal.fixed else None
-        if value is None or divides or value.is_meta:
-            return None
-        worth = value.double().abs().unique()
-        worth = worth[worth != 0]
-        return Scale(float(worth)) if len(worth) == 1 else None
-
-    def before_scales(self, node: fx.Node) -> fx.Node:
-        """Where a factor's events can be measured: before constants scale its elements apart."""
-        while self.roles[node].signal.scale is None:
-            role = self.roles[node]
-            scaled = role.kind == "routing" and role.operation and role.operation.factors
-            if not scaled or role.call is None or shape(role.carriers[0]) != shape(node):
-                break
-            factors = (self.constant(n) for n in role.call.operands())
-            if any(value is not None and bool((value == 0).any()) for value in factors):
-                break  # what is scaled to nothing does not meet anything
-            node = role.carriers[0]
-        return node
 
     # -- what is added, and where analog values stand ---------------------------------------------
 

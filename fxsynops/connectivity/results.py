@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import networkx as nx
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from fxsynops.connectivity.connect import Connector, SynapseCalls, Tap, Unresolved
 from fxsynops.tracing.inputs import Inputs, Layout, Window
@@ -129,6 +130,7 @@ class Findings:
         connections: one per source and synapse, in the order of the graph.
         dense: the synapses with analog input.
         unresolved: what no rule covers (with ``strict=False``; otherwise it is an error).
+        doubts: what an audit of the example has made doubtful.
     """
 
     model: nn.Module = field(repr=False)
@@ -140,6 +142,7 @@ class Findings:
     connections: tuple[Connection, ...]
     dense: tuple[DenseSynapse, ...]
     unresolved: tuple[Unresolved, ...]
+    doubts: tuple[str, ...] = ()
 
     @property
     def specialized(self) -> tuple[str, ...]:
@@ -169,6 +172,7 @@ class Findings:
                 f"Folded (*): a constant is added to the events on their way to {names}, which "
                 "chips fold into the next weights."
             )
+        said += self.doubts
         said += [f"Specialized on data: {branch}" for branch in self.specialized[:8]]
         if more := len(self.specialized) - 8 if len(self.specialized) > 8 else 0:
             said.append(f"Specialized on data in {more} more places.")
@@ -211,3 +215,10 @@ def _graph(findings: Findings) -> nx.MultiDiGraph:
             gated=connection.measured_at not in connection.sources,
         )
     return graph
+
+
+def without_values(findings: Findings) -> bool:
+    """Whether the model, or its example, has shapes alone (meta and fake tensors)."""
+    tensors = [*findings.model.parameters(), *findings.model.buffers()]
+    tensors += [tensor for _, tensor in findings.example.tensors()]
+    return any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)

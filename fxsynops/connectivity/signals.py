@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from fxsynops.neurons import Neuron
 from fxsynops.operations import Call, Operation
 from fxsynops.operations.operation import Scale, SynapseCall
 from fxsynops.operations.products import Product
+from fxsynops.tracing.graph_walk import reachable
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,49 @@ class Signals:
         calls: the call behind every node, and its entry.
         constant: the value of a node that depends on no data.
         left: what the forward leaves in the model's states, by place.
+        known: the values that ``constant`` gives, once it was asked.
     """
 
     roles: dict[fx.Node, Role]
     calls: Calls
     constant: Callable[[fx.Node], Tensor | None]
     left: dict[str, State]
+    known: dict[fx.Node, Tensor]
+
+    @contextmanager
+    def with_values(self, values: Mapping[fx.Node, Tensor]) -> Iterator[None]:
+        """While the context lasts, some constants have other values."""
+        before = {node: self.known[node] for node in values if node in self.known}
+        self.known.update(values)
+        try:
+            yield
+        finally:
+            for node in values:
+                del self.known[node]
+            self.known.update(before)
+
+    def factors(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+        """What multiplies events on their way to some nodes, and may change: parameters, buffers.
+
+        Args:
+            nodes: synapses.
+        """
+
+        def back(node: fx.Node) -> Iterable[fx.Node]:
+            role = self.roles[node]
+            return role.carriers if role.kind == "routing" or role.counted else ()
+
+        found: dict[fx.Node, None] = {}
+        for node in reachable(nodes, back):
+            role = self.roles[node]
+            entry, call = role.operation, role.call
+            if role.kind != "routing" or entry is None or call is None or entry.divides:
+                continue
+            if entry.factors or entry.product:
+                others = {n: self.roles[n].signal for n in call.operands()}
+                changing = (n for n, s in others.items() if s.kind == "const" and not s.fixed)
+                found |= dict.fromkeys(changing)
+        return list(found)
 
     def behind(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The sources, and unknowns, whose events can reach ``node``, in the order of the graph."""

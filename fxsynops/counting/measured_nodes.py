@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -55,25 +55,42 @@ class Stop:
 
 @dataclass
 class Sparse:
-    """One synapse of which only nonzero weights count: its maps follow its weights."""
+    """One synapse whose maps follow values: there are no events, or synapses, where they are zero.
+
+    Attributes:
+        analysis: of the model.
+        synapse: the synapse.
+        weights: of each of its calls, if only nonzero weights count.
+        factors: what multiplies events on their way to it.
+        rows: its connections.
+        stops: where events are measured.
+        masks: where the values were not zero when the maps were last derived.
+    """
 
     analysis: Findings
     synapse: SynapseCalls
-    weights: dict[fx.Node, fx.Node]  # of each call
+    weights: dict[fx.Node, fx.Node]
+    factors: list[fx.Node]
     rows: set[int]
     stops: dict[fx.Node, Stop]
     masks: list[Tensor] = field(default_factory=list)
 
+    @property
+    def values(self) -> list[fx.Node]:
+        """What the maps follow."""
+        return [*self.weights.values(), *self.factors]
+
     def update(self, values: Mapping[fx.Node, Tensor]) -> bool:
-        """Derive the maps anew if another set of weights is zero; whether that was so."""
-        weights: dict[fx.Node, Tensor | None]
-        weights = {call: values[node] for call, node in self.weights.items()}
-        present = [w for w in weights.values() if w is not None]
-        masks = [w != 0 for w in present]  # a version does not tell of writes through .data
+        """Derive the maps anew if another set of values is zero; whether that was so."""
+        masks = [values[node] != 0 for node in self.values]  # versions do not tell of .data
         if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
             return False
         self.masks = masks
-        maps = {n: m for n, m, _ in self.analysis.connector.taps(self.synapse, weights)}
+        weights: dict[fx.Node, Tensor | None]
+        weights = {call: values[node] for call, node in self.weights.items()}
+        connector = self.analysis.connector
+        with connector.signals.with_values({node: values[node].cpu() for node in self.factors}):
+            maps = {n: m for n, m, _ in connector.taps(self.synapse, weights)}
         for node, stop in self.stops.items():
             for k, (row, tap) in enumerate(zip(stop.rows, stop.taps, strict=True)):
                 if row in self.rows:
@@ -83,18 +100,37 @@ class Sparse:
 
 
 def sparse_synapses(analysis: Findings, stops: dict[fx.Node, Stop]) -> list[Sparse]:
-    """The synapses with weights that may be zero; widens ``stops`` to all maps they may have."""
-    connector = analysis.connector
+    """The synapses whose maps follow values; widens ``stops`` to all maps they may have."""
+    connector, options = analysis.connector, analysis.options
     found = []
     for synapse in dict.fromkeys(c.calls for c in analysis.connections):
         calls = [(n, call) for n in synapse.calls if (call := connector.signals.roles[n].synapse)]
-        weights = {n: call.weight for n, call in calls if call.weight is not None}
+        sparse = options.weights != "all"
+        weights = {n: call.weight for n, call in calls if sparse and call.weight is not None}
+        factors = {} if options.events == "nonzero" else connector.factors(synapse)
         rows = {i for i, c in enumerate(analysis.connections) if c.calls is synapse}
-        if calls:
-            found.append(Sparse(analysis, synapse, weights, rows, stops))
+        if not calls or not (sparse or factors):
+            continue
+        found.append(Sparse(analysis, synapse, weights, list(factors), rows, stops))
         seeds = [
-            (call.input, call.probe()) for n, call in calls if connector.signals.roles[n].carriers
+            (call.input, call.probe() if sparse else call.fanout())
+            for n, call in calls
+            if connector.signals.roles[n].carriers
         ]
-        for node, map, _ in connector.measured(seeds, synapse.name):
-            stops[node].kept |= {axis for axis, n in enumerate(map.shape) if n > 1}
+        for values in _patterns(factors):
+            with connector.signals.with_values(values):
+                for node, map, _ in connector.measured(seeds, synapse.name):
+                    stops[node].kept |= {axis for axis, n in enumerate(map.shape) if n > 1}
     return found
+
+
+def _patterns(factors: Mapping[fx.Node, Tensor]) -> Iterator[dict[fx.Node, Tensor]]:
+    """Values of some factors that make maps vary along each axis along which they may."""
+    ones = {node: torch.ones_like(value) for node, value in factors.items()}
+    yield ones
+    for node, value in ones.items():
+        for axis, size in enumerate(value.shape):
+            if size > 1:
+                first_is_zero = value.clone()
+                first_is_zero.select(axis, 0).zero_()
+                yield ones | {node: first_is_zero}

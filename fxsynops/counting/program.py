@@ -93,7 +93,8 @@ class _Writer:
         """The function: a line for its name, then one for each node."""
         given = (self._locals[node] for node in graph.nodes if node.op == "placeholder")
         yield f"def run({', '.join(('replay', *given))}):"
-        idle = _idle(graph, [*self._stops, *self._weights])
+        units = (unit for stop in self._stops.values() for unit in stop.scale.nodes)
+        idle = _idle(graph, [*self._stops, *self._weights, *units])
         dead = self._last_uses(graph)
         for node in graph.nodes:
             statements = [] if node in idle else list(self._statements(node))
@@ -108,8 +109,7 @@ class _Writer:
         for node in reversed(graph.nodes):
             uses = [*node.all_input_nodes, node]
             for source in self._due.get(node, ()):
-                scale = self._stops[source].scale
-                uses += [source, *scale.times, *scale.over]
+                uses += [source, *self._stops[source].scale.nodes]
             for used in uses:
                 if used not in needed:
                     needed.add(used)
@@ -134,8 +134,8 @@ class _Writer:
         if stop.unit is not None:
             unit = self.objects.value(stop.unit)
         elif stop.alike is None:
-            times, over = self._argument(stop.scale.times), self._argument(stop.scale.over)
-            unit = f"replay.unit({name}, {times}, {over})"
+            times = self._argument(stop.scale.times + stop.scale.each)
+            unit = f"replay.unit({name}, {times}, {self._argument(stop.scale.over)})"
         else:
             unit = f"u{stop.alike}"
             if stop.alike not in self._units:
@@ -179,11 +179,10 @@ class _Writer:
 
 
 def _idle(graph: fx.Graph, measured: list[fx.Node]) -> frozenset[fx.Node]:
-    """Virtual nodes whose values nobody looks at."""
+    """Nodes beside the model's own whose values nobody looks at."""
     needed = set(upstream(measured))
-    return frozenset(
-        n for n in graph.nodes if "virtual" in n.meta and n.op != "get_attr" and n not in needed
-    )
+    beside = (n for n in graph.nodes if n.meta.keys() & {"virtual", "unit"})
+    return frozenset(n for n in beside if n.op != "get_attr" and n not in needed)
 
 
 def _is_plain(name: str) -> bool:

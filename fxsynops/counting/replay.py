@@ -97,16 +97,14 @@ class Replay(fx.Interpreter):
                 for side, node in enumerate(tap.product.operands):
                     stop = self._stop(node, self._roles[node].signal.scale)
                     stop.kept |= set(tap.product.shared(side))
-        self._sparse = (
-            sparse_synapses(analysis, self._stops) if analysis.options.weights != "all" else []
-        )
+        self._sparse = sparse_synapses(analysis, self._stops)
         firing = list(self._keep_neurons(axes or {})) if detail.rates else []
         if detail.samples:
             self._keep_samples()
         first: dict[Any, int] = {}
         for stop in self._stops.values():
             self._settle(stop)
-            if not (stop.scale.times or stop.scale.over):
+            if stop.scale.fixed:
                 module = self._roles[stop.node].module
                 stop.alike = first.setdefault((id(module), stop.scale.factor), stop.number)
         self.firing = tuple(self._firing(name, calls) for name, calls in firing)
@@ -156,11 +154,12 @@ class Replay(fx.Interpreter):
     def _settle(self, stop: Stop) -> None:
         """Find out how a stop is read, once all connections have been added."""
         graded = self.analysis.options.events == "nonzero"
-        neuron = self._roles[stop.node].neuron
-        signed = neuron is None or neuron.signed
+        role = self._roles[stop.node]
+        neuron = role.neuron
+        signed = neuron is None or neuron.may_be_negative(role.module)
         size, kept = shape(stop.node), sorted(stop.kept)
         stop.reading = Reading(size, kept, signed=signed, graded=graded)
-        looked_up = stop.scale.times or stop.scale.over or callable(neuron and neuron.amplitude)
+        looked_up = not stop.scale.fixed or callable(neuron and neuron.amplitude)
         stop.unit = 1.0 if graded else None if looked_up else float(stop.scale.factor)
 
     @cached_property
@@ -176,16 +175,17 @@ class Replay(fx.Interpreter):
 
     @cached_property
     def _used_weights(self) -> frozenset[fx.Node]:
-        """The nodes of weights that decide which synapses count."""
-        return frozenset(n for sparse in self._sparse for n in sparse.weights.values())
+        """The nodes of values that decide which events and synapses count."""
+        return frozenset(n for sparse in self._sparse for n in sparse.values)
 
     @cached_property
     def _due(self) -> dict[fx.Node, list[fx.Node]]:
         """What is measured after a node: its own value, or inputs that it was the first to read."""
         due: dict[fx.Node, list[fx.Node]] = defaultdict(list)
-        late = self._first_synapse()
-        for node in self._stops:
-            due[late if late and node.op == "placeholder" else node].append(node)
+        late, order = self._first_synapse(), {n: i for i, n in enumerate(self.graph.nodes)}
+        for node, stop in self._stops.items():
+            last = max((node, *stop.scale.each), key=order.__getitem__)
+            due[late if late and last.op == "placeholder" else last].append(node)
         return due
 
     def _first_synapse(self) -> fx.Node | None:
@@ -291,7 +291,7 @@ class Replay(fx.Interpreter):
             stop = self._stops[node]
             times, over = (
                 tuple(self.env[factor] for factor in factors)
-                for factors in (stop.scale.times, stop.scale.over)
+                for factors in (stop.scale.times + stop.scale.each, stop.scale.over)
             )
             unit = self.unit(stop, times, over) if stop.unit is None else stop.unit
             self.measure(stop, self.env[node], unit)

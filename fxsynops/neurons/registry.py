@@ -38,6 +38,8 @@ class Neuron:
         threshold: what a user said of the firing threshold (for bounds), or None.
         checked: whether the module emits ``max_spikes`` at most as it is now; None: surely.
         guessed: whether it is taken for spiking because it made whole numbers of the example.
+        graded: whether a user has named it in ``spiking=``: what it puts out counts by its value,
+            whole or not.
         inside: the synapses inside of the module, or None if it has none.
         dynamics: how charge becomes events, for bounds; None if no argument is known.
         refused: why the module cannot be counted, if it cannot.
@@ -53,10 +55,15 @@ class Neuron:
     threshold: float | None = None
     checked: Callable[[Any], bool] | None = None
     guessed: bool = False
+    graded: bool = False
     inside: Inside | None = None
     dynamics: FindDynamics | None = None
     refused: str = ""
     returned: Callable[[tuple[str, ...]], dict[str, int]] = _in_order
+
+    def may_be_negative(self, module: Any) -> bool:
+        """Whether events may be negative: a function that a user gave a neuron can be anything."""
+        return self.signed or (self.checked is not None and not self.checked(module))
 
 
 def is_patched(module: nn.Module) -> bool:
@@ -95,6 +102,7 @@ def register_spiking(
     max_spikes: float | None = None,
     threshold: float | None = None,
     amplitude: float = 1.0,
+    signed: bool = True,
 ) -> Any:
     """Tell fxsynops that a module type (or a custom autograd function) is a spiking neuron.
 
@@ -107,6 +115,7 @@ def register_spiking(
         max_spikes: how many events a neuron emits per step at most (None: no cap).
         threshold: the firing threshold, for bounds.
         amplitude: the value that stands for one event.
+        signed: whether there may be events of both signs. If there are none, counting is faster.
 
     Raises:
         InputError: ``type`` is no class, or a number makes no sense.
@@ -127,7 +136,7 @@ def register_spiking(
             f"amplitude must not be zero and max_spikes not negative: {amplitude}, {max_spikes}."
         )
     cap = math.inf if max_spikes is None else float(max_spikes)
-    _registered[type] = Neuron(output, True, cap, amplitude, amplitude < 0, threshold)
+    _registered[type] = Neuron(output, True, cap, amplitude, signed, threshold)
     return type
 
 
@@ -147,7 +156,8 @@ def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
     if found is None:
         found = _describe_by_library(module)
     if spiking and isinstance(module, spiking):
-        found = Neuron(signed=True) if found is None else replace(found, spikes=True)
+        known = Neuron(signed=True) if found is None else replace(found, spikes=True)
+        found = replace(known, graded=found is None or not found.spikes)
     return found
 
 

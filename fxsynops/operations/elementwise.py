@@ -134,12 +134,23 @@ def _number_times(call: Call) -> list[tuple[Any, Any]]:
     return [(numbers[0], v) for v in pair if isinstance(v, fx.Node)] if len(numbers) == 1 else []
 
 
+def _pull_factors(call: Call, map: Tensor) -> Iterator[Slot]:
+    """To the operands; where the other one is zero and stays so, nothing passes."""
+    pair = call["input"], call["other"]
+    for node, other in (pair, pair[::-1]):
+        if isinstance(node, fx.Node):
+            factor = call.constant(other) if isinstance(other, fx.Node) else None
+            stops = factor is not None and not factor.is_meta and bool((factor == 0).any())
+            passing = factor != 0 if stops else None
+            yield pull_broadcast(node, map if passing is None else map * passing, shape(call.node))
+
+
 operations.add(
     "mul multiply",
     Operation(
         Kind.ROUTING,
         carries="input other",
-        pull=_pull_operands,
+        pull=_pull_factors,
         terms=_number_times,
         factors=lambda call: (call["input"], call["other"]),
         range=RangeRule(_multiply),
@@ -247,6 +258,7 @@ operations.add(
         elementwise=True,
         scale=unequal,
         shifts=always,
+        outputs=(0,),
         range=RangeRule(_batch_norm),
     ),
 )

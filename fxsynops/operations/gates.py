@@ -28,7 +28,8 @@ operations.add(
     "hardtanh",
     Operation(Kind.GATE, "min_val max_val", lower="min_val", upper="max_val", range=shrinks),
 )
-operations.add("hardshrink softshrink", Operation(Kind.GATE, "lambd"))
+operations.add("hardshrink", Operation(Kind.GATE, "lambd"))
+operations.add("softshrink", Operation(Kind.GATE, shrinks="lambd"))
 operations.add("threshold _threshold", Operation(Kind.GATE, "threshold", fills=("value",)))
 operations.add("nan_to_num", Operation(Kind.GATE, "posinf neginf", fills=("nan",)))
 
@@ -62,18 +63,21 @@ operations.add("abs absolute", Operation(Kind.GATE, slopes=(-1.0,), range=RangeR
 # -- a choice among elements -----------------------------------------------------------------------
 
 operations.add(
-    """amax amin masked_select cummax cummin max min topk sort msort kthvalue median nanmedian
-    mode""",
+    """amax amin cummax cummin max min topk sort msort kthvalue median nanmedian mode""",
     Operation(
         Kind.GATE,
-        "dim keepdim mask k largest sorted descending stable",
+        "dim keepdim k largest sorted descending stable",
         carries="input other",
         outputs=(0,),
     ),
 )
 operations.add(
-    "gather max_unpool1d max_unpool2d max_unpool3d",
-    Operation(Kind.GATE, "dim index sparse_grad indices kernel_size stride padding output_size"),
+    "masked_select gather max_unpool1d max_unpool2d max_unpool3d",
+    Operation(
+        Kind.GATE,
+        "mask dim index sparse_grad indices kernel_size stride padding output_size",
+        moves=True,
+    ),
 )
 
 
@@ -94,6 +98,7 @@ operations.add(
         Kind.GATE,
         carries="input other",
         fills=("input", "other"),
+        extreme=1,
         range=_extreme(torch.maximum),
     ),
 )
@@ -103,6 +108,7 @@ operations.add(
         Kind.GATE,
         carries="input other",
         fills=("input", "other"),
+        extreme=-1,
         range=_extreme(torch.minimum),
     ),
 )
@@ -129,6 +135,7 @@ operations.add(
         "condition",
         carries="input other",
         fills=("input", "other"),
+        moves=True,
         chooses=True,
         range=RangeRule(_chosen),
     ),

@@ -54,19 +54,34 @@ class Scale:
     Attributes:
         factor: the part that is a number.
         times, over: nodes of single values (parameters, say) that multiply and divide it.
+        each: nodes of tensors that multiply it element by element.
     """
 
     factor: float = 1.0
     times: tuple[fx.Node, ...] = ()
     over: tuple[fx.Node, ...] = ()
+    each: tuple[fx.Node, ...] = ()
 
     def __mul__(self, other: Scale) -> Scale:
-        return Scale(self.factor * other.factor, self.times + other.times, self.over + other.over)
+        return Scale(
+            self.factor * other.factor,
+            self.times + other.times,
+            self.over + other.over,
+            self.each + other.each,
+        )
+
+    def __abs__(self) -> Scale:
+        return replace(self, factor=abs(self.factor))
 
     @property
     def fixed(self) -> bool:
         """Whether it is a number, and stays so."""
-        return not (self.times or self.over)
+        return not self.nodes
+
+    @property
+    def nodes(self) -> tuple[fx.Node, ...]:
+        """Everything that it is computed from."""
+        return self.times + self.over + self.each
 
 
 # What an operation does, in functions of its call.
@@ -136,6 +151,9 @@ class Operation:
         lower, upper: of a gate, the limits of what it puts out.
         fills: of a gate, the parameters whose values it may put out in the place of events.
         slopes: of a gate, by what it may multiply negative values.
+        shrinks: of a gate, by how much it takes values closer to zero.
+        extreme: of a gate, whether it puts out the larger (1) or the smaller (-1) of two operands.
+        moves: of a gate, whether elements (and ``fills``) come out as they are, in other places.
         chooses: whether it puts out one of its operands, as its condition says (``where``).
         powers: whether a gate raises values to a power, so that an event must be worth one.
         masks: whether what passes is a random choice (dropout), so that it makes masks of ones.
@@ -173,6 +191,9 @@ class Operation:
     upper: Limit = None
     fills: tuple[str, ...] = ()
     slopes: tuple[Limit, ...] = ()
+    shrinks: Limit = None
+    extreme: int = 0
+    moves: bool = False
     chooses: bool = False
     powers: bool = False
     masks: bool = False
@@ -204,7 +225,11 @@ class Operation:
             call.given
             - _HARMLESS
             - set(f"{self.parameters} {self.carries}".split())
-            - {name for name in (*self.fills, *self.slopes, self.sets) if isinstance(name, str)}
+            - {
+                n
+                for n in (*self.fills, *self.slopes, self.sets, self.shrinks)
+                if isinstance(n, str)
+            }
         )
 
     def is_copy(self, call: Call) -> bool:

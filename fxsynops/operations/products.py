@@ -239,7 +239,7 @@ def _pull_einsum(call: Call, map: Tensor) -> Any:
 
     def incidence(equation: str, *operands: Any) -> Tensor:
         ones = [
-            x if x.requires_grad else torch.ones_like(x, dtype=map.dtype)
+            x if x.requires_grad else (x != 0).to(map.dtype)
             for given in operands
             for x in (given if isinstance(given, (list, tuple)) else (given,))
         ]

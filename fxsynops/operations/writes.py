@@ -157,16 +157,27 @@ def _unbounded(_: Call) -> float:
 
 
 operations.add(
-    "masked_scatter scatter scatter_add index_add index_copy",
+    "scatter_add index_add",
+    Operation(Kind.GATE, "dim index alpha", carries="input src source", gain=_unbounded),
+)
+operations.add(
+    "masked_scatter scatter index_copy",
     Operation(
         Kind.GATE,
-        "dim index mask alpha value",
+        "dim index mask",
         carries="input src source",
+        fills=("value",),
+        moves=True,
+        overwrites=True,
         gain=_unbounded,
     ),
 )
-operations.add("index_fill", Operation(Kind.GATE, "dim index", fills=("value",)))
-operations.add("masked_fill", Operation(Kind.GATE, "mask", fills=("value",)))
+operations.add(
+    "index_fill", Operation(Kind.GATE, "dim index", fills=("value",), moves=True, overwrites=True)
+)
+operations.add(
+    "masked_fill", Operation(Kind.GATE, "mask", fills=("value",), moves=True, overwrites=True)
+)
 
 # -- every element ---------------------------------------------------------------------------------
 # Their output depends on no value of their input.

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops.errors import TraceError
 
@@ -131,6 +132,12 @@ def python_random_state() -> tuple[Any, ...]:
         return (random.getstate(),)
     name, keys, *rest = numpy.random.get_state()
     return (random.getstate(), name, keys.tobytes(), *rest)
+
+
+def torch_random_state() -> bytes:
+    """The state of torch's random generator on the CPU, comparable with ==."""
+    with unset_fake_temporarily():
+        return bytes(torch.get_rng_state().numpy().tobytes())
 
 
 @dataclass
@@ -345,6 +352,36 @@ class Borrowed:
         else:
             self.shared.append((self.places[id(self._clones[id(tensor)][1])], place))
         return self._clones[id(tensor)][1]
+
+
+class Snapshot:
+    """What a model is like, in the short form that tells whether anything has changed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._before = model, self._look(model)
+
+    def changes(self) -> list[str]:
+        """What is not as it was."""
+        now = self._look(self._model)
+        names = [n for n in {**self._before, **now} if self._before.get(n) != now.get(n)]
+        return [f"the analysis has changed {name}" for name in names]
+
+    @staticmethod
+    def _look(model: nn.Module) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "torch's random numbers": torch_random_state(),
+            "Python's random numbers": python_random_state(),
+        }
+        for path, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            for key, value in module.__dict__.items():
+                held = value if isinstance(value, dict) else {"": value}
+                for name, part in held.items():
+                    version = part._version if isinstance(part, Tensor) else None
+                    where = ".".join(str(step) for step in (path, name or key) if step != "")
+                    found[f"'{where}'"] = (id(part), version)
+        return found
 
 
 def _is_opaque(value: Any) -> bool:

@@ -44,7 +44,7 @@ class Listener(Protocol):
     def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``."""
 
-    def note_hidden(self, result: Any, args: Any) -> None:
+    def note_hidden(self, func: Any, result: Any, args: Any) -> None:
         """An operation inside of something that is recorded as a whole."""
 
 
@@ -62,7 +62,7 @@ class compiled_code(TorchDispatchMode):  # noqa: N801
         if not self.listener.quiet:
             return self.listener.call(func, args, kwargs)
         result = func(*args, **kwargs)
-        self.listener.note_hidden(result, args)
+        self.listener.note_hidden(func, result, args)
         return result
 
 

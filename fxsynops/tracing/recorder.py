@@ -31,6 +31,7 @@ from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.model_reads import ModelReads
 from fxsynops.tracing.node_meta import Mode, main_device, site_of
 from fxsynops.tracing.tensors import Tensors, leaves_of, parts_of, tensors_in
+from fxsynops.tracing.witness import Witness
 
 # Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
 # what came out. They are run once, beside the recording, for the analysis alone.
@@ -58,6 +59,7 @@ class Recorder(TorchFunctionMode):
         borrowed: its state, borrowed for the run.
         whole: which modules become one node each.
         inside: the synapses inside of such a module, or of a function, if any.
+        witness: what really happens is written down there, too.
 
     Attributes:
         branches, stateful, written: see ``fxsynops.tracing.trace.Trace``.
@@ -71,13 +73,14 @@ class Recorder(TorchFunctionMode):
         borrowed: Borrowed,
         whole: Callable[[nn.Module], bool],
         inside: Callable[[Any], Inside | None],
+        witness: Witness | None,
     ) -> None:
         super().__init__()
         self.model = model
         self.branches: list[str] = []
         self.stateful: set[str] = set()
         self.written: dict[str, fx.Node] = {}
-        self.quiet = True
+        self.quiet, self.witness = True, witness
         self._borrowed, self._whole, self._inside_of = borrowed, whole, inside
         self._paths = {module: name for name, module in borrowed.modules.items()}
         self._device = main_device(model)
@@ -124,6 +127,8 @@ class Recorder(TorchFunctionMode):
             if tensor._version != version:
                 self.stateful.add(name)
                 self.written[name] = self.tensors[tensor]
+        if self.witness is not None:
+            self.witness.output = output
         self.writer.node("output", "output", (self.tensors.output(output),), {})
 
     def _explain(self, error: Exception) -> str:
@@ -163,6 +168,8 @@ class Recorder(TorchFunctionMode):
             versions = [t._version for t in tensors]
             known = [self.tensors.known(t) for t in tensors]
             result = (run or func)(*args, **kwargs)
+            if isinstance(func, torch._ops.OpOverload) and self.witness is not None:
+                self.witness.see(func, args)  # no mode does
             produced = list(tensors_in(result))
             written = _distinct(
                 t
@@ -186,6 +193,7 @@ class Recorder(TorchFunctionMode):
                 node.meta["whole_numbers"] = all(map(_is_whole, produced)) and _fires(
                     function, args, run or func
                 )
+            self._testify(node, tensors)
             self.tensors.bind(tensors[0] if func is graph_functions.setitem else result, node)
             if name in _SIZED_BY_DATA or any(t.dtype == torch.bool for t in _indices(func, args)):
                 self._check_sizes(produced)
@@ -217,6 +225,7 @@ class Recorder(TorchFunctionMode):
                 node = self.writer.node("call_function", target, *nodes, path or "forward", mode)
             else:
                 node = self.writer.node("call_module", path, *nodes, path or "model", mode)
+            self._testify(node, tensors)
             self.tensors.bind(result, node)
             self.tensors.last_call[module] = node
             written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
@@ -226,6 +235,11 @@ class Recorder(TorchFunctionMode):
             given = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
             self._run_inside(path, lambda: inside(module, given, result))
         return result
+
+    def _testify(self, node: fx.Node, operands: list[Tensor]) -> None:
+        """What was multiplied since the last node is part of this one."""
+        if self.witness is not None:
+            self.witness.belongs(node, [(t, self.tensors[t]) for t in operands])
 
     def _run_inside(self, path: str, inside: Callable[[], dict[str, Callable[[], Any]]]) -> None:
         """Record the synapses inside of a call that is one node."""
@@ -246,9 +260,11 @@ class Recorder(TorchFunctionMode):
         with self._quietly():
             self.model_reads.note(module, name, value)
 
-    def note_hidden(self, result: Any, args: Any) -> None:
+    def note_hidden(self, func: Any, result: Any, args: Any) -> None:
         """An operation inside of something that is recorded as a whole."""
         self.tensors.note_hidden(result, args)
+        if self.witness is not None:
+            self.witness.see(func, args)
 
     def _branch(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any

@@ -72,7 +72,7 @@ class Tensors:
         key = (value.shape, value.dtype)
         node.meta["spec"] = self._specs.setdefault(key, TensorSpec(*key))
         self._nodes[value] = node
-        self._by_storage[_storage(value)].append(ref(value))
+        self._by_storage[memory_of(value)].append(ref(value))
 
     def _bind_parts(
         self, value: Any, node: fx.Node, path: tuple[Any, ...], bound: dict[int, fx.Node]
@@ -113,7 +113,7 @@ class Tensors:
                     "it (or the module that owns it) before the analysis; if the forward makes it "
                     "at its first call, run the model once."
                 )
-            if _storage(tensor) in self.hidden:
+            if memory_of(tensor) in self.hidden:
                 raise TraceError(
                     f"a tensor that was made out of sight is used {self._writer.site()}: inside of "
                     "a module that is kept whole, which did not return it, or by code that is no "
@@ -149,10 +149,10 @@ class Tensors:
 
     def _aliases(self, tensor: Tensor) -> list[Tensor]:
         """Other known tensors in the same memory."""
-        references = self._by_storage.get(_storage(tensor), [])
+        references = self._by_storage.get(memory_of(tensor), [])
         live = {id(t): t for t in (r() for r in references) if t is not None}
         if len(live) < len(references):
-            self._by_storage[_storage(tensor)] = [ref(t) for t in live.values()]
+            self._by_storage[memory_of(tensor)] = [ref(t) for t in live.values()]
         return [t for t in live.values() if t is not tensor and t in self._nodes]
 
     def note_writes(self, written: list[Tensor], results: list[Tensor], node: fx.Node) -> None:
@@ -175,9 +175,9 @@ class Tensors:
     def note_hidden(self, result: Any, args: Any) -> None:
         """Remember memory that first appears inside of something whole."""
         for tensor in tensors_in(result):
-            storage = _storage(tensor)
+            storage = memory_of(tensor)
             if storage not in self._by_storage and all(
-                _storage(t) != storage for t in tensors_in(args)
+                memory_of(t) != storage for t in tensors_in(args)
             ):
                 self.hidden.add(storage)
 
@@ -269,7 +269,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
-def _storage(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
+    """What tells whether two tensors share their memory."""
     try:
         return tensor.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):  # sparse and other tensors without storage

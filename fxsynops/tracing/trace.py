@@ -24,7 +24,7 @@ these are used by *virtual* nodes beside them, which are analyzed and never repl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ from fxsynops.tracing.guards import Conditions
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode
 from fxsynops.tracing.recorder import Inside, Recorder
+from fxsynops.tracing.witness import Witness
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Trace:
         branches: where the forward branched on data (``file:line: what``).
         mode: the gradient and autocast mode around the whole forward.
         names: the placeholders, one per argument.
+        units: nodes that the analysis has added, which compute what events are worth.
     """
 
     graph: fx.Graph
@@ -67,6 +69,7 @@ class Trace:
     branches: tuple[str, ...]
     mode: Mode
     names: tuple[str, ...]
+    units: dict[Any, fx.Node] = field(default_factory=dict)
 
 
 def trace(
@@ -74,6 +77,7 @@ def trace(
     inputs: Inputs,
     whole: Callable[[nn.Module], bool],
     inside: Callable[[Any], Inside | None] = lambda _: None,
+    witness: Witness | None = None,
 ) -> Trace:
     """Record ``model``'s forward on ``inputs``.
 
@@ -83,13 +87,14 @@ def trace(
         whole: which modules become one node each.
         inside: the synapses inside of what stays one node (a module, or a function), if any; their
             nodes carry ``virtual`` in their meta and are for the analysis alone.
+        witness: gets the products that the forward makes, for an audit.
 
     Raises:
         TraceError: the forward fails, or does what no replay can repeat faithfully.
     """
     gradient = torch.set_grad_enabled(torch.is_grad_enabled())  # inference_mode(False) enables it
     with torch.inference_mode(False), gradient, Borrowed(model) as borrowed:
-        recorder = Recorder(model, borrowed, whole, inside)
+        recorder = Recorder(model, borrowed, whole, inside, witness)
         recorder.run(inputs.clone())
     # Only now do the places hold the model's own values again.
     modules = borrowed.modules.values()

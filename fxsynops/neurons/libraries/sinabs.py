@@ -40,9 +40,11 @@ def describe(module: nn.Module) -> Neuron | None:
     if not isinstance(module, layers.StatefulLayer):
         return None  # pooling, reshaping: traced through
     recurrent = isinstance(module, (layers.LIFRecurrent, layers.ALIFRecurrent))
+    fires = getattr(module, "spike_fn", None)
     return Neuron(
         spikes=module.does_spike,
-        max_spikes=_cap(getattr(module, "spike_fn", None)),
+        max_spikes=_cap(fires),
+        signed=not _is_known(fires),
         inside=_recurrence if recurrent else None,
         dynamics=_DYNAMICS.get(type(module)),
     )
@@ -129,10 +131,15 @@ def _adapts(module: Any, start: Start) -> Dynamics:
 
 def _threshold(module: Any, value: Any) -> torch.Tensor:
     """The threshold, if the spike function fires ⌊v / θ⌋ times at most."""
-    known = (activation.SingleSpike, activation.MultiSpike)
-    if module.spike_fn not in known and not isinstance(module.spike_fn, activation.MaxSpike):
+    if not _is_known(module.spike_fn):
         raise NoArgumentError("its spike function is not sinabs' own")
     return positive(value, "threshold")
+
+
+def _is_known(spike_function: object) -> bool:
+    """Whether it fires ⌊v / θ⌋ times at most, and never less than 0 times."""
+    known = (None, activation.SingleSpike, activation.MultiSpike)
+    return spike_function in known or isinstance(spike_function, activation.MaxSpike)
 
 
 def _rest(module: Any) -> tuple[torch.Tensor, float]:

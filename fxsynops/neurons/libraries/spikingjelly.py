@@ -44,8 +44,10 @@ def describe(module: nn.Module) -> Neuron | None:
     inside = _recurrence if hasattr(module, "conn") else None
     if any(name in ("PSN", "MaskedPSN", "SlidingPSN") for name in names):
         inside = _over_time
+    noisy = "NoisyBaseNode" in names and bool(module.is_training)
+    smooth = getattr(getattr(module, "surrogate_function", None), "spiking", True) is False
     return Neuron(
-        spikes=not ("NoisyBaseNode" in names and bool(module.is_training)),
+        spikes=not (noisy or smooth),
         max_spikes=getattr(module, "max_spike_count", math.inf) if "ILIFNode" in names else 1,
         checked=_fires_once,
         amplitude=next((worth for name, worth in _WORTH.items() if name in names), 1.0),
