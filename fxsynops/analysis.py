@@ -26,6 +26,7 @@ from fxsynops.reporting.analysis_table import analysis_content
 from fxsynops.reporting.report import Reported
 from fxsynops.results import Audit, Bound
 from fxsynops.tracing.borrowed import Snapshot
+from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.inputs import Inputs, Layout, check_devices, check_events
 from fxsynops.tracing.witness import Witness
 
@@ -102,10 +103,11 @@ class Analysis(Findings, Reported):
             (inf, 240.0)
         """
         steps = self.window.timesteps if timesteps is None else timesteps
-        if rate is not None:
-            return Bound.of(estimate(self, steps, rate))
-        assumptions = Assumptions(steps, max_spikes, input_max_events, input_range)
-        return Bound.of(upper_bound(self._of_length(steps), assumptions))
+        with own_device():
+            if rate is not None:
+                return Bound.of(estimate(self, steps, rate))
+            assumptions = Assumptions(steps, max_spikes, input_max_events, input_range)
+            return Bound.of(upper_bound(self._of_length(steps), assumptions))
 
     def _of_length(self, steps: int) -> Findings:
         """The analysis of as many steps, where the inputs say how many there are."""
@@ -145,7 +147,8 @@ def analyze(
 
     Args:
         model: any ``nn.Module``.
-        example: a tensor, or a tuple of the model's positional arguments.
+        example: a tensor, a tuple of the model's positional arguments, or a dict of all of them by
+            the names of the parameters. A dict that is an argument itself comes in a tuple.
         layout: the leading axes of the inputs: "N" samples, "NT" samples and time steps, "TN",
             "T", "" for a single sample, "(NT)" or "(TN)" for one merged axis.
         batch_size, timesteps: what the shape does not tell; both for a loop over a static input.
@@ -177,6 +180,14 @@ def analyze(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"analyze takes an nn.Module, not {model!r}.")
+    from fxsynops.counter import SynOpsCounter
+
+    for name, part in model.named_modules():
+        if isinstance(part, SynOpsCounter):
+            where = f"'{name}' is" if name else "this is"
+            raise InputError(
+                f"{where} a SynOpsCounter already. Pass the model that it counts (its .model)."
+            )
     if not isinstance(input_events, bool | list | tuple):
         raise InputError(f"input_events is a bool, or one per tensor, not {input_events!r}.")
     options = Options(
@@ -188,13 +199,15 @@ def analyze(
         _one_of("weights", weights, ("all", "nonzero")),
         strict,
     )
-    args = example if isinstance(example, tuple) else (example,)
-    inputs = Inputs.bind(model, args, {})
+    inputs = Inputs.of_example(model, example)
     check_devices(model, inputs)
     for name, tensor in inputs.tensors():
-        if event_inputs(options, inputs)[name]:
+        if event_inputs(options, inputs)[name] and options.events == "value":
             check_events(name, tensor)
-    return audited(model, inputs, options) if audit else Analysis.of(find(model, inputs, options))
+    with own_device():
+        if audit:
+            return audited(model, inputs, options)
+        return Analysis.of(find(model, inputs, options))
 
 
 def audited(
@@ -211,7 +224,7 @@ def audited(
         return Analysis.of(findings, Audit((), ("nothing to audit: the model has no values",)))
     found = Audit.of(audit_of(findings, witness, before.changes()))
     if found.ok:
-        return Analysis.of(replace(findings, doubts=found.notes), found)
+        return Analysis.of(replace(findings, doubts=(*findings.doubts, *found.notes)), found)
     if options.strict:
         raise AuditError(found.explain())
     wrong = [row for row in found.rows if row.agrees is False]
@@ -219,7 +232,7 @@ def audited(
         *findings.unresolved,
         *(Unresolved(r.synapse, "audit", "", str(r)) for r in wrong),
     )
-    doubts = (*found.faults, *found.notes)
+    doubts = (*findings.doubts, *found.faults, *found.notes)
     return Analysis.of(replace(findings, unresolved=unresolved, doubts=doubts), found)
 
 

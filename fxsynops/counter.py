@@ -28,10 +28,12 @@ from fxsynops.counting.running_totals import Account
 from fxsynops.errors import CountError, InputError
 from fxsynops.operations.call import shape
 from fxsynops.results import Audit, Counts
+from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.inputs import Inputs, Window, call_key, check_devices
 from fxsynops.tracing.node_meta import Mode
 
 _MAX_TRACES = 16
+_FRACTION = 1e-3  # what rounding can do to a whole number of events, and more
 
 
 class SynOpsCounter(nn.Module):
@@ -126,7 +128,8 @@ class SynOpsCounter(nn.Module):
         inputs = Inputs.bind(self.model, args, kwargs)
         self._options.layout.check_same_sample(inputs, self._example)
         check_devices(self.model, inputs)
-        analysis = find(self.model, inputs, self._options, self._states)
+        with own_device():
+            analysis = find(self.model, inputs, self._options, self._states)
         self._warn_of_lost_rows(analysis)
         self._learn(analysis)
         replay = self._replay(analysis)
@@ -287,7 +290,9 @@ class SynOpsCounter(nn.Module):
                 row.synops += synops[i]
                 row.largest = max(row.largest, float(total.largest))
         span = Span(account.samples, account.sample_steps)
-        extras = Extras(dict(account.rates))
+        apart = account.fractions
+        fractions = frozenset(name for name in apart if float(apart[name]) > _FRACTION)
+        extras = Extras(dict(account.rates), fractions=fractions)
         return Counts.of(self.analysis, list(measured.values()), span, extras)
 
     def clear(self) -> None:

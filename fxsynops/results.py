@@ -112,7 +112,8 @@ class Counts(Counted, Budgeted, Costed, Reported):
         total: SynOps, all samples and steps.
         samples: samples counted.
         timesteps: steps per sample.
-        exact: whether every sum stayed within the range in which whole numbers are exact.
+        exact: whether all events were whole numbers, and every sum stayed within the range in which
+            these are exact.
         findings: the analysis that they were counted with.
         extras: rates, statistics of samples, whether they are partial.
     """

@@ -559,13 +559,13 @@ def test_passes_that_nobody_reads_keep_no_history_and_little_memory():
     for _ in range(3):
         counter(torch.ones(1, 2, 8, 8))
     pending = counter._account.pending
-    kept = [tensor for _, tally in pending for tensor in tally.parts]
+    kept = [tensor for *_, tally in pending for tensor in tally.parts]
     assert len(pending) == 3
     assert not any(tensor.requires_grad for tensor in kept)
     with torch.no_grad():
         for _ in range(3000):
             counter(torch.ones(1, 2, 8, 8))
-    assert sum(t.numel() for _, tally in counter._account.pending for t in tally.parts) <= 2**17
+    assert sum(t.numel() for *_, tally in counter._account.pending for t in tally.parts) <= 2**17
     assert counter.counts.samples == 3003
 
 
@@ -706,7 +706,7 @@ def test_what_waits_to_be_added_up_is_bounded_for_large_batches_too():
         for _ in range(8):
             counter(x)
             pending = counter._account.pending
-            most = max(most, sum(p.numel() for _, tally in pending for p in tally.parts))
+            most = max(most, sum(p.numel() for *_, tally in pending for p in tally.parts))
     assert 0 < most <= 2**17
     per_sample = 2 * (4 * 4 + 8 * 6 + 4 * 9)  # two channels; corners, edges, the middle
     assert counter.counts.total == 8 * 5000 * per_sample

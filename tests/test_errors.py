@@ -106,7 +106,7 @@ def test_other_optional_inputs_than_analyzed():
 
 
 def test_a_model_with_nothing_to_count():
-    model = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2))
+    model = nn.Sequential(nn.Flatten(), nn.Tanh())
     with pytest.raises(fxsynops.InputError, match=r"no spiking node.*spiking="):
         fxsynops.analyze(model, torch.rand(2, 8), input_events=False)
 

@@ -175,6 +175,13 @@ def test_events_that_a_delay_moves_out_of_the_window_reach_nothing():
     assert counted(model, x) == {"n1": 5 * x[:, :-3].sum().item()}
 
 
+def test_an_example_that_is_shorter_than_a_delay_is_spoken_of():
+    graph = chain(nir.Delay(3.0 * ones(2)), nir.Linear(ones(5, 2)), shape=(2,))
+    model = from_nir(graph, dt=1.0)
+    with pytest.warns(UserWarning, match="3 time steps, and a delay of the graph is of 3: within"):
+        fxsynops.analyze(model, spikes(4, 3, 2), layout="NT")
+
+
 def test_a_leaky_neuron_takes_euler_steps_and_is_reset():
     node = nir.LIF(tau=np.array([4.0]), r=np.array([2.0]), v_leak=np.array([0.1]),
                    v_threshold=np.array([1.0]), v_reset=np.array([-0.5]))  # fmt: skip

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, Protocol, Self
 
 from fxsynops.bounds.charge import Charge
-from fxsynops.bounds.driven_neurons import input_steps
+from fxsynops.bounds.driven_neurons import example_value, input_steps, is_negative
+from fxsynops.bounds.estimate import Rates
 from fxsynops.bounds.events_per_step import Assumptions, Caps, check_count, check_names
 from fxsynops.bounds.interference import state_unlike_later
 from fxsynops.connectivity.calls import origin_of
@@ -148,8 +149,23 @@ def upper_bound(findings: Findings, assumptions: Assumptions) -> Bounded:
     rows = tuple(_row(findings, c, assumptions, caps, charge) for c in findings.connections)
     structural = math.fsum(row.structural for row in rows)
     charged = math.fsum(row.charge for row in rows)
-    words = assumptions.words(bool(analog))
+    words = (*assumptions.words(bool(analog)), *_words_of_signs(findings))
     return Bounded(rows, assumptions.timesteps, structural, charged, words, findings)
+
+
+def _words_of_signs(findings: Findings) -> tuple[str, ...]:
+    """What is assumed of the signs of events among the inputs: what the example shows."""
+    roles = findings.connector.signals.roles
+    inputs = [
+        n
+        for n, role in roles.items()
+        if role.kind == "source" and origin_of(n)[0].op == "placeholder"
+    ]
+    if not inputs:
+        return ()
+    if any(is_negative(example_value(findings, node)) for node in inputs):
+        return ("negative events in inputs, as in the example",)
+    return ("no negative events in inputs, as in the example",)
 
 
 def _sources(findings: Findings) -> set[str]:
@@ -168,11 +184,20 @@ def _row(
         reasons: tuple[str, ...] = ("the model has no values (meta)",)
         return BoundRow(connection, most, structural, structural, reasons)
     found, reasons = charge.row(connection)
+    if math.isinf(min(structural, found)) and not reasons:
+        names = " and ".join(f"'{name}'" for name in connection.sources)
+        reasons = (
+            f"nothing says how many events {names} can emit per step, or what "
+            f"'{connection.measured_at}' makes of them",
+        )
     return BoundRow(connection, most, structural, min(structural, found), reasons)
 
 
 def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float]) -> Bounded:
     """SynOps of one sample at given firing rates: T · rate · Σ fan-out. No bound.
+
+    Behind gates, sums and products, rates follow from those of the sources (see
+    :mod:`fxsynops.bounds.estimate`), unless they are given by the gate's name.
 
     Raises:
         InputError: a rate is negative, or names no source.
@@ -181,15 +206,19 @@ def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float])
     rates = rate if isinstance(rate, dict) else {}
     for value in rates.values() if rates else [rate]:
         check_count("rate", value)
-    check_names("rate", rates, _sources(findings), "sources of this model")
+    known = _sources(findings) | {c.measured_at for c in findings.connections}
+    check_names("rate", rates, known, "sources or gates of this model")
+    given: Any = rate if isinstance(rate, dict) else {None: rate}
+    expected = Rates(findings, given)
     rows = []
     for connection in findings.connections:
-        missing = [s for s in connection.sources if rates and s not in rates]
-        if missing:
+        found = [expected.at(tap) for tap in connection.taps]
+        if any(value is None for value in found):
+            missing = [s for s in connection.sources if s not in rates]
             raise InputError(f"rate says nothing of {missing}. Give one for every source.")
-        most = max(rates[s] for s in connection.sources) if rates else float(rate)  # type: ignore[arg-type]
-        cost = most * timesteps * connection.fanout.total
-        rows.append(BoundRow(connection, most, cost, cost))
+        mean = max(value for value in found if value is not None)
+        cost = mean * timesteps * connection.fanout.total
+        rows.append(BoundRow(connection, mean, cost, cost))
     total = math.fsum(row.structural for row in rows)
     said = ", ".join(f"{r:g} from '{n}'" for n, r in rates.items()) or f"{rate:g}"
     words = (f"a mean of {said} events per neuron and step",)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.node import map_arg
 
 from fxsynops.bounds.events_per_step import Assumptions, Caps
@@ -138,6 +139,23 @@ class Source:
         return torch.stack(found)
 
 
+def example_value(findings: Findings, node: fx.Node) -> Any:
+    """What an input was in the example."""
+    origin, path = origin_of(node)
+    example = findings.example
+    value: Any = dict(zip(example.names, example.values, strict=True))[str(origin.target)]
+    for key in path:
+        value = value[key]
+    return value
+
+
+def is_negative(value: Any) -> bool:
+    """Whether there are negative numbers in a tensor."""
+    if not isinstance(value, Tensor) or value.is_meta or isinstance(value, FakeTensor):
+        return False
+    return value.dtype != torch.bool and bool((value < 0).any())
+
+
 class Sources:
     """All sources of a recorded forward, with their dynamics as the modules are now."""
 
@@ -169,14 +187,7 @@ class Sources:
         layout, window = self._findings.options.layout, self._findings.window
         steps = input_steps(layout, window, shape(node))
         positions = steps.split(filled(node, 0.0)).shape[0] * self._passes
-        origin, path = origin_of(node)
-        value: Any = dict(
-            zip(self._findings.example.names, self._findings.example.values, strict=True)
-        )[str(origin.target)]
-        for key in path:
-            value = value[key]
-        known = isinstance(value, Tensor) and not value.is_meta
-        signed = known and value.dtype != torch.bool and bool((value < 0).any())
+        signed = is_negative(example_value(self._findings, node))
         most = self._assumptions.input_max_events
         cap = 1.0 if most is None else float(most)
         name = self._findings.connector.names[node]
@@ -195,6 +206,11 @@ class Sources:
         if module is None and cap == math.inf and self._ranges.rule(nodes[0]) is not None:
             return replace(plain, computed=True)
         try:
+            if neuron is not None and neuron.dynamics is None and neuron.threshold is not None:
+                raise NoArgumentError(
+                    f"its threshold of {neuron.threshold:g} says when it fires, but not what it "
+                    "integrates"
+                )
             if module is None or neuron is None or neuron.dynamics is None:
                 raise NoArgumentError("no charge argument is known for it")
             inputs, given, restarts = self._drive(nodes, module, neuron)

@@ -24,7 +24,7 @@ from fxsynops.neurons import Neuron, describe, registered
 from fxsynops.neurons.registry import is_librarys, is_patched
 from fxsynops.operations import Call, Kind, Operation
 from fxsynops.operations.operation import Scale
-from fxsynops.tracing.borrowed import has_hooks
+from fxsynops.tracing.hooks import has_hooks
 
 Interval = tuple[float, float]
 

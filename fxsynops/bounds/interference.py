@@ -18,8 +18,9 @@ from fxsynops.neurons.dynamics import NoArgumentError, Number
 from fxsynops.neurons.registry import is_patched
 from fxsynops.operations.call import writes_in_place
 from fxsynops.tracing import graph_functions
-from fxsynops.tracing.borrowed import Place, has_hooks
 from fxsynops.tracing.graph_walk import reachable
+from fxsynops.tracing.hooks import has_hooks
+from fxsynops.tracing.places import Place
 
 
 def check_untouched(

@@ -26,7 +26,7 @@ from fxsynops.operations import Call, Kind, Operation
 from fxsynops.operations.call import shape, writes_in_place
 from fxsynops.operations.linear_forms import overlay
 from fxsynops.operations.operation import Scale
-from fxsynops.operations.value_range import Range, RangeRule, bilinear, finite, linear
+from fxsynops.operations.value_range import Range, RangeRule, bilinear, finite, linear, ranged
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable
 
@@ -72,18 +72,18 @@ class Ranges:
         ahead: dict[fx.Node, int] = {}
         nodes = list(nodes)
         for node in nodes:
-            for used in node.all_input_nodes:
+            for used in _inputs(node):
                 ahead[used] = ahead.get(used, 0) + 1
         for node in nodes:
             self.values[node] = self._value(node)
-            for used in node.all_input_nodes:
+            for used in _inputs(node):
                 ahead[used] -= 1
                 if not ahead[used] and used not in keep:
                     self.values.pop(used, None)
 
     def before(self, targets: Iterable[fx.Node]) -> list[fx.Node]:
         """The nodes from the sources to ``targets``, in the order of the graph."""
-        found = reachable(targets, lambda n: () if self._is_end(n) else n.all_input_nodes)
+        found = reachable(targets, lambda n: () if self._is_end(n) else _inputs(n))
         return sorted(found, key=self._order.__getitem__)
 
     def _is_end(self, node: fx.Node) -> bool:
@@ -127,7 +127,13 @@ class Ranges:
         return rule.find(self, self._calls[node][0]) if rule is not None else None
 
     def _computed(self, node: fx.Node, role: Role) -> Range | None:
+        if "as" in node.meta:
+            return ranged(self.operand(node.meta["as"]))
         origin, path = origin_of(node)
+        if (handed_on := graph_functions.through_hooks(origin)) is not None:
+            for key in path:
+                handed_on = handed_on[key]
+            return None if origin.meta["hooked"] else ranged(self.operand(handed_on))
         if origin is not node:
             whole = self.values.get(origin)
             for key in path:
@@ -268,6 +274,12 @@ class Ranges:
         error = finite(size * share)
         down = error if value.down is None else value.down + error
         return Range(value.up + error, down, value.center)
+
+
+def _inputs(node: fx.Node) -> list[fx.Node]:
+    """What a node's range is found from."""
+    said = node.meta.get("as")
+    return node.all_input_nodes if said is None else [*node.all_input_nodes, said]
 
 
 def _narrows(node: fx.Node) -> bool:

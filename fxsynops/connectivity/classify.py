@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale, SynapseCall
 from fxsynops.operations.products import Product
 from fxsynops.tracing import graph_functions
+from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.trace import Trace
 
 
@@ -68,20 +70,33 @@ def classify(
             events times analog values are still events.
         known: what earlier traces of the model have left in its states.
     """
-    states = {name: State(EVENTS) for name in trace.written} | known
-    settled: set[str] = set()
-    while True:
+    parameters = {n for n, place in trace.reads.items() if isinstance(place.get(), nn.Parameter)}
+    kept = {name for name in trace.written if name not in parameters}
+
+    def classified(states: dict[str, State]) -> tuple[_Classifier, dict[str, State]]:
         classifier = _Classifier(trace, event_inputs, spiking, graded, states)
         roles = classifier.run()
-        left = {
-            name: _left(roles[node])
-            for name, node in trace.written.items()
-            if roles[node].signal.kind != "const"
-        }
+        found = {name: roles[node] for name, node in trace.written.items()}
+        return classifier, {n: _left(r) for n, r in found.items() if r.signal.kind != "const"}
+
+    states = {name: State(CONST) for name in {*trace.written, *known} & parameters}
+    if kept:  # what they are worth is told by a forward that found nothing in them
+        _, left = classified(states | dict.fromkeys(kept, State(ZERO)) | known)
+        events = {name: left[name] for name in kept & left.keys() if left[name].holds_events}
+        states |= dict.fromkeys(kept, State(EVENTS)) | events
+    states = {**states, **{name: known[name] for name in known if name not in parameters}}
+    settled: set[str] = set()
+    while True:
+        classifier, left = classified(states)
+        roles = classifier.roles
+        assumed = {name for name in states.keys() - known.keys() if states[name].holds_events}
+        if idle := _undriven(trace, roles, assumed):
+            states |= {name: State(CONST) for name in idle}
+            continue
         wrong = [
             name
             for name, state in left.items()
-            if state != states[name] and states[name] != State(ANALOG)
+            if state != states[name] and states[name] not in (State(ANALOG), State(CONST))
         ]
         if not wrong:
             return Signals(roles, classifier.calls, classifier.constant, left, classifier.known)
@@ -90,9 +105,24 @@ def classify(
         settled.update(wrong)
 
 
+def _undriven(trace: Trace, roles: dict[fx.Node, Role], assumed: set[str]) -> set[str]:
+    """Those of some states to which no source leads, except for one another."""
+    sources: dict[str, set[str | None]] = {}
+    for name in assumed:
+        back = reachable([trace.written[name]], lambda n: roles[n].carriers)
+        begins = (n for n in back if not roles[n].carriers)
+        sources[name] = {str(n.target) if n.op == "get_attr" else None for n in begins}
+    idle = set(assumed)
+    while driven := {name for name in idle if not sources[name] <= idle}:
+        idle -= driven
+    return idle
+
+
 def _left(role: Role) -> State:
     """What a state holds that ``role`` was written to."""
     signal = role.signal
+    if role.kind == "unknown":
+        return State(EVENTS, "unknown")
     if signal.kind == "events" and signal.whole and signal.scale is not None and not signal.mask:
         return State(
             replace(EVENTS, scale=signal.scale), "mask" if role.kind == "mask" else "source"
@@ -125,36 +155,63 @@ class _Classifier(Values):
         if origin.op == "placeholder":
             is_events = self.event_inputs[str(origin.target)]
             return (
-                Role("source", EVENTS, neuron=Neuron(signed=True)) if is_events else _other(ANALOG)
+                Role("source", EVENTS, neuron=Neuron(signed=True, promised=True))
+                if is_events
+                else _other(ANALOG)
             )
         if origin.op == "get_attr":
             return self._state(str(origin.target))
-        if origin.target is graph_functions.before_call:
-            return self._same_as(_part(origin.args[1:3], path), node)
-        if origin.target is graph_functions.after_call:
-            return self._same_as(_part(origin.args[4], path), node)
+        if (handed_on := graph_functions.through_hooks(origin)) is not None:
+            return self._handed_on(_part(handed_on, path), node, origin.meta["hooked"])
         if origin.target is graph_functions.after:
             return self._written_to(node)
+        if "as" in origin.meta:
+            return self._same_as(origin.meta["as"], node)
         call, operation = self.calls[node]
         module, function = self.calls.module(origin), origin.meta.get("function")
         if module is not None:
             neuron = neurons.describe(module, self.spiking)
+            hooked = origin.meta.get("hooked")
+            if neuron is not None and hooked:
+                neuron = replace(neuron, signed=True, promised=True)
             if neuron is not None:
                 return self._neuron(call, neuron, path, module)
+            if hooked and (arriving := self._events(call.operands())):
+                reason = "it is kept whole, and its hooks may change what it returns"
+                return self._unknown(call, arriving, reason, weighted=True)
         if function is not None and operation is None:
             return self._function(call, function)
+        if any(call.name.replace("_", "") == name for name in self._named):
+            return self._neuron(call, Neuron(signed=True, graded=True), path)
         return self._operation(call, operation)
+
+    @cached_property
+    def _named(self) -> list[str]:
+        """Functions that are what a spiking module of torch's calls: ``relu`` for ``nn.ReLU``."""
+        own = (t for t in self.spiking if t.__module__ == nn.ReLU.__module__)
+        return [t.__name__.lower() for t in own]
 
     def _state(self, target: str) -> Role:
         state = self.states.get(target)
-        if state is not None and state.signal.kind == "events":
+        if state is not None and state.kind == "unknown":
+            reason = "an earlier forward left something in it that no rule counts"
+            return Role("unknown", EVENTS, reason=reason)
+        if state is not None and state.holds_events:
             return Role(state.kind, state.signal, neuron=Neuron(signed=True))
         if state is not None:
             return _other(state.signal)
         return _other(ANALOG if target in self.trace.stateful else CONST)
 
+    def _handed_on(self, operand: fx.Node, node: fx.Node, hooked: bool) -> Role:
+        """What hooks make of a tensor: measured there, if they may change it."""
+        if not hooked or self.roles[operand].signal.kind != "events":
+            return self._same_as(operand, node)
+        call = Call(node, graph_functions.after, "hook", (operand, None), {}, None, self.constant)
+        role = self._measured(call, None, [operand], self.roles[operand].signal.scale)
+        return replace(role, neuron=Neuron(signed=True, promised=True))
+
     def _same_as(self, operand: Any, node: fx.Node) -> Role:
-        """What a hook hands on is taken to be what it got."""
+        """What hands on what it got."""
         call = Call(node, graph_functions.after, "after", (operand, None), {}, None, self.constant)
         signal = self.roles[operand].signal
         return self._routing(call, operations.by_name["after"], [operand], signal)
@@ -199,7 +256,8 @@ class _Classifier(Values):
             return _other(self.const(operands))
         out = shape(call.node)
         elementwise = out == shape(data[0]) and all(
-            _broadcasts(shape(n), out) and sum(size > 1 for size in shape(n)) < 2
+            (_broadcasts(shape(n), out) and sum(size > 1 for size in shape(n)) < 2)
+            or (shape(n) == out and self.roles[n].signal.fixed)  # thresholds, not weights
             for n in operands
             if n not in data
         )
@@ -209,7 +267,10 @@ class _Classifier(Values):
             if any(self.roles[n].signal.kind == "events" for n in data):
                 return self._unknown(call, data, "it makes other values of events")
             return _other(ANALOG)
-        return Role("source", EVENTS, call, neuron=Neuron(signed=True, guessed=True))
+        binary = call.node.meta["binary"]
+        cap = 1.0 if binary else math.inf
+        neuron = Neuron(max_spikes=cap, signed=not binary, guessed=True)
+        return Role("source", EVENTS, call, neuron=neuron)
 
     def _operation(self, call: Call, operation: Operation | None) -> Role:
         if operation is None:
@@ -220,7 +281,7 @@ class _Classifier(Values):
         if operation.kind is Kind.RANDOM:
             if not operation.whole:
                 return _other(ANALOG)
-            neuron = Neuron(max_spikes=operation.most)
+            neuron = Neuron(max_spikes=operation.most, rounded=operation.rounded)
             return Role("source", EVENTS, call, operation, neuron=neuron)
         if call.output is not None and operation.outputs and call.output not in operation.outputs:
             return _other(ANALOG)  # the indices of a maximum
@@ -379,7 +440,11 @@ class _Classifier(Values):
         return self._measured(call, operation, choosing, self.units.chosen(call, constants))
 
     def _measured(
-        self, call: Call, operation: Operation, carriers: list[fx.Node], scale: Scale | None
+        self,
+        call: Call,
+        operation: Operation | None,
+        carriers: list[fx.Node],
+        scale: Scale | None,
     ) -> Role:
         """A gate, if it can be told what one event is worth there."""
         if any(self.roles[n].signal.mask is not None for n in carriers):

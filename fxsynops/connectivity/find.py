@@ -9,7 +9,9 @@ find(model, inputs, options)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops import neurons
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.classify import classify
 from fxsynops.connectivity.connect import Edge, Unresolved, Wiring, connect
 from fxsynops.connectivity.results import (
@@ -28,12 +31,14 @@ from fxsynops.connectivity.results import (
     whole,
 )
 from fxsynops.connectivity.sample_axes import leading
-from fxsynops.connectivity.signals import State
+from fxsynops.connectivity.signals import Signals, State
 from fxsynops.errors import InputError, UnsupportedOperationError
 from fxsynops.operations import operations
 from fxsynops.operations.call import shape
+from fxsynops.operations.signatures import arguments
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.inputs import Inputs, Layout, Window
-from fxsynops.tracing.recorder import Inside
+from fxsynops.tracing.recorder import Inside, Known
 from fxsynops.tracing.trace import Trace, trace
 from fxsynops.tracing.witness import Witness
 
@@ -73,7 +78,15 @@ def find(
         operation = operations.find(target, None, None)
         return operation.inside if operation else None
 
-    recorded = trace(model, inputs, whole, inside, witness)
+    def meaning(target: Any, args: Any, kwargs: Any) -> Callable[..., Any] | None:
+        operation = operations.find(target, None, None)
+        if operation is None or operation.meaning is None:
+            return None
+        bound = arguments(target, args, kwargs)
+        given = {n: v for n, v in bound.values.items() if n != "out"} if bound else None
+        return None if given is None else partial(operation.meaning, **given)
+
+    recorded = trace(model, inputs, Known(whole, inside, meaning), witness)
     with unset_fake_temporarily():  # maps are real, also of models without values
         return _understand(model, inputs, options, window, recorded, known or {})
 
@@ -88,15 +101,17 @@ def _understand(
 ) -> Findings:
     graded = options.events == "nonzero"
     signals = classify(recorded, event_inputs(options, inputs), options.spiking, graded, known)
-    if not any(role.signal.kind == "events" for role in signals.roles.values()):
+    wiring, connector = connect(
+        recorded, signals, options.layout, window, graded, options.weights == "nonzero"
+    )
+    recorded = replace(recorded, branches=(*recorded.branches, *_check_sizes(signals, wiring)))
+    silent = not any(role.signal.kind == "events" for role in signals.roles.values())
+    if silent and not wiring.analog:
         raise InputError(
             f"{type(model).__name__} has no spiking node, and its inputs carry no events, so there "
             "is nothing to count. Name its spiking module types in spiking=, register them with "
             "fxsynops.register_spiking, or pass input_events=True if the input is spikes."
         )
-    wiring, connector = connect(
-        recorded, signals, options.layout, window, graded, options.weights == "nonzero"
-    )
     if wiring.unresolved and options.strict:
         raise UnsupportedOperationError(_explain(wiring.unresolved))
     return Findings(
@@ -109,7 +124,49 @@ def _understand(
         tuple(_connection(edge, window, options.layout) for edge in wiring.edges),
         tuple(_dense(wiring, window)),
         wiring.unresolved,
+        tuple(_doubts(recorded, signals, options)),
     )
+
+
+def _doubts(recorded: Trace, signals: Signals, options: Options) -> Iterator[str]:
+    """What may not be as the user thinks, and cannot be found out."""
+    found = [(role.module, role.call) for role in signals.roles.values() if role.kind == "source"]
+    for kind in options.spiking:
+        used = any(
+            isinstance(module, kind)
+            or (call is not None and call.node.meta.get("function") is kind)
+            or (call is not None and call.name.replace("_", "") == kind.__name__.lower())
+            for module, call in found
+        )
+        if not used:
+            yield (
+                f"spiking={kind.__name__} matches nothing that the model calls: no module of this "
+                "type, or no function."
+            )
+    for node, role in signals.roles.items():
+        origin, _ = origin_of(node)
+        if origin.meta.get("hooked") and role.signal.kind == "analog":
+            yield (
+                f"A hook may change what {origin.meta['site']} passes on; it is taken for analog, "
+                "as it was before."
+            )
+
+
+def _check_sizes(signals: Signals, wiring: Wiring) -> Iterator[str]:
+    """Where the size of what is counted depends on data, each replay checks it."""
+    measured = {tap.node: None for edge in wiring.edges for tap in edge.taps}
+    measured |= {node: None for node, role in signals.roles.items() if role.counted}
+    for node in measured:
+        if not node.meta["sized"]:
+            continue
+        site, size = origin_of(node)[0].meta["site"], shape(node)
+        where = site.where or str(site)
+        with node.graph.inserting_after(node):
+            call: Any = (graph_functions.size_of, (node,), size, where)
+            check = node.graph.create_node("call_function", graph_functions.check_branch, call)
+        check.meta.update(node.meta | {"sized": False})
+        del check.meta["spec"]
+        yield f"{where}: a size was {size}"
 
 
 def _connection(edge: Edge, window: Window, layout: Layout) -> Connection:

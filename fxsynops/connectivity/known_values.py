@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
 
 from fxsynops.connectivity.calls import Calls
 from fxsynops.connectivity.signals import CONST, Role, Signal
 from fxsynops.operations import Call, Operation
 from fxsynops.operations.call import shape
+from fxsynops.operations.linear_forms import overlay
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.trace import Trace
@@ -51,8 +53,12 @@ class Values:
                 self.known[node] = value.detach().clone()
             elif node.target is graph_functions.after:
                 self.known[node] = self._written(*node.args)  # type: ignore[arg-type]
+            elif node.target is graph_functions.alias_after:
+                self.known[node] = self._written_beside(*node.args)  # type: ignore[arg-type]
             else:
                 args, kwargs = map_arg((node.args, node.kwargs), self._constant_or_empty)
+                if node.meta.get("writes"):
+                    args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
                 self.known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return self.known[node]
 
@@ -66,6 +72,13 @@ class Values:
         )
         writer.target(*args, **kwargs)  # type: ignore[operator]
         return value
+
+    def _written_beside(self, before: fx.Node, writer: fx.Node, geometry: Any) -> Tensor:
+        """A constant once another tensor in the same memory has been written to."""
+        value, new = self.constant(before), self.constant(writer)
+        assert value is not None
+        assert new is not None
+        return overlay(value, new, geometry).to(value.dtype)
 
     def _constant_or_empty(self, node: fx.Node) -> Tensor:
         """An operand of a constant; where its value plays no role (``zeros_like``), any value."""

@@ -19,11 +19,13 @@ class Names:
     A module kept whole goes by its path, and so does a ``torch.nn`` module, or any module with
     only one synapse in its forward. Other functions are ``<module path>:<function>``. One place in
     the code has one name, however often it is passed; further places with the same name are
-    numbered (``#2``).
+    numbered (``#2``). A name is never that of two things: a module keeps it.
     """
 
     def __init__(self, trace: Trace, signals: Signals) -> None:
         self._modules = trace.modules
+        self._inputs = frozenset(trace.names)
+        self._taken = {*trace.modules, *trace.names, *trace.reads}
         self._sites: dict[str, dict[object, int]] = defaultdict(dict)
         self._single = self._modules_with_one_synapse(signals)
         self._names = {
@@ -45,10 +47,13 @@ class Names:
 
     def _name(self, node: fx.Node, role: Role | None) -> str:
         origin, _ = origin_of(node)
-        if origin.op in ("placeholder", "get_attr"):
-            return str(origin.target)
+        target = str(origin.target)
+        if origin.op == "placeholder":
+            return f"{target} (input)" if target in self._modules else target
+        if origin.op == "get_attr":
+            return f"{target} (state)" if target in self._inputs else target
         if origin.op == "call_module":
-            return str(origin.target) or type(self._modules[""]).__name__
+            return target or type(self._modules[""]).__name__
         if "module" in origin.meta:
             return origin.meta["module"]
         site: Site = origin.meta["site"]
@@ -65,7 +70,7 @@ class Names:
 
     def _numbered(self, name: str, code: object) -> str:
         numbers = self._sites[name]
-        number = numbers.setdefault(code, len(numbers) + 1)
+        number = numbers.setdefault(code, len(numbers) + 1 + (name in self._taken))
         return name if number == 1 else f"{name}#{number}"
 
 

@@ -130,7 +130,7 @@ class Findings:
         connections: one per source and synapse, in the order of the graph.
         dense: the synapses with analog input.
         unresolved: what no rule covers (with ``strict=False``; otherwise it is an error).
-        doubts: what an audit of the example has made doubtful.
+        doubts: what may not be as the user thinks, and what an audit has made doubtful.
     """
 
     model: nn.Module = field(repr=False)
@@ -164,8 +164,13 @@ class Findings:
         return _graph(self)
 
     def remarks(self) -> list[str]:
-        """What a reader of its numbers should know: what was folded, and specialized."""
-        said = []
+        """What a reader of its numbers should know: what is left out, folded, or specialized."""
+        said = [f"Unresolved, not counted: {row}" for row in self.unresolved]
+        if not self.connections and not self.unresolved:
+            said.append(
+                "No events: the model has no spiking node, and its inputs carry none. Name its "
+                "spiking types in spiking=, or pass input_events=True if the input is spikes."
+            )
         if folded := [c.synapse for c in self.connections if c.folded]:
             names = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if folded[4:] else "")
             said.append(

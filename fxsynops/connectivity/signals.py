@@ -159,4 +159,9 @@ class State:
     """What a tensor that the model keeps between forwards holds."""
 
     signal: Signal
-    kind: Literal["source", "mask"] = "source"
+    kind: Literal["source", "mask", "unknown"] = "source"
+
+    @property
+    def holds_events(self) -> bool:
+        """Whether it holds events, as far as is known."""
+        return self.signal.kind == "events" and self.kind != "unknown"

@@ -29,6 +29,7 @@ from fxsynops.counting.measured_nodes import Stop
 from fxsynops.counting.replay import Replay
 from fxsynops.neurons import describe
 from fxsynops.operations.call import shape
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.witness import Factor, Product, Witness
@@ -396,6 +397,9 @@ class _Auditor:
                 return value  # says where events go
             return torch.zeros(shape(n), dtype=torch.float64)
 
+        if call.target is graph_functions.alias_after:
+            alias, written, geometry = call.args
+            return _beside(operand(alias), operand(written), *geometry)
         found = call.again(operand, leave_out=("dtype",))
         found = found if call.output is None else found[call.output]
         return (found / scale.factor).round()
@@ -406,7 +410,7 @@ class _Auditor:
         """A product that no synapse stands for, if events may be among its factors."""
         role, (call, entry) = self._roles.get(node), self._calls[node]
         module = self._calls.module(node)
-        if (role is not None and role.counted) or "virtual" in node.meta:
+        if (role is not None and role.counted) or node.meta.keys() & {"virtual", "as"}:
             return None
         if (entry is not None and entry.inside) or (role is not None and role.weighted):
             return None
@@ -464,6 +468,15 @@ class _Auditor:
                 called = getattr(origin.target, "__name__", str(origin.target))
                 found[f"{called} {origin.meta['site']}"] = None
         return tuple(found)[-8:]
+
+
+def _beside(alias: Tensor, written: Tensor, ours: Any, theirs: Any) -> Tensor:
+    """A tensor after another one in the same memory was written to."""
+    ends = [at + sum((n - 1) * by for n, by in zip(*g, strict=True)) for *g, at in (ours, theirs)]
+    memory = torch.zeros(1 + max(ends), dtype=alias.dtype)
+    memory.as_strided(*ours).copy_(alias)
+    memory.as_strided(*theirs).copy_(written)
+    return memory.as_strided(*ours).clone()
 
 
 class _UnknownError(Exception):

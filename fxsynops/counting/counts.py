@@ -69,12 +69,16 @@ class Extras:
     Attributes:
         rates: of every spiking node, by name; empty if the counter keeps none.
         per_sample: mean, spread and extremes of the samples; None if they were not kept apart.
+        not_apart: why there is no ``per_sample``, where it was asked for.
         partial: whether counting was interrupted.
+        fractions: sources that have put out fractions of events, by name.
     """
 
     rates: dict[str, FiringRates] = field(default_factory=dict)
     per_sample: Statistics | None = None
+    not_apart: str = ""
     partial: bool = False
+    fractions: frozenset[str] = frozenset()
 
     def __add__(self, other: Extras) -> Extras:
         both = [x.per_sample for x in (self, other) if x.per_sample is not None]
@@ -82,7 +86,9 @@ class Extras:
         return Extras(
             {name: self.rates[name] + other.rates[name] for name in self.rates if name in shared},
             both[0] + both[1] if len(both) == 2 else None,
+            self.not_apart or other.not_apart,
             self.partial or other.partial,
+            self.fractions | other.fractions,
         )
 
 
@@ -113,7 +119,8 @@ class Counted:
         total: SynOps, all samples and steps.
         samples: samples counted.
         timesteps: steps per sample.
-        exact: whether every sum stayed within the range in which whole numbers are exact.
+        exact: whether all events were whole numbers, and every sum stayed within the range in which
+            these are exact.
         findings: the analysis that they were counted with.
         extras: rates, statistics of samples, whether they are partial.
     """
@@ -140,14 +147,15 @@ class Counted:
                     f"'{row.connection.synapse}'), so its SynOps are not a number. Look for the "
                     "NaN in its input (torch.autograd.set_detect_anomaly), then counter.clear()."
                 )
-            if row.connection.guessed and not row.events.is_integer():
+            fraction = row.connection.measured_at in extras.fractions
+            if row.connection.guessed and (fraction or not row.events.is_integer()):
                 raise CountError(
-                    f"source '{row.connection.source}' put out {row.events:g} events in all, which "
-                    "is no whole number, so it is no neuron. It was taken for one because it made "
-                    "whole numbers of the example. Analyze the model with an example that is like "
-                    "the data, or register the function with fxsynops.register_routing."
+                    f"source '{row.connection.source}' put out {row.events:g} events in all, "
+                    "fractions among them, so it is no neuron. It was taken for one because it "
+                    "made whole numbers of the example. Analyze the model with an example that is "
+                    "like the data, or register the function with fxsynops.register_routing."
                 )
-        exact = all(row.largest < EXACT_BELOW for row in measured)
+        exact = all(row.largest < EXACT_BELOW for row in measured) and not extras.fractions
         return cls._made(findings, measured, span, exact, extras)
 
     @classmethod

@@ -80,10 +80,13 @@ def measure(
             "the loader has no batches, so nothing was counted. A generator can be used up only "
             "once; a DataLoader with drop_last=True drops a batch that is too small."
         )
-    statistics = spread.statistics() if known else None
-    if statistics is not None and statistics.samples != counts.samples:  # interrupted in between
-        statistics = None
-    return replace(counts, extras=replace(counts.extras, per_sample=statistics, partial=partial))
+    statistics, reason = spread.statistics() if known else None, ""
+    if not known:
+        reason = "it cannot be told which of the model's values belong to which sample"
+    elif statistics is not None and statistics.samples != counts.samples:
+        statistics, reason = None, "counting was interrupted in the middle of a batch"
+    extras = replace(counts.extras, per_sample=statistics, not_apart=reason, partial=partial)
+    return replace(counts, extras=extras)
 
 
 @contextmanager

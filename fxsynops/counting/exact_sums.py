@@ -13,8 +13,8 @@ but flagged: each count carries a flag that says whether any partial sum reached
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from fxsynops.operations.products import Product
 
 BLOCK = 4096
 EXACT_BELOW = 2.0**24
+SAMPLE = 256  # elements, or up to twice as many, that are looked at for fractions
 
 
 class Reading:
@@ -35,6 +36,7 @@ class Reading:
         kept: axes whose sums are kept apart, because fan-out varies along them.
         signed: whether there may be negative values; their magnitude counts.
         graded: whether each value that is not zero counts one.
+        rounded: whether values are whole numbers but for rounding.
 
     Attributes:
         shape: of the sums.
@@ -52,8 +54,10 @@ class Reading:
         *,
         signed: bool = True,
         graded: bool = False,
+        rounded: bool = False,
     ) -> None:
         self.kept, self.signed, self.graded = tuple(kept), signed, graded
+        self.rounded = rounded
         self.shape = tuple(n if axis in kept else 1 for axis, n in enumerate(size))
         inner: list[int] = []
         outer: list[int] = []
@@ -66,7 +70,7 @@ class Reading:
         added = math.prod(size[axis] for axis in inner)
         coarse = bool(inner) and (16 * added >= full or math.prod(size) <= 64 * added)
         self.block = 0 if kept or coarse else full
-        self.plain = bool(inner) and not (self.block or signed or graded)
+        self.plain = bool(inner) and not (self.block or signed or graded or rounded)
         self.partial = tuple(1 if axis in inner else n for axis, n in enumerate(size))
         if self.block:
             self.partial = (math.ceil(math.prod(size) / self.block),)
@@ -136,19 +140,29 @@ def sum_events(values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor
         values = values.view(torch.uint8)  # whose sums are faster, and as exact
     elif not values.is_floating_point():
         values = values.double()
-    if reading.signed or reading.graded or not worth_one:
+    no_number = _no_number(values) if reading.graded else None
+    if not worth_one or reading.signed or reading.graded or reading.rounded:
         differentiable = values.requires_grad or (isinstance(unit, Tensor) and unit.requires_grad)
         if differentiable and torch.is_grad_enabled():
             values = _Events.apply(values, unit, reading)
         else:
             values = _events(values, unit, reading)
-    return _partial_sums(values, reading)
+    parts = _partial_sums(values, reading)
+    return parts if no_number is None else parts + no_number
+
+
+def _no_number(values: Tensor) -> Tensor | None:
+    """NaN if there is one, else zero: as one graded event, it would be lost."""
+    if not values.is_floating_point() or not values.numel():
+        return None
+    largest = values.detach().amax()
+    return largest.new_zeros(()).masked_fill(largest.isnan(), math.nan)
 
 
 def _events(values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor:
     if reading.graded:  # written as numbers at once: sums of bool are slow
         return torch.ne(values, 0, out=torch.empty_like(values, dtype=torch.float32))
-    if isinstance(unit, Tensor) or unit != 1.0:
+    if isinstance(unit, Tensor) or unit != 1.0 or reading.rounded:
         values = _in_units(values, unit).round()
     return values.abs() if reading.signed and values.dtype != torch.uint8 else values
 
@@ -290,10 +304,12 @@ class Tally:
     Attributes:
         contraction: makes the counts of the partial sums.
         parts: the partial sums of every source.
+        samples: some of the events of sources that nobody vouches for, by number.
     """
 
     contraction: Contraction
     parts: tuple[Tensor, ...]
+    samples: Mapping[int, Tensor] = field(default_factory=dict)
 
     def both(self) -> Tensor:
         """Σ |e| measured, and Σ |e| × fan-out: (2, connections), float64, differentiable."""
@@ -308,7 +324,40 @@ class Tally:
         if not any(part.requires_grad for part in self.parts):
             return self
         parts = tuple(part.data for part in self.parts)  # as detach(), past the dispatcher
-        return Tally(self.contraction, parts)
+        return Tally(self.contraction, parts, self.samples)
+
+    def fractions(self) -> Mapping[int, Tensor]:
+        """How far the events of such sources are from whole numbers, at most: 0-d, by number.
+
+        Where there are many fractions, some are among the samples; a few show in partial sums.
+        """
+        return {
+            number: torch.maximum(_fraction(self.parts[number].detach()), _fraction(sample))
+            for number, sample in self.samples.items()
+        }
+
+
+def sample_events(values: Tensor, unit: Tensor | float) -> Tensor:
+    """Some of the events in a tensor, from all over it; a copy."""
+    values = values.detach()
+    if isinstance(unit, Tensor):
+        unit = unit.detach()
+        unit = unit.expand(values.shape) if unit.dim() else unit
+    while not values.is_contiguous() and values.numel() > SAMPLE:
+        values = values[0]  # no copy of all of it
+        unit = unit[0] if isinstance(unit, Tensor) and unit.dim() else unit
+    step = max(values.numel() // SAMPLE, 1)
+    some = values.reshape(-1)[::step]
+    if isinstance(unit, Tensor) and unit.dim():
+        unit = unit.reshape(-1)[::step]
+    return some.clone() if type(unit) is float and unit == 1.0 else _in_units(some, unit)
+
+
+def _fraction(events: Tensor) -> Tensor:
+    """The largest distance to a whole number."""
+    if not events.numel():
+        return torch.zeros((), device=events.device)
+    return (events - events.round()).abs().amax().float()
 
 
 def add_up(tallies: Sequence[Tally], device: torch.device) -> tuple[Tensor, Tensor]:

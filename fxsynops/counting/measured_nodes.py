@@ -25,6 +25,7 @@ class Stop:
         rows, taps, maps: the connections (by number) that count its events, and their maps.
         kept: axes along which sums are kept apart, because a map varies or a product needs them.
         reading: how its values are read.
+        doubtful: whether nobody vouches for its events to be whole numbers.
         unit: what one event is worth, if that is a number; None if it is to be looked up.
         alike: the first of the stops at which an event is worth the same as here, in any pass.
     """
@@ -37,6 +38,7 @@ class Stop:
     maps: list[Tensor] = field(default_factory=list)
     kept: set[int] = field(default_factory=set)
     reading: Reading = Reading(())
+    doubtful: bool = False
     unit: float | None = 1.0
     alike: int | None = None
 

@@ -21,9 +21,9 @@ from typing import Any
 from torch import fx
 
 from fxsynops.counting.measured_nodes import Stop
-from fxsynops.tracing.borrowed import Place
 from fxsynops.tracing.codegen import Objects
 from fxsynops.tracing.graph_walk import upstream
+from fxsynops.tracing.places import Place
 
 
 @dataclass(frozen=True)

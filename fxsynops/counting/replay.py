@@ -28,7 +28,13 @@ from torch import Tensor, fx
 
 from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.sample_axes import Leading, leading
-from fxsynops.counting.exact_sums import Contraction, Reading, Tally, sum_events
+from fxsynops.counting.exact_sums import (
+    Contraction,
+    Reading,
+    Tally,
+    sample_events,
+    sum_events,
+)
 from fxsynops.counting.firing_rates import Firing, spiking_calls
 from fxsynops.counting.measured_nodes import Stop, sparse_synapses
 from fxsynops.counting.per_sample import PerSample
@@ -37,10 +43,12 @@ from fxsynops.operations.call import shape, writes_in_place
 from fxsynops.operations.operation import Scale
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import is_torch
-from fxsynops.tracing.borrowed import Borrowed, Place
+from fxsynops.tracing.borrowed import Borrowed
+from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.graph_functions import forward_of
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode
+from fxsynops.tracing.places import Place
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Replay(fx.Interpreter):
         firing: reads the rates of every spiking node from the partial sums of a pass.
         per_sample: reads the SynOps of every sample from them, after a pass.
         weights: while a pass runs, those that decide which synapses count.
+        names: of the nodes that are measured, by the numbers of their sums.
     """
 
     firing: tuple[Firing, ...] = ()
@@ -111,7 +120,9 @@ class Replay(fx.Interpreter):
         self._unchecked: Tensor | None = None  # the connections whose samples were not told apart
         self._contraction: Contraction | None = None
         self.weights: dict[fx.Node, Tensor] = {}
+        self.names = {stop.number: analysis.connector.names[n] for n, stop in self._stops.items()}
         self._parts: list[Any] = []
+        self._samples: dict[int, Tensor] = {}
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
@@ -157,9 +168,13 @@ class Replay(fx.Interpreter):
         role = self._roles[stop.node]
         neuron = role.neuron
         signed = neuron is None or neuron.may_be_negative(role.module)
-        size, kept = shape(stop.node), sorted(stop.kept)
-        stop.reading = Reading(size, kept, signed=signed, graded=graded)
         looked_up = not stop.scale.fixed or callable(neuron and neuron.amplitude)
+        behind = self.analysis.connector.signals.behind(stop.node)
+        neurons = [(r.neuron, r.module) for r in (role, *(self._roles[n] for n in behind))]
+        rounded = any(n and n.rounded for n, _ in neurons)
+        size, kept = shape(stop.node), sorted(stop.kept)
+        stop.reading = Reading(size, kept, signed=signed, graded=graded, rounded=rounded)
+        stop.doubtful = not graded and any(n and n.may_be_fraction(m) for n, m in neurons)
         stop.unit = 1.0 if graded else None if looked_up else float(stop.scale.factor)
 
     @cached_property
@@ -222,13 +237,14 @@ class Replay(fx.Interpreter):
 
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
-        around = self._parts, self.weights  # of a pass in which a hook calls the model again
-        self._parts, self.weights = [None] * len(self._stops), {}
+        # Of a pass in which a hook calls the model again.
+        around = self._parts, self._samples, self.weights
+        self._parts, self._samples, self.weights = [None] * len(self._stops), {}, {}
         try:
             output = self.run(*args)
             return output, self._tally()
         finally:
-            self._parts, self.weights = around
+            self._parts, self._samples, self.weights = around
 
     def is_unchecked(self, each: Tensor) -> bool:
         """Whether :meth:`check_samples` has to look at connections that were silent until now.
@@ -312,6 +328,8 @@ class Replay(fx.Interpreter):
     def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
         self._parts[stop.number] = sum_events(value, unit, stop.reading)
+        if stop.doubtful and value.is_floating_point():
+            self._samples[stop.number] = sample_events(value, unit)
 
     def unit(
         self, stop: Stop, times: tuple[Tensor, ...] = (), over: tuple[Tensor, ...] = ()
@@ -332,8 +350,9 @@ class Replay(fx.Interpreter):
     def _tally(self) -> Tally:
         changed = self._sparse and self._has_other_weights()
         if changed or self._contraction is None:
-            self._contraction = self._contract()
-        return Tally(self._contraction, tuple(self._parts))
+            with own_device():
+                self._contraction = self._contract()
+        return Tally(self._contraction, tuple(self._parts), self._samples)
 
     def _has_other_weights(self) -> bool:
         weights = {node: weight.detach() for node, weight in self.weights.items()}

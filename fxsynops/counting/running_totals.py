@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,17 +52,19 @@ class Account:
 
     Attributes:
         last: the last pass, with its history.
-        pending: passes that :meth:`settle` has yet to add up: the connections' keys, and the tally
-            without its history.
+        pending: passes that :meth:`settle` has yet to add up: the connections' keys, the names of
+            what was measured, and the tally without its history.
         totals: what has been added up, by the connections' keys.
         rates: of every spiking node, by name, if they are kept.
+        fractions: how far the events of some sources were from whole numbers, by name.
         samples, sample_steps: how many.
     """
 
     last: tuple[Replay, Tally] | None
-    pending: list[tuple[Any, Tally]]
+    pending: list[tuple[Any, Mapping[int, str], Tally]]
     totals: dict[Any, Total]
     rates: dict[str, FiringRates]
+    fractions: dict[str, Tensor]
     samples: int
     sample_steps: int
     _replay: Replay | None  # whose connections are among the totals
@@ -82,7 +84,7 @@ class Account:
                 self.totals[replay.keys] = Total.none(replay.analysis.connections)
             self._replay = replay
         self.last = (replay, tally)
-        self.pending.append((replay.keys, detached))
+        self.pending.append((replay.keys, replay.names, detached))
         window = replay.analysis.window
         self.samples += window.samples
         self.sample_steps += window.samples * window.timesteps
@@ -100,20 +102,24 @@ class Account:
     def settle(self) -> None:
         """Add up what is pending."""
         tallies: dict[Any, list[Tally]] = defaultdict(list)
-        for keys, tally in self.pending:
+        for keys, names, tally in self.pending:
             tallies[keys].append(tally)
+            for number, apart in tally.fractions().items():
+                name = names[number]
+                known = self.fractions.get(name)
+                self.fractions[name] = apart if known is None else torch.maximum(known, apart)
         self.totals |= {keys: self.totals[keys].plus(passes) for keys, passes in tallies.items()}
         self.pending, self._held = [], 0
 
     @property
     def is_meta(self) -> bool:
         """Whether there are no numbers."""
-        pending = (tally.contraction.device.type for _, tally in self.pending)
+        pending = (tally.contraction.device.type for *_, tally in self.pending)
         return "meta" in pending or any(total.both.is_meta for total in self.totals.values())
 
     def clear(self) -> None:
         """Forget all but the last pass."""
         self.pending, self._held = [], 0
         self._replay = None
-        self.totals, self.rates = {}, {}
+        self.totals, self.rates, self.fractions = {}, {}, {}
         self.samples = self.sample_steps = 0

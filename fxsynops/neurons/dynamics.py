@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxsynops.tracing.borrowed import has_hooks
+from fxsynops.tracing.hooks import has_hooks
 
 Number = float | Tensor
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pkgutil import iter_modules
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -35,11 +35,13 @@ class Neuron:
         max_spikes: events per neuron and step at most; infinite without a cap.
         amplitude: the value of one event, or how to read it from the module as it is now.
         signed: whether events may be negative.
-        threshold: what a user said of the firing threshold (for bounds), or None.
+        threshold: what a user said of the firing threshold, or None.
         checked: whether the module emits ``max_spikes`` at most as it is now; None: surely.
         guessed: whether it is taken for spiking because it made whole numbers of the example.
         graded: whether a user has named it in ``spiking=``: what it puts out counts by its value,
             whole or not.
+        rounded: whether events are whole numbers but for rounding.
+        promised: whether only a user says that these are events: an input, a registered type.
         inside: the synapses inside of the module, or None if it has none.
         dynamics: how charge becomes events, for bounds; None if no argument is known.
         refused: why the module cannot be counted, if it cannot.
@@ -56,6 +58,8 @@ class Neuron:
     checked: Callable[[Any], bool] | None = None
     guessed: bool = False
     graded: bool = False
+    rounded: bool = False
+    promised: bool = False
     inside: Inside | None = None
     dynamics: FindDynamics | None = None
     refused: str = ""
@@ -63,14 +67,23 @@ class Neuron:
 
     def may_be_negative(self, module: Any) -> bool:
         """Whether events may be negative: a function that a user gave a neuron can be anything."""
+        if module is not None and is_patched(module):
+            return True
         return self.signed or (self.checked is not None and not self.checked(module))
+
+    def may_be_fraction(self, module: Any) -> bool:
+        """Whether events may turn out to be no whole numbers, though they should be."""
+        doubtful = self.guessed or self.promised or (module is not None and is_patched(module))
+        return doubtful or (self.checked is not None and not self.checked(module))
 
 
 def is_patched(module: nn.Module) -> bool:
-    """Whether a method was replaced in the object itself.
+    """Whether a method is not the library's: replaced in the object, its class, or by a subclass.
 
     Functions that are settings of a neuron (a surrogate) are none; their files look at them.
     """
+    if registered(type(module)) is None and _is_overridden(type(module)):
+        return True
     settings = {name for file in _loaded() for name in getattr(file, "SETTINGS", ())}
     for name, value in module.__dict__.items():
         if not callable(value) or isinstance(value, nn.Module):
@@ -80,6 +93,23 @@ def is_patched(module: nn.Module) -> bool:
         if replaced and not own and name not in settings:
             return True
     return False
+
+
+_HARMLESS = frozenset(["__init__", "extra_repr", "__repr__", "__doc__"])
+
+
+def _is_overridden(cls: type) -> bool:
+    """Whether a class of a library, or derived from one, has methods that are not the library's."""
+    bases = [base for base in cls.__mro__ if is_librarys(base) and base is not nn.Module]
+    theirs = {name for base in bases for name in vars(base)}
+    return any(
+        isinstance(function := getattr(value, "__func__", value), FunctionType)
+        and name in theirs - _HARMLESS
+        and not is_librarys(function)
+        for base in cls.__mro__
+        if base is not nn.Module
+        for name, value in vars(base).items()
+    )
 
 
 def analog_like(x: Tensor) -> Tensor:
@@ -113,7 +143,7 @@ def register_spiking(
         type: the ``nn.Module`` or ``torch.autograd.Function`` class. Subclasses are included.
         output: which part of a returned tuple is the events.
         max_spikes: how many events a neuron emits per step at most (None: no cap).
-        threshold: the firing threshold, for bounds.
+        threshold: the firing threshold. It is named in bounds; alone, it bounds nothing.
         amplitude: the value that stands for one event.
         signed: whether there may be events of both signs. If there are none, counting is faster.
 
@@ -136,7 +166,7 @@ def register_spiking(
             f"amplitude must not be zero and max_spikes not negative: {amplitude}, {max_spikes}."
         )
     cap = math.inf if max_spikes is None else float(max_spikes)
-    _registered[type] = Neuron(output, True, cap, amplitude, signed, threshold)
+    _registered[type] = Neuron(output, True, cap, amplitude, signed, threshold, promised=True)
     return type
 
 
@@ -162,7 +192,7 @@ def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
 
 
 def is_librarys(function: Any) -> bool:
-    """Whether a function was written by one of the libraries whose neurons are known."""
+    """Whether a function or class was written by one of the libraries whose neurons are known."""
     return str(getattr(function, "__module__", "")).startswith(LIBRARIES)
 
 

@@ -8,6 +8,7 @@ loses the bias of an ``Affine`` node, swaps the channels of a ``Conv1d``, rename
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -256,6 +257,11 @@ class NIRModel(nn.Module):
     @torch.no_grad()
     def _try(self) -> None:
         """See that shapes fit, and note those of the spikes that come back."""
+        with warnings.catch_warnings():  # of a delay longer than this one step
+            warnings.simplefilter("ignore")
+            self._try_steps()
+
+    def _try_steps(self) -> None:
         values = {name: torch.zeros(1, 1, *shape) for name, shape in self.input_shapes.items()}
         before = 0
         while before < len(values):  # at first, what comes back is not known

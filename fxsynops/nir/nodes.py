@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -154,6 +155,13 @@ class Delay(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(batch, time, …) and what is still to come; returns the same."""
+        if x.shape[1] <= self.steps:
+            warnings.warn(
+                f"the input has {x.shape[1]} time steps, and a delay of the graph is of "
+                f"{self.steps}: within one forward, nothing comes out of it. An analysis of such "
+                "an example knows no connection behind the delay; pass more steps.",
+                stacklevel=2,
+            )
         if state is None:
             state = x.new_zeros(len(x), self.steps, *x.shape[2:])
         both = torch.cat([state, x], 1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from fxsynops.operations.call import Call, shape
 from fxsynops.operations.operation import Kind, Operation, Scale, Slot, always, unequal
@@ -48,9 +50,40 @@ copies = Operation(
 operations.add(
     """contiguous clone detach to type type_as float double half bfloat16 int long short byte char
     bool cpu cuda alias requires_grad detach_copy _to_copy pin_memory positive
-    get_data""",
+    get_data deepcopy share_memory""",
     copies,
 )
+
+
+def _pull_data(call: Call, map: Tensor) -> Iterator[Slot]:
+    data = call["data"]
+    if isinstance(data, fx.Node):
+        yield pull_broadcast(data, map, shape(call.node))
+        return
+    values = map.expand(shape(call.node)).flatten()
+    for part, value in zip(pytree.tree_leaves(data), values, strict=True):
+        if isinstance(part, fx.Node):
+            yield Slot(part, value.reshape([1] * len(shape(part))))
+
+
+def _of_data(call: Call) -> Operation:
+    """A copy of a tensor, or of single values in lists."""
+    whole = isinstance(call["data"], fx.Node)
+    return replace(
+        _copied,
+        elementwise=whole,
+        terms=_as_given if whole else None,
+        joins=not whole,
+        range=same if whole else None,
+    )
+
+
+def _as_given(call: Call) -> list[tuple[Any, Any]]:
+    return [(1, call["data"])]
+
+
+_copied = replace(copies, parameters="input", carries="data", pull=_pull_data, resolve=None)
+operations.add("tensor as_tensor asarray new_tensor", replace(_copied, resolve=_of_data))
 
 # What an operation is when its arguments make it do nothing (dropout in eval mode).
 identity = Operation(Kind.ROUTING, pull=pull_elementwise, elementwise=True)

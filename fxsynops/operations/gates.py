@@ -62,15 +62,15 @@ operations.add("abs absolute", Operation(Kind.GATE, slopes=(-1.0,), range=RangeR
 
 # -- a choice among elements -----------------------------------------------------------------------
 
-operations.add(
-    """amax amin cummax cummin max min topk sort msort kthvalue median nanmedian mode""",
-    Operation(
-        Kind.GATE,
-        "dim keepdim k largest sorted descending stable",
-        carries="input other",
-        outputs=(0,),
-    ),
+_choice = Operation(
+    Kind.GATE,
+    "dim keepdim k largest sorted descending stable",
+    carries="input other",
+    outputs=(0,),
 )
+operations.add("amax max", replace(_choice, picks=1))
+operations.add("amin min", replace(_choice, picks=-1))
+operations.add("cummax cummin topk sort msort kthvalue median nanmedian mode", _choice)
 operations.add(
     "masked_select gather max_unpool1d max_unpool2d max_unpool3d",
     Operation(

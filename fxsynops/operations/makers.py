@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxsynops.operations.call import Call
 from fxsynops.operations.operation import Kind, Operation, always
 from fxsynops.operations.registry import operations
 from fxsynops.operations.value_range import fraction, grows, shrinks
@@ -19,6 +28,10 @@ operations.add(
     Operation(Kind.THRESHOLD, "*", carries="*", whole=True),
 )
 operations.add(
+    "bucketize searchsorted",  # of events, which part is no matter of counting
+    Operation(Kind.THRESHOLD, "*", carries="*", whole=True),
+)
+operations.add(
     "floor ceil round trunc fix sign sgn",
     Operation(Kind.THRESHOLD, whole=True, range=grows),
 )
@@ -32,7 +45,7 @@ operations.add(
     std var_mean std_mean cosine_similarity reciprocal rdiv logsumexp pairwise_distance
     cross_entropy mse_loss nll_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy
     binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc frac hypot argmax
-    argmin argsort searchsorted bucketize logcumsumexp rpow multi_margin_loss
+    argmin argsort logcumsumexp rpow multi_margin_loss
     multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss nonzero""",
     Operation(Kind.ANALOG, "*", carries="*"),
 )
@@ -42,12 +55,60 @@ operations.add(
     Operation(Kind.ANALOG, range=grows),
 )
 operations.add("softmax softmin hardsigmoid", Operation(Kind.ANALOG, "*", range=fraction))
-operations.add("gumbel_softmax", Operation(Kind.ANALOG, "*", draws=always))
+
+
+def _hard(call: Call) -> Operation:
+    return _chosen_class if call["hard"] else _soft
+
+
+_soft = Operation(Kind.ANALOG, "*", draws=always)
+_chosen_class = Operation(Kind.RANDOM, "*", whole=True, rounded=True, most=1.0, draws=always)
+operations.add("gumbel_softmax", replace(_soft, resolve=_hard))
 # Analog if everything is; of events, it depends.
 operations.add(
-    "addcmul addcdiv lerp remainder fmod mod rmod embedding",
+    "remainder fmod mod rmod embedding",
     Operation(Kind.ANALOG, "*", carries="*", analog_only=True),
 )
+
+# -- what is said in other operations --------------------------------------------------------------
+
+
+def _added_product(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    product = tensor1 * tensor2
+    return input + (product if value == 1 else product * value)
+
+
+def _added_quotient(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    quotient = tensor1 / tensor2
+    return input + (quotient if value == 1 else quotient * value)
+
+
+def _between(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    return input * (1 - weight) + end * weight
+
+
+def _differences(
+    input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None
+) -> Tensor:
+    x = torch.cat([part for part in (prepend, input, append) if part is not None], dim)
+    for _ in range(n):
+        x = x.narrow(dim, 1, x.shape[dim] - 1) - x.narrow(dim, 0, x.shape[dim] - 1)
+    return x
+
+
+def _whatever_depends_on_data(meaning: Callable[..., Tensor], _: Any, **arguments: Any) -> Tensor:
+    return meaning(**arguments)
+
+
+_meanings: dict[str, Callable[..., Tensor]] = {
+    "addcmul": _added_product,
+    "addcdiv": _added_quotient,
+    "lerp": _between,
+    "diff": _differences,
+}
+for _name, _meaning in _meanings.items():
+    said = partial(_whatever_depends_on_data, _meaning)
+    operations.add(_name, Operation(Kind.ANALOG, "*", carries="*", meaning=said))
 
 # -- random: values out of nowhere -----------------------------------------------------------------
 

@@ -153,6 +153,8 @@ class Operation:
         slopes: of a gate, by what it may multiply negative values.
         shrinks: of a gate, by how much it takes values closer to zero.
         extreme: of a gate, whether it puts out the larger (1) or the smaller (-1) of two operands.
+        picks: of a gate, whether it puts out the largest (1) or the smallest (-1) of the elements
+            of a window or an axis.
         moves: of a gate, whether elements (and ``fills``) come out as they are, in other places.
         chooses: whether it puts out one of its operands, as its condition says (``where``).
         powers: whether a gate raises values to a power, so that an event must be worth one.
@@ -164,9 +166,13 @@ class Operation:
         outputs: which parts of a returned tuple carry events (the others are analog); None: all.
         sets: the number that every element of the output is.
         most: of a random operation, the largest number that it draws.
+        rounded: whether its whole numbers are whole but for rounding.
         synapse: for synapses, how to count.
         product: for products, their normal form; None for a call that has none.
         inside: the synapses inside of a call that is recorded as one.
+        meaning: the same in operations that have entries; None if it cannot be said. A function of
+            the call's arguments by their names, to none of which it writes; its first is a function
+            that tells which tensors depend on data.
         range: what can come out, given what can come in (for bounds); None: a routing operation is
             linear, a synapse and a product bilinear, and of anything else nothing is known.
         resolve: the entry that really holds for a call, where that depends on its arguments.
@@ -193,6 +199,7 @@ class Operation:
     slopes: tuple[Limit, ...] = ()
     shrinks: Limit = None
     extreme: int = 0
+    picks: int = 0
     moves: bool = False
     chooses: bool = False
     powers: bool = False
@@ -204,9 +211,11 @@ class Operation:
     outputs: tuple[int, ...] | None = None
     sets: Limit = None
     most: float = float("inf")
+    rounded: bool = False
     synapse: Synapse | None = None
     product: Callable[[Call], Product | None] | None = None
     inside: Inside | None = None
+    meaning: Callable[..., Tensor | None] | None = None
     range: RangeRule | None = None
     resolve: Callable[[Call], Operation] | None = None
 

@@ -191,6 +191,29 @@ def _einsum(call: Call) -> Product | None:
     return Product((operands[0], operands[1]), (axes[0], axes[1]), kept)
 
 
+def _weights_first(is_data: Callable[[Tensor], bool], args: tuple[Any, ...]) -> Tensor | None:
+    """Of three tensors or more, those that depend on no data make one weight of all of them."""
+    equation, *operands = args
+    tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
+    if not isinstance(equation, str) or "." in equation:
+        return None
+    given, arrow, out = equation.replace(" ", "").partition("->")
+    out = out if arrow else "".join(sorted(i for i in set(given) - {","} if given.count(i) == 1))
+    pairs = list(zip(given.split(","), tensors, strict=True))
+    weights = [(term, x) for term, x in pairs if not is_data(x)]
+    others = [(term, x) for term, x in pairs if is_data(x)]
+    if len(weights) < 2 or not others:
+        return None
+    seen = set(out).union(*(term for term, _ in others))
+    kept = "".join(sorted(seen.intersection(*[set("".join(term for term, _ in weights))])))
+    weight = torch.einsum(f"{_terms(weights)}->{kept}", *(x for _, x in weights))
+    return torch.einsum(f"{_terms(others)},{kept}->{out}", *(x for _, x in others), weight)
+
+
+def _terms(pairs: list[tuple[str, Tensor]]) -> str:
+    return ",".join(term for term, _ in pairs)
+
+
 def _letters(term: str, spare: int) -> tuple[Index, ...]:
     """The indices of one term; an ellipsis stands for ``spare`` of them, counted from the right."""
     before, ellipsis, behind = term.partition("...")
@@ -256,5 +279,13 @@ def _summed(call: Call) -> float:
 
 operations.add(
     "einsum",
-    Operation(Kind.PRODUCT, "args", carries="*", pull=_pull_einsum, gain=_summed, product=_einsum),
+    Operation(
+        Kind.PRODUCT,
+        "args",
+        carries="*",
+        pull=_pull_einsum,
+        gain=_summed,
+        product=_einsum,
+        meaning=_weights_first,
+    ),
 )

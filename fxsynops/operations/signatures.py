@@ -50,6 +50,7 @@ _UNWRITTEN = (
         "cpu": "input memory_format=None",
         "cuda": "input device=None non_blocking=False memory_format=None",
         "as_tensor": "data dtype=None device=None",
+        "asarray": "data dtype=None device=None copy=None requires_grad=False",
         "tensor": "data dtype=None device=None requires_grad=False pin_memory=False",
         "new_tensor": "input data dtype=None device=None requires_grad=False pin_memory=False",
     }

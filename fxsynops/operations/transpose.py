@@ -111,6 +111,8 @@ def pull_incidence(
             value = call.constant(node)
             if value is None:
                 value = torch.zeros(shape(node), dtype=torch.float64, requires_grad=True)
+            elif incidence is None and value.is_floating_point():
+                value = value.double()
             values[node] = value
         if incidence is None:
             y = call.again(lambda n: values.get(n, n))

@@ -15,7 +15,7 @@ from fxsynops.operations.call import Call, shape
 from fxsynops.operations.linear_forms import sum_windows
 from fxsynops.operations.operation import Kind, Operation, Pull, Scale, Slot, unequal
 from fxsynops.operations.registry import operations
-from fxsynops.operations.transpose import pull_local
+from fxsynops.operations.transpose import compress, pull_local
 from fxsynops.operations.value_range import Evaluation, Range, RangeRule, linear
 
 # -- along axes ------------------------------------------------------------------------------------
@@ -288,18 +288,52 @@ def _max_pool_range(n: int) -> RangeRule:
     return RangeRule(find)
 
 
+# -- from coordinates that are fixed ---------------------------------------------------------------
+
+
+def _pull_samples(call: Call, map: Tensor) -> Iterator[Slot]:
+    """Every place of the input that an element of the output is computed from, once."""
+    x, grid = call["input"], call.constant(call["grid"])
+    assert grid is not None
+    batch, _, *size = shape(x)
+    cells = math.prod(size)
+    modes = (call["mode"] or "bilinear", call["padding_mode"] or "zeros", call["align_corners"])
+    fixed = bool((grid == grid[:1]).all())
+    each = map if map.shape[0] > 1 or fixed else map.expand(batch, *map.shape[1:])
+    images = torch.eye(cells, dtype=torch.float64).reshape(1, cells, *size)
+    parts = []
+    for i in range(len(each)):
+        at = grid[i : i + 1].double().cpu()
+        weights = F.grid_sample(images, at, *modes).flatten(2)[0] != 0  # cells × places
+        places = each[i].expand(-1, *shape(call.node)[2:]).flatten(1)
+        parts.append((places @ weights.double().T).reshape(-1, *size))
+    yield Slot(x, compress(torch.stack(parts)))
+
+
+operations.add(
+    "grid_sample",
+    Operation(
+        Kind.ROUTING,
+        "grid mode padding_mode align_corners",
+        pull=_pull_samples,
+        scale=unequal,
+        gain=lambda _: math.inf,
+        led=True,
+    ),
+)
+
 for _n in (1, 2, 3):
     operations.add(
         f"max_pool{_n}d max_pool{_n}d_with_indices",
-        Operation(Kind.GATE, "*", outputs=(0,), range=_max_pool_range(_n)),
+        Operation(Kind.GATE, "*", outputs=(0,), picks=1, range=_max_pool_range(_n)),
     )
 operations.add(
     """adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool1d_with_indices
     adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices""",
-    Operation(Kind.GATE, "*", outputs=(0,)),
+    Operation(Kind.GATE, "*", outputs=(0,), picks=1),
 )
 operations.add(
     """fractional_max_pool2d fractional_max_pool3d fractional_max_pool2d_with_indices
     fractional_max_pool3d_with_indices""",
-    Operation(Kind.GATE, "*", outputs=(0,), draws=lambda _: True),
+    Operation(Kind.GATE, "*", outputs=(0,), picks=1, draws=lambda _: True),
 )

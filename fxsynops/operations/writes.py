@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from fxsynops.operations.call import Call, shape
 from fxsynops.operations.elementwise import pull_elementwise
 from fxsynops.operations.linear_forms import overlay, set_part
 from fxsynops.operations.movement import is_basic, pull_read, read_shape
-from fxsynops.operations.operation import Kind, Operation, Slot
+from fxsynops.operations.operation import Kind, Operation, Slot, once
 from fxsynops.operations.registry import operations
 from fxsynops.operations.transpose import compress, pull_broadcast, pull_incidence
 from fxsynops.operations.value_range import Evaluation, Range, RangeRule, ranged
@@ -90,6 +91,17 @@ operations.add(
     ),
 )
 
+
+_placed = Operation(
+    Kind.ROUTING,
+    "dim index start end step offset dim1 dim2 indices accumulate",
+    carries="input src values",
+    pull=pull_incidence,
+    overwrites=True,
+)
+operations.add("slice_scatter select_scatter diagonal_scatter", _placed)
+operations.add("index_put", replace(_placed, led=True))
+
 # -- x.copy_(src) ----------------------------------------------------------------------------------
 
 
@@ -160,6 +172,27 @@ operations.add(
     "scatter_add index_add",
     Operation(Kind.GATE, "dim index alpha", carries="input src source", gain=_unbounded),
 )
+
+
+def _reduced(call: Call) -> Operation:
+    """The sum of what arrives, or the largest of it; a mean is neither."""
+    reduce = call["reduce"]
+    if reduce in ("amax", "amin") and call["include_self"]:
+        return replace(_reduction, gain=once)
+    return (
+        _reduction
+        if reduce == "sum"
+        else Operation(Kind.ANALOG, "*", carries="*", analog_only=True)
+    )
+
+
+_reduction = Operation(
+    Kind.GATE,
+    "dim index reduce include_self",
+    carries="input src source",
+    gain=_unbounded,
+)
+operations.add("scatter_reduce index_reduce", replace(_reduction, resolve=_reduced))
 operations.add(
     "masked_scatter scatter index_copy",
     Operation(
@@ -186,6 +219,6 @@ operations.add("zero", Operation(Kind.ANALOG, "input", carries="", sets=0.0))
 operations.add("fill", Operation(Kind.ANALOG, "input", carries="value", sets="value"))
 operations.add(
     """zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty
-    new_tensor empty_strided new_empty_strided""",
+    empty_strided new_empty_strided""",
     Operation(Kind.ANALOG, "*", carries=""),
 )

@@ -64,6 +64,5 @@ def analysis_content(analysis: Any) -> dict[str, Any]:
             "Neurons, synapses and MACs per sample and time step; fan-out per event "
             f'(events="{analysis.options.events}", weights="{analysis.options.weights}").',
             *analysis.remarks(),
-            *(f"Unresolved, not counted: {row}" for row in analysis.unresolved),
         ],
     }

@@ -82,6 +82,7 @@ def _notes(bound: Any) -> Iterator[str]:
         f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
         f"with {', '.join(bound.assumptions)}."
     )
+    yield from bound.findings.doubts
     if bound.measured is not None:
         steps = bound.measured.timesteps
         if steps != bound.timesteps:
@@ -92,6 +93,8 @@ def _notes(bound: Any) -> Iterator[str]:
     yield from (f"– no charge bound: {reason}" for reason in reasons[:8])
     if len(reasons) > 8:
         yield f"– … and {len(reasons) - 8} more; see the reasons in bound.to_rows()"
+    if math.isinf(bound.total):
+        yield "max_spikes= makes it finite: how many events a neuron emits per step at most."
 
 
 def _rows(bound: Any) -> list[dict[str, Any]]:

@@ -8,6 +8,11 @@ from typing import Any
 
 from fxsynops.reporting.report import VIEWS, Column, View, number, source_label
 
+
+def _rate(row: dict[str, Any]) -> str:
+    return "unbounded" if row["Rate"] is None else f"{row['Rate']:.4f}"
+
+
 VIEWS["counts"] = View(
     (
         Column("Layer", text=True),
@@ -19,7 +24,7 @@ VIEWS["counts"] = View(
         Column("Time window (ms)", optional=9),
         Column("SynOps/s", digits=0, optional=5),
         Column("SynOps (nominal)", optional=7),
-        Column("Rate", "Rate (/step)", show=lambda row: f"{row['Rate']:.4f}", optional=2),
+        Column("Rate", "Rate (/step)", show=_rate, optional=2),
     ),
     share="SynOps",
     name="Layer",
@@ -83,9 +88,17 @@ def _notes(counts: Any, spread: Any) -> Iterator[str]:
             f"Per sample: mean {number(spread.mean, 0)}, standard deviation "
             f"{number(spread.std, 0)}, from {number(spread.min, 0)} to {number(spread.max, 0)}."
         )
+    elif counts.extras.not_apart:
+        yield f"Per sample: not known, because {counts.extras.not_apart}."
     if counts.partial:
         yield f"Partial: interrupted after {counts.samples:,} samples."
-    if not counts.exact:
+    if fractions := sorted(counts.extras.fractions):
+        names = ", ".join(map(repr, fractions))
+        yield (
+            f"Inexact: {names} put out fractions where whole numbers of events were promised. Pass "
+            "input_events=False if this is an analog input, or name what makes it in spiking=."
+        )
+    elif not counts.exact:
         yield "Inexact: a block of events added up to 2**24 or more."
     if dense := counts.findings.dense:
         macs = sum(row.macs for row in dense) * counts.timesteps

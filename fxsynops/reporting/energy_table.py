@@ -107,6 +107,13 @@ def _notes(energy: Any) -> Iterator[str]:
         yield f"No published figure for MACs, which cost as much as SynOps here: {names}."
     if names := ", ".join(d.name for d in devices if not d.dense and not d.per_update):
         yield f"No published figure for neuron updates, which cost nothing here: {names}."
+    if names := ", ".join(d.name for d in devices if d.dense and d.per_update):
+        yield f"Without effect, because the device is dense: per_update of {names}."
+    if not work.updates and (names := ", ".join(d.name for d in devices if d.per_update)):
+        yield (
+            f"Without effect, because no spiking module is known whose updates count: per_update "
+            f"of {names}."
+        )
     if work.unresolved:
         yield f"Incomplete: {work.unresolved} unresolved operations, whose events are not counted."
     cited: dict[str, list[str]] = defaultdict(list)

@@ -3,215 +3,120 @@
 A :class:`Borrowed` model may be run without leaving a trace. While the context is open, every
 tensor that the model can reach (parameters, buffers, tensors in attributes, in lists, dicts,
 tuples and plain objects below them) is replaced by a clone, and hooks are set aside; when it
-closes, also by an exception, everything is put back: the same objects, in the same places.
+closes, also by an exception, everything is put back: the same objects, in the same places. What
+is needed for that is written down before the first thing changes, and each step of putting back
+may fail, or be interrupted, without the others being left out.
 """
 
 from __future__ import annotations
 
-import random
-import sys
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops.errors import TraceError
-
-HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
+from fxsynops.tracing.containers import content_of, is_opaque, restore
+from fxsynops.tracing.hooks import GLOBAL_HOOKS, HOOKS, has_hooks, may_change
+from fxsynops.tracing.places import (
+    ATOMS,
+    INSIDE,
+    MAX_OBJECT_DEPTH,
+    Attributes,
+    Change,
+    Place,
+    attributes_of,
+    is_plain_object,
+    joined,
+    same,
 )
-GLOBAL_HOOKS = (
-    "_global_forward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_backward_hooks",
-    "_global_backward_pre_hooks",
+from fxsynops.tracing.random_states import (
+    RandomStates,
+    is_alone,
+    python_random_state,
+    torch_random_state,
 )
-ATOMS = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
-_MAX_OBJECT_DEPTH = 4
+
+# What is borrowed, and what is patched while it is, belongs to one thread at a time.
+_ONE_AT_A_TIME = threading.RLock()
 
 
-class _Inside:
-    """The step from a plain object to its attributes."""
+@dataclass
+class _Held:
+    """A container whose content is put back.
 
-    def __repr__(self) -> str:
-        return "."
-
-
-INSIDE = _Inside()
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value lives: from a module's own ``__dict__`` down a path of keys.
-
-    The path is followed at each access, because a forward may put a new dict or tuple in place
-    of an old one.
+    Attributes:
+        container: a dict, a list, attributes of an object; or something that cannot be looked into
+            entry by entry.
+        place: where it is.
+        before: its content at the start.
+        lent: its content when it was lent, or settled: what is otherwise now, the forward has done.
     """
 
-    root: dict[str, Any] = field(repr=False, compare=False)
-    path: tuple[Any, ...]
-    name: str
-
-    def get(self) -> Any:
-        """The value that is there now; raises ``LookupError`` if it is gone."""
-        return _follow(self.root, self.path)
-
-    def set(self, value: Any) -> None:
-        """Put ``value`` there."""
-        _follow(self.root, self.path[:-1])[self.path[-1]] = value
-
-    def delete(self) -> None:
-        """Remove what is there."""
-        _follow(self.root, self.path[:-1]).pop(self.path[-1], None)
-
-    def refill(self, values: list[Any]) -> None:
-        """Give the list that is there new contents."""
-        self.get()[:] = values
-
-    def below(self, key: Any) -> Place:
-        """The place of one entry of the container that is here."""
-        hidden = key in ("_parameters", "_buffers") or key is INSIDE
-        name = self.name if hidden else _join(self.name, key)
-        return Place(self.root, (*self.path, key), name)
-
-
-def _follow(value: Any, path: tuple[Any, ...]) -> Any:
-    for key in path:
-        if key is INSIDE:
-            value = value.__dict__
-        elif hasattr(type(value), "__missing__") and key not in value:
-            raise KeyError(key)  # and nothing is put there
-        else:
-            value = value[key]
-    return value
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a forward did to the model: how (a method of ``Place``), where, and the value."""
-
-    action: str
+    container: Any
     place: Place
-    value: Any = None
+    before: Any
+    lent: Any = None
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether entries can be looked at, and set, one by one."""
+        return isinstance(self.container, list | dict | Attributes)
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling ``module`` runs any user hook, its own or a global one."""
-    state = module.__dict__
-    return any(state.get(name) for name in HOOKS) or has_global_hooks()
-
-
-def has_global_hooks() -> bool:
-    """Whether any hook runs at every module's call."""
-    return any(getattr(nn.modules.module, name) for name in GLOBAL_HOOKS)
-
-
-def _is_plain_object(value: Any) -> bool:
-    """Whether ``value`` is an instance of a user's own class, which may hide tensors."""
-    kind = type(value)
-    return (
-        hasattr(value, "__dict__")
-        and not isinstance(value, (type, nn.Module, Tensor))
-        and not callable(getattr(kind, "__get__", None))  # functions, methods, descriptors
-        and kind.__module__.split(".")[0] not in ("builtins", "torch", "types", "functools")
-    )
-
-
-def python_random_state() -> tuple[Any, ...]:
-    """The state of Python's (and, if loaded, NumPy's) random generators, comparable with ==."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return (random.getstate(),)
-    name, keys, *rest = numpy.random.get_state()
-    return (random.getstate(), name, keys.tobytes(), *rest)
-
-
-def torch_random_state() -> bytes:
-    """The state of torch's random generator on the CPU, comparable with ==."""
-    with unset_fake_temporarily():
-        return bytes(torch.get_rng_state().numpy().tobytes())
-
-
-@dataclass
-class _RandomStates:
-    """All random generators that a forward may advance."""
-
-    cpu: Tensor
-    cuda: list[Tensor]
-    python: Any
-    numpy: Any
-    generators: list[tuple[torch.Generator, Tensor]]
-
-    @classmethod
-    def save(cls, generators: list[torch.Generator]) -> _RandomStates:
-        numpy = sys.modules.get("numpy")
-        return cls(
-            torch.get_rng_state(),
-            torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-            random.getstate(),
-            numpy.random.get_state() if numpy is not None else None,
-            [(g, g.get_state()) for g in generators],
-        )
-
-    def restore(self) -> None:
-        torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
-        random.setstate(self.python)
-        if self.numpy is not None:
-            sys.modules["numpy"].random.set_state(self.numpy)
-        for generator, state in self.generators:
-            generator.set_state(state)
-
-
-@dataclass
 class Borrowed:
     """A context in which ``model`` can be run and is afterwards as it was.
+
+    Only one thread has it open at a time; others wait.
 
     Attributes:
         modules: every module by its path, also those in plain lists and dicts.
         places: for each tensor that stands in for one of the model's, by ``id``, its place.
         shared: pairs of places that hold the same tensor; the first one is among ``places``.
-        hooked: the modules on which users have put hooks.
+        hooked: the modules on which users have put hooks, and whether these may change what goes
+            in, and what comes out.
         generators: torch's random generators in the model's attributes.
         legacy: the modules with backward hooks of the old kind.
     """
 
-    model: nn.Module
-    modules: dict[str, nn.Module] = field(default_factory=dict)
-    places: dict[int, Place] = field(default_factory=dict)
-    shared: list[tuple[Place, Place]] = field(default_factory=list)
-    hooked: set[nn.Module] = field(default_factory=set)
-    _saved: list[tuple[Any, Any, Place]] = field(default_factory=list)
-    _lent: list[Any] = field(default_factory=list)
-    _clones: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    _seen: set[int] = field(default_factory=set)
-    generators: list[torch.Generator] = field(default_factory=list)
-    legacy: set[nn.Module] = field(default_factory=set)
-    _global_hooks: dict[str, dict[Any, Any]] = field(default_factory=dict)
-    _random: _RandomStates | None = None
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.modules: dict[str, nn.Module] = {}
+        self.places: dict[int, Place] = {}
+        self.shared: list[tuple[Place, Place]] = []
+        self.hooked: dict[nn.Module, tuple[bool, bool]] = {}
+        self.generators: list[torch.Generator] = []
+        self.legacy: set[nn.Module] = set()
+        self._held: dict[int, _Held] = {}
+        self._by_root: dict[int, list[_Held]] = defaultdict(list)
+        self._clones: dict[int, tuple[Tensor, Tensor]] = {}
+        self._random: RandomStates | None = None
+        self._open = False
 
     def __enter__(self) -> Borrowed:
+        self._open = True
         try:
+            _ONE_AT_A_TIME.acquire()
             self.modules.update(self.model.named_modules())
             for name, module in list(self.modules.items()):
                 self._visit_module(module, name)
-            self._random = _RandomStates.save(self.generators)
+            self._random = RandomStates.save(self.generators)
             for name in GLOBAL_HOOKS:
                 hooks = getattr(nn.modules.module, name)
-                self._global_hooks[name] = dict(hooks)
-                hooks.clear()
-            self._lent = [_copy(container) for container, _, _ in self._saved]
+                if hooks:
+                    self._hold(hooks, Place({}, (), name))
+                    hooks.clear()
+            for held in self._held.values():
+                held.lent = content_of(held.container)
         except BaseException:
-            self._put_back()
+            self._close()
             raise
         return self
 
@@ -221,21 +126,35 @@ class Borrowed:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._put_back()
+        self._close()
+
+    def __del__(self) -> None:
+        if self._open:  # an interrupt came just as the context was to be closed
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            try:
+                self._put_back()
+            except BaseException:  # an interrupt: what it has cut short is done again
+                self._put_back()
+                raise
+        finally:
+            with suppress(RuntimeError):  # an interrupt came before it was acquired
+                _ONE_AT_A_TIME.release()
+            self._open = False
 
     def differs(self, module: nn.Module, name: str, value: Any) -> bool:
         """Whether an attribute that is now ``value`` was something else at the start."""
-        for container, before, place in self._saved:
-            if container is module.__dict__ and not place.path:
-                return not isinstance(value, dict | list) and not _same(value, before.get(name))
-        return False
+        if isinstance(value, dict | list):
+            return False
+        held = self._held.get(id(module.__dict__))
+        return held is not None and name in module.__dict__ and not same(value, held.before[name])
 
     def settle(self, module: nn.Module) -> None:
         """What ``module`` and its parts hold now is their own doing: no change to be repeated."""
-        roots = {id(part.__dict__) for part in module.modules()}
-        for i, (container, _, place) in enumerate(self._saved):
-            if id(place.root) in roots:
-                self._lent[i] = _copy(container)
+        for held in self._below(module):
+            held.lent = content_of(held.container)
 
     def changes(self, module: nn.Module | None = None) -> Iterator[Change]:
         """What was changed since the start, or since it was settled (in ``module``, or anywhere).
@@ -243,12 +162,10 @@ class Borrowed:
         Raises:
             TraceError: something changed that cannot be changed again, like a set.
         """
-        roots = None if module is None else {id(part.__dict__) for part in module.modules()}
-        for (container, _, place), before in zip(self._saved, self._lent, strict=True):
-            if roots is not None and id(place.root) not in roots:
-                continue
-            if not isinstance(container, list | dict):
-                if _copy(container) != before:
+        for held in self._held.values() if module is None else self._below(module):
+            container, before, place = held.container, held.lent, held.place
+            if not held.has_entries:
+                if content_of(container) != before:
                     raise TraceError(
                         f"the forward changes '{place.name}', a {type(container).__name__}, which "
                         "a replay cannot keep up to date. Keep tensors, numbers, lists or dicts in "
@@ -257,58 +174,84 @@ class Borrowed:
                 continue
             if isinstance(container, list):
                 if len(container) != len(before) or any(
-                    not _same(new, old) for new, old in zip(container, before, strict=True)
+                    not same(new, old) for new, old in zip(container, before, strict=True)
                 ):
                     yield Change("refill", place, list(container))
                 continue
             ours = ("forward",) if not place.path else ()  # wrapped while a module is watched
             for key, value in container.items():
-                if key not in ours and (key not in before or not _same(value, before[key])):
+                if key not in ours and (key not in before or not same(value, before[key])):
                     yield Change("set", place.below(key), value)
             for key in before:
                 if key not in container and key not in ours:
                     yield Change("delete", place.below(key))
 
+    def _below(self, module: nn.Module) -> Iterator[_Held]:
+        """What is held of a module and its parts."""
+        for part in module.modules():
+            yield from self._by_root[id(part.__dict__)]
+
     def _put_back(self) -> None:
-        for container, content, _ in self._saved:
-            _restore(container, content)
-        for name, hooks in self._global_hooks.items():
-            getattr(nn.modules.module, name).update(hooks)
+        """Put everything back; may be done again.
+
+        Raises:
+            BaseException: the first that was raised on the way, once all that can be is done.
+        """
+        first: BaseException | None = None
+        held = self._held.values()
+        steps: list[Callable[[], None]] = [partial(restore, h.container, h.before) for h in held]
         if self._random is not None:
-            self._random.restore()
+            steps.append(self._random.restore)
+        for step in steps:
+            for _ in range(2):  # an interrupt is over when it is tried again
+                try:
+                    step()
+                    break
+                except BaseException as error:
+                    first = first or error
+        if first is not None:
+            raise first
+
+    # -- the way through the model ---------------------------------------------------------------
 
     def _visit_module(self, module: nn.Module, name: str) -> None:
-        if id(module) in self._seen:
+        if id(module.__dict__) in self._held:
             return
-        self._seen.add(id(module))
         self.modules.setdefault(name, module)
         if isinstance(module, torch.jit.ScriptModule):
             return  # its state is out of Python's reach
         if has_hooks(module):
-            self.hooked.add(module)
+            self.hooked[module] = may_change(module)
         if module._backward_hooks and not module._is_full_backward_hook:
             self.legacy.add(module)
         self._visit(module.__dict__, Place(module.__dict__, (), name), 0)
         for hooks in HOOKS:
             module.__dict__[hooks] = type(module.__dict__[hooks])()
 
-    def _visit(self, container: Any, place: Place, depth: int) -> None:
-        """Save ``container`` (a dict or list), swap the tensors in it, and go on below it."""
-        if id(container) in self._seen:
-            return
-        self._seen.add(id(container))
-        self._saved.append((container, _copy(container), place))
-        if not isinstance(container, list | dict):
+    def _hold(self, container: Any, place: Place, key: int | None = None) -> bool:
+        """Write down what is in ``container``; whether it was not yet."""
+        key = id(container) if key is None else key
+        if key in self._held:
+            return False
+        self._held[key] = _Held(container, place, content_of(container))
+        self._by_root[id(place.root)].append(self._held[key])
+        return True
+
+    def _visit(self, container: Any, place: Place, depth: int, key: int | None = None) -> None:
+        """Hold ``container``, swap the tensors in it, and go on below it."""
+        if not self._hold(container, place, key) or not isinstance(
+            container, list | dict | Attributes
+        ):
             return
         items = enumerate(container) if isinstance(container, list) else container.items()
-        for key, value in list(items):
-            if key == "_modules":
-                self._saved.append((value, _copy(value), place.below(key)))
-            if key in HOOKS or key == "_modules":
+        for name, value in list(items):
+            if name == "_modules" and isinstance(value, dict):
+                self._hold(value, place.below(name))
+            if name in HOOKS or name == "_modules":
                 continue
-            replaced = self._replace(value, place.below(key), depth)
+            replaced = self._replace(value, place.below(name), depth)
             if replaced is not value:
-                container[key] = replaced
+                container[name] = replaced
 
     def _replace(self, value: Any, place: Place, depth: int) -> Any:
         if isinstance(value, ATOMS):
@@ -319,8 +262,8 @@ class Borrowed:
             registered = set(self.modules.values())
             for name, module in value.named_modules():
                 if module not in registered:  # in a plain list, say
-                    self._visit_module(module, _join(place.name, name) if name else place.name)
-        elif isinstance(value, (dict, list)) or _is_opaque(value):
+                    self._visit_module(module, joined(place.name, name) if name else place.name)
+        elif isinstance(value, (dict, list)) or is_opaque(value):
             self._visit(value, place, depth)
         elif isinstance(value, tuple):
             parts = [self._replace(part, place.below(i), depth) for i, part in enumerate(value)]
@@ -328,8 +271,8 @@ class Borrowed:
                 return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
         elif isinstance(value, torch.Generator):
             self.generators.append(value)
-        elif depth < _MAX_OBJECT_DEPTH and _is_plain_object(value):
-            self._visit(value.__dict__, place.below(INSIDE), depth + 1)
+        elif depth < MAX_OBJECT_DEPTH and is_plain_object(value):
+            self._visit(attributes_of(value), place.below(INSIDE), depth + 1, id(value))
         return value
 
     def _clone(self, tensor: Tensor, place: Place) -> Tensor:
@@ -339,19 +282,29 @@ class Borrowed:
                 "Run the model once on the example, then analyze it."
             )
         if id(tensor) not in self._clones:
-            copy = tensor.detach().clone()
-            if isinstance(tensor, nn.Parameter):
-                copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
-            elif tensor.is_leaf:
-                copy.requires_grad_(tensor.requires_grad)
-            else:
-                with torch.enable_grad():
-                    copy = copy.requires_grad_(tensor.requires_grad).clone()
+            try:
+                copy = _clone(tensor)
+            except Exception as error:
+                raise TraceError(
+                    f"'{place.name}', a {type(tensor).__name__}, cannot be cloned "
+                    f"({type(error).__name__}: {error}), so the model could not be left as it is. "
+                    "Keep plain tensors in the model."
+                ) from error
             self._clones[id(tensor)] = (tensor, copy)
             self.places[id(copy)] = place
         else:
             self.shared.append((self.places[id(self._clones[id(tensor)][1])], place))
         return self._clones[id(tensor)][1]
+
+
+def _clone(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(copy, requires_grad=tensor.requires_grad)
+    if tensor.is_leaf:
+        return copy.requires_grad_(tensor.requires_grad)
+    with torch.enable_grad():
+        return copy.requires_grad_(tensor.requires_grad).clone()
 
 
 class Snapshot:
@@ -368,10 +321,10 @@ class Snapshot:
 
     @staticmethod
     def _look(model: nn.Module) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "torch's random numbers": torch_random_state(),
-            "Python's random numbers": python_random_state(),
-        }
+        found: dict[str, Any] = {}
+        if is_alone():
+            found["torch's random numbers"] = torch_random_state()
+            found["Python's random numbers"] = python_random_state()
         for path, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
@@ -382,85 +335,3 @@ class Snapshot:
                     where = ".".join(str(step) for step in (path, name or key) if step != "")
                     found[f"'{where}'"] = (id(part), version)
         return found
-
-
-def _is_opaque(value: Any) -> bool:
-    """A container or generator whose contents can be saved, but not followed one by one."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray | numpy.random.Generator):
-        return True
-    return isinstance(value, set | deque | random.Random)
-
-
-class _Identical(list[Any]):
-    """Values, equal if they are the same objects."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, list) and [*map(id, self)] == [*map(id, other)]
-
-    __hash__ = None
-
-
-def _copy(container: Any) -> Any:
-    if isinstance(container, list):
-        return list(container)
-    if isinstance(container, dict):
-        return dict(container)
-    if isinstance(container, set):
-        return set(container)
-    if isinstance(container, deque):
-        return _Identical(container)
-    if isinstance(container, random.Random):
-        return container.getstate()
-    if hasattr(container, "bit_generator"):
-        return container.bit_generator.state
-    return container.tobytes()  # a NumPy array
-
-
-def _restore(container: Any, content: Any) -> None:
-    if isinstance(container, list):
-        container[:] = content
-    elif isinstance(container, dict | set):
-        container.clear()
-        container.update(content)
-    elif isinstance(container, deque):
-        container.clear()
-        container.extend(content)
-    elif isinstance(container, random.Random):
-        container.setstate(content)
-    elif hasattr(container, "bit_generator"):
-        container.bit_generator.state = content
-    else:
-        numpy = sys.modules["numpy"]
-        container[...] = numpy.frombuffer(content, container.dtype).reshape(container.shape)
-
-
-def _join(name: str, key: Any) -> str:
-    return f"{name}.{key}" if name else str(key)
-
-
-def _same(new: Any, old: Any) -> bool:
-    return new is old or (isinstance(new, ATOMS) and type(new) is type(old) and new == old)
-
-
-def fingerprint(value: Any, depth: int = 0) -> Any:
-    """What a trace has specialized on when it read ``value`` from the model, comparable with ==.
-
-    Plain Python values stand for themselves; of tensors, whose values the replay reads anew, only
-    shape, dtype and device count; everything else is compared by identity.
-    """
-    if isinstance(value, float):
-        return (type(value), value.hex())  # tells -0.0 from 0.0, and knows NaN again
-    if isinstance(value, ATOMS):
-        return (type(value), value)
-    if isinstance(value, Tensor):
-        return (value.shape, value.dtype, value.device, value.requires_grad)
-    if isinstance(value, (tuple, list)):
-        ids = [id(v) for v in value if isinstance(v, Tensor)]
-        shared = tuple(map(ids.index, ids)) if len(set(ids)) < len(ids) else ()
-        return (type(value), shared, *(fingerprint(v, depth) for v in value))
-    if isinstance(value, dict):
-        return (type(value), *((k, fingerprint(v, depth)) for k, v in value.items()))
-    if depth < _MAX_OBJECT_DEPTH and _is_plain_object(value):
-        return (id(value), fingerprint(value.__dict__, depth + 1))
-    return id(value)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fxsynops.tracing.borrowed import INSIDE, Place
 from fxsynops.tracing.node_meta import HERE
+from fxsynops.tracing.places import INSIDE, Place, attributes_of
 
 FILE = HERE + "<written>"  # its frames are the package's own
 
@@ -42,8 +42,13 @@ class Objects:
 
     def place(self, place: Place) -> str:
         """An expression for what is in a place then; it raises ``LookupError`` if that is gone."""
-        steps = (".__dict__" if key is INSIDE else f"[{self.value(key)}]" for key in place.path)
-        return self.name(place.root) + "".join(steps)
+        found = self.name(place.root)
+        for key in place.path:
+            if key is INSIDE:
+                found = f"{self.name(attributes_of)}({found})"
+            else:
+                found += f"[{self.value(key)}]"
+        return found
 
     def function(self, name: str, code: str) -> Any:
         """The function of some name that code defines."""

@@ -6,16 +6,18 @@ on tensors: write into one, call hooks, branch on a value, keep state in an attr
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules import module as nn_module
+from torch.utils import _pytree as pytree
 from torch.utils.hooks import BackwardHook
 
 from fxsynops.errors import SpecializationError
-from fxsynops.tracing.borrowed import Change, Place
+from fxsynops.tracing.places import Change, Place
 
 
 def getitem(value: Any, key: Any) -> Any:
@@ -28,6 +30,11 @@ def size_of(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
+def read_value(read: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """A number that Python reads out of a tensor, and only hands on."""
+    return read(*args)
+
+
 def read_state(place: Place, *after: Any) -> Any:
     """What a module that is kept whole holds, once the calls in ``after`` have been made."""
     return place.get()
@@ -37,6 +44,11 @@ def setitem(input: Tensor, index: Any, value: Any) -> Tensor:
     """``input[index] = value``; returns ``input``, so that later uses depend on the write."""
     input[index] = value
     return input
+
+
+def deepcopy(input: Tensor) -> Tensor:
+    """A copy that shares nothing."""
+    return copy.deepcopy(input)
 
 
 def after(input: Tensor, call: Any) -> Tensor:
@@ -77,9 +89,10 @@ def _short(value: Any) -> str:
 
 
 def before_call(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], changed: bool
 ) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """What ``module(*args, **kwargs)`` does before its forward when it has hooks."""
+    versions = [] if changed else _versions((args, kwargs))
     hooks = [*nn_module._global_forward_pre_hooks.items(), *module._forward_pre_hooks.items()]
     for key, hook in hooks:
         if key in module._forward_pre_hooks_with_kwargs:
@@ -90,6 +103,7 @@ def before_call(
             result = hook(module, args)
             if result is not None:
                 args = result if isinstance(result, tuple) else (result,)
+    _check_unchanged(module, versions)
     full, _ = module._get_backward_hooks()
     pre = module._get_backward_pre_hooks()
     backward = BackwardHook(module, full, pre) if full or pre else None
@@ -99,9 +113,15 @@ def before_call(
 
 
 def after_call(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backward: Any, output: Any
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    backward: Any,
+    output: Any,
+    changed: bool,
 ) -> Any:
     """What ``module(*args, **kwargs)`` does after its forward when it has hooks."""
+    versions = [] if changed else _versions((args, kwargs, output))
     hooks = [*nn_module._global_forward_hooks.items(), *module._forward_hooks.items()]
     for key, hook in hooks:
         if key in module._forward_hooks_with_kwargs:
@@ -109,7 +129,34 @@ def after_call(
         else:
             result = hook(module, args, output)
         output = output if result is None else result
+    _check_unchanged(module, versions)
     return output if backward is None else backward.setup_output_hook(output)
+
+
+def through_hooks(node: fx.Node) -> Any:
+    """What hooks get, and hand on perhaps otherwise; None for a node of anything else."""
+    if node.target is before_call:
+        return node.args[1:3]
+    return node.args[4] if node.target is after_call else None
+
+
+def _versions(values: Any) -> list[tuple[Tensor, int]]:
+    leaves = pytree.tree_leaves(values)
+    return [(t, t._version) for t in leaves if isinstance(t, Tensor) and not t.is_inference()]
+
+
+def _check_unchanged(module: nn.Module, versions: list[tuple[Tensor, int]]) -> None:
+    """A hook that returns nothing must not write to what it is given.
+
+    Raises:
+        SpecializationError: it does, so that what was found of the model may not hold.
+    """
+    if any(tensor._version != version for tensor, version in versions):
+        raise SpecializationError(
+            f"a hook on a {type(module).__name__} writes to a tensor that it is given, and returns "
+            "nothing, so the analysis could not know of it. Let the hook return what it makes, "
+            "and analyze the model again."
+        )
 
 
 def change_state(change: Change, value: Any) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 
 from torch import fx
 
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.node_meta import Mode, Site, site_below
+
+# Nodes that hold data, whatever their operands do: what a module has made, or holds.
+_READS_DATA = (graph_functions.forward_of, graph_functions.read_state)
 
 
 class GraphWriter:
@@ -65,6 +69,9 @@ class GraphWriter:
         node = self.graph.create_node(op, target, args, kwargs or {}, name)
         node.meta["site"] = self.site() if op.startswith("call") else Site("", "")
         node.meta["mode"] = mode or self.mode
+        made = op in ("placeholder", "call_module") or target in _READS_DATA
+        node.meta["data"] = made or any(n.meta["data"] for n in node.all_input_nodes)
+        node.meta["sized"] = any(n.meta["sized"] for n in node.all_input_nodes)
         if self.virtual:
             node.meta["virtual"] = True
             node.meta["module"] = self.module

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxsynops.tracing.borrowed import ATOMS, GLOBAL_HOOKS, HOOKS, Place, fingerprint, has_hooks
 from fxsynops.tracing.codegen import Objects
+from fxsynops.tracing.hooks import GLOBAL_HOOKS, HOOKS, has_hooks, may_change
 from fxsynops.tracing.interception import MISSING
+from fxsynops.tracing.places import ATOMS, Place, fingerprint
+from fxsynops.tracing.surroundings import SHALLOW
 
 # A number that Python read out of a tensor of the model's: how, where, and what it was.
 Value = tuple[Callable[..., object], Place, object]
@@ -35,8 +37,9 @@ class Conditions:
         places: what Python read from the model's attributes.
         values: numbers that it read out of the model's own tensors.
         modules: all modules; their ``training`` flags, types and patched forwards are conditions.
-        unhooked: modules whose calls are not recorded, because no hooks were on them.
+        hooked: modules with hooks, and whether these may change what goes in and comes out.
         shared: pairs of places that hold the same tensor, of which the trace reads the first.
+        outside: what the model's code reads beside the model; tensors there must stay the same.
     """
 
     def __init__(
@@ -44,14 +47,16 @@ class Conditions:
         places: Iterable[Place],
         values: Iterable[Value],
         modules: Iterable[nn.Module],
-        unhooked: Iterable[nn.Module],
+        hooked: dict[nn.Module, tuple[bool, bool]],
         shared: Iterable[tuple[Place, Place]] = (),
+        outside: Iterable[Place] = (),
     ) -> None:
         self._all = [_Read(place) for place in places]
+        self._all += [_Read(place, identical=True) for place in outside]
         self.places = frozenset((id(read.place.root), read.place.path) for read in self._all)
         self._values = [(read, place, fingerprint(value)) for read, place, value in values]
         self._modules = list(modules)
-        self._unhooked = list(unhooked)
+        self._hooked = hooked
         self._shared = list(shared)
         self._modules_hold = self._about_modules().written_out()
         self._untouched = self._about_places().written_out()
@@ -99,15 +104,17 @@ class Conditions:
                     every.add("{}.forward is {}", type(module), forward)
                 else:  # made anew each time it is looked up
                     every.add("{}({}, {}) is {}", getattr_static, type(module), "forward", forward)
-        for module in self._unhooked:
-            if module.__dict__.keys() >= set(HOOKS):
+        for module in self._modules:
+            if module in self._hooked:
+                every.add("{}({}) == {}", may_change, module, self._hooked[module])
+            elif module.__dict__.keys() >= set(HOOKS):
                 for name in HOOKS:
                     every.add("not {}[{}]", module.__dict__, name)
             else:  # a scripted module
                 every.add("not {}({})", has_hooks, module)
         for first, second in self._shared:
             every.add("{}({}, {})", _are_one, first, second)
-        if self._unhooked:
+        if len(self._hooked) < len(self._modules):
             for hooks in GLOBAL_HOOKS:
                 every.add("not {}", getattr(nn.modules.module, hooks))
         return every
@@ -123,7 +130,7 @@ class Conditions:
                 held = held[path.pop()]
             if path or not (read.fixed or isinstance(value, Tensor)):  # inside of a list, say
                 every.add("{}()", read.is_equal)
-            elif isinstance(value, Tensor):
+            elif isinstance(value, Tensor) and not read.identical:
                 every.add(_ALIKE, held, key, *fingerprint(value))
             elif value is MISSING:
                 every.add("{} not in {}", key, held)
@@ -141,11 +148,12 @@ class _Read:
 
     Attributes:
         place: the place.
+        identical: whether a tensor there must be the same.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self._expected = _present(place)
+    def __init__(self, place: Place, *, identical: bool = False) -> None:
+        self.place, self.identical = place, identical
+        self._expected = _present(place, identical)
         self._seen = self._objects()
 
     @property
@@ -175,7 +183,7 @@ class _Read:
 
     def is_equal(self) -> bool:
         """Whether what is there now stands for the same."""
-        return bool(_present(self.place) == self._expected)
+        return bool(_present(self.place, self.identical) == self._expected)
 
 
 class _Conjunction:
@@ -210,9 +218,9 @@ def _are_one(first: Place, second: Place) -> bool:
         return False
 
 
-def _present(place: Place) -> object:
+def _present(place: Place, identical: bool) -> object:
     """What is in a place now, or that nothing is."""
     try:
-        return fingerprint(place.get())
+        return fingerprint(place.get(), SHALLOW if identical else 0, identical=identical)
     except _GONE:
         return MISSING

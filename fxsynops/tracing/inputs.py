@@ -10,10 +10,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch.nn.utils.rnn import PackedSequence
 
 from fxsynops.errors import InputError
-from fxsynops.tracing.borrowed import fingerprint
+from fxsynops.tracing.places import fingerprint
+from fxsynops.tracing.trees import leaves_of, mapped, structure_of
 
 # The names of positional arguments, by function and number, so as to look at signatures once.
 _NAMES: WeakKeyDictionary[Any, dict[int, tuple[str, ...]]] = WeakKeyDictionary()
@@ -39,6 +40,10 @@ class Inputs:
         known = {} if function is None else _NAMES.setdefault(function, {})
         if not kwargs and len(args) in known:
             return cls(args, {}, known[len(args)])
+        if isinstance(model, torch.jit.ScriptModule):  # whose signatures are made up
+            schema: Any = model.forward.schema  # type: ignore[attr-defined]
+            given = [argument.name for argument in schema.arguments[1:]][: len(args)]
+            return cls(args, dict(kwargs), (*given, *kwargs))
         try:
             signature = inspect.signature(model.forward)
         except (TypeError, ValueError):
@@ -61,6 +66,18 @@ class Inputs:
             known[len(args)] = tuple(names)
         return cls(bound.args, bound.kwargs, (*names, *bound.kwargs))
 
+    @classmethod
+    def of_example(cls, model: nn.Module, example: Any) -> Inputs:
+        """Arguments from an example: a tensor, a tuple of arguments, a dict of keyword arguments.
+
+        Raises:
+            InputError: see :meth:`bind`.
+        """
+        if isinstance(example, dict) and _are_keywords(model, example):
+            return cls.bind(model, (), example)
+        several = isinstance(example, tuple) and not isinstance(example, PackedSequence)
+        return cls.bind(model, example if several else (example,), {})
+
     @property
     def values(self) -> tuple[Any, ...]:
         """All arguments, in the order of ``names``."""
@@ -69,7 +86,7 @@ class Inputs:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor argument and its name; those inside of lists share their list's name."""
         for name, value in zip(self.names, self.values, strict=True):
-            for leaf in pytree.tree_leaves(value):
+            for leaf in leaves_of(value):
                 if isinstance(leaf, Tensor):
                     yield name, leaf
 
@@ -81,8 +98,19 @@ class Inputs:
                 return value
             return value.detach().clone().requires_grad_(value.requires_grad)
 
-        args, kwargs = pytree.tree_map(copy, (self.args, self.kwargs))
+        args, kwargs = mapped(copy, (self.args, self.kwargs))
         return Inputs(args, kwargs, self.names)
+
+
+def _are_keywords(model: nn.Module, example: dict[Any, Any]) -> bool:
+    """Whether a dict holds the arguments of a forward, by the names of its parameters."""
+    try:
+        parameters = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return False
+    named = {n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    needed = {n for n in named if parameters[n].default is inspect.Parameter.empty}
+    return bool(example) and needed <= set(example) <= named
 
 
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -90,9 +118,13 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(args) == 1 and not kwargs and type(args[0]) is Tensor:
         x = args[0]  # most models: not worth a loop
         return x.shape, x.stride(), x.dtype, x.device, x.requires_grad
-    leaves, structure = pytree.tree_flatten((args, kwargs))
-    strides = tuple(leaf.stride() for leaf in leaves if isinstance(leaf, Tensor))
+    leaves, structure = list(leaves_of((args, kwargs))), structure_of((args, kwargs))
+    strides = tuple(_strides(leaf) for leaf in leaves if isinstance(leaf, Tensor))
     return structure, strides, tuple(fingerprint(leaf) for leaf in leaves)
+
+
+def _strides(tensor: Tensor) -> Any:
+    return tensor.stride() if tensor.layout is torch.strided else tensor.layout
 
 
 @dataclass(frozen=True)
@@ -147,7 +179,11 @@ class Layout:
         )
         if shape is None:
             if next(inputs.tensors(), None) is None:
-                raise InputError("the example holds no tensor; pass tensors (torch.as_tensor).")
+                kinds = ", ".join(dict.fromkeys(type(v).__name__ for v in inputs.values)) or "none"
+                raise InputError(
+                    f"the example holds no tensor (its arguments: {kinds}). Pass tensors (torch."
+                    "as_tensor), or tuples, lists, dicts or dataclasses of them."
+                )
             if self.leading:
                 raise InputError(
                     f"no input has the {self.leading} leading axes of layout {self.axes!r}. "
@@ -204,7 +240,7 @@ class Layout:
             x = x.index_select(at, index.to(x.device))
             return x.flatten(0, 1) if merged else x
 
-        args, kwargs = pytree.tree_map(pick, (inputs.args, inputs.kwargs))
+        args, kwargs = mapped(pick, (inputs.args, inputs.kwargs))
         return Inputs(args, kwargs, inputs.names)
 
     def resized(
@@ -270,11 +306,21 @@ def check_events(name: str, tensor: Tensor) -> None:
     Raises:
         InputError: the example has fractional values.
     """
+    if tensor.is_nested:
+        raise InputError(
+            f"input '{name}' is a nested tensor, whose parts cannot be counted one by one. Pass a "
+            "padded tensor (to_padded_tensor), or count the parts one after the other."
+        )
     if not tensor.is_floating_point() or tensor.is_meta:
         return
     if isinstance(tensor, torch._subclasses.FakeTensor):
         return
-    finite = tensor.detach()[torch.isfinite(tensor.detach())]
+    values = tensor.detach()
+    if values.layout is torch.sparse_coo:
+        values = values.coalesce().values()
+    elif values.layout is not torch.strided:
+        values = values.values()
+    finite = values[torch.isfinite(values)]
     if bool((finite != finite.round()).any()):
         raise InputError(
             f"input '{name}' has fractional values (such as "

@@ -33,7 +33,9 @@ MISSING = object()  # the value of an attribute that is not there
 class Listener(Protocol):
     """What the contexts here tell a recorder."""
 
-    quiet: bool
+    @property
+    def quiet(self) -> bool:
+        """Whether it does not want to hear anything now."""
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that nothing else has seen."""
@@ -137,11 +139,14 @@ def autograd_functions(listener: Listener) -> Iterator[None]:
             return apply_function(cls, *args)
         return listener.call_function_class(cls, args)
 
+    before = _SingleLevelFunction.__dict__.get("apply")
     _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]
     try:
         yield
     finally:
         del _SingleLevelFunction.apply  # type: ignore[attr-defined]
+        if before is not None:
+            _SingleLevelFunction.apply = before  # type: ignore[attr-defined]
 
 
 @contextmanager

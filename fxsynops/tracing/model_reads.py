@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from fxsynops.errors import TraceError
 from fxsynops.tracing import graph_functions, interception
-from fxsynops.tracing.borrowed import Borrowed, Place
+from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_writer import GraphWriter
+from fxsynops.tracing.places import Place
 from fxsynops.tracing.tensors import Tensors
 
 
@@ -38,7 +39,7 @@ class ModelReads:
     def conditions(self) -> Iterator[Place]:
         """What Python read from the model: attributes, submodules, and the tensors of the graph."""
         for module, path in self._paths.items():
-            if module.__dict__["_modules"] and module not in self._inner:
+            if module.__dict__.get("_modules") and module not in self._inner:
                 yield Place(module.__dict__, ("_modules",), path)
         yield from self._attributes.values()
         yield from self._tensors.reads.values()

@@ -79,6 +79,17 @@ def site_below(bottom: CodeType, module: str) -> Site:
     return Site(module, where or library, code)
 
 
+def called_by(name: str) -> str:
+    """Whether torch's own code makes a call (a method of some name), or a "user"."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path, inside = frame.f_code.co_filename, frame.f_code.co_name
+        if not path.startswith((HERE, "<")) and inside not in (name, "handle_torch_function"):
+            return "torch" if path.startswith(TORCH) else "user"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "user"
+
+
 def site_of(error: BaseException) -> str:
     """``file:line`` of the innermost frame outside of torch that ``error`` passed through."""
     where = ""

@@ -14,6 +14,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -21,16 +23,23 @@ from torch import Tensor, fx, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fxsynops.errors import FxSynopsError, TraceError
 from fxsynops.tracing import graph_functions, interception
-from fxsynops.tracing.borrowed import Borrowed, Change, Place, python_random_state
+from fxsynops.tracing.borrowed import Borrowed
+from fxsynops.tracing.devices import users_device
 from fxsynops.tracing.graph_functions import getitem
 from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.model_reads import ModelReads
-from fxsynops.tracing.node_meta import Mode, main_device, site_of
-from fxsynops.tracing.tensors import Tensors, leaves_of, parts_of, tensors_in
+from fxsynops.tracing.node_meta import Mode, called_by, main_device, site_below, site_of
+from fxsynops.tracing.places import Change, Place
+from fxsynops.tracing.random_states import is_alone, python_random_state
+from fxsynops.tracing.read_numbers import ReadNumber, number
+from fxsynops.tracing.surroundings import Surroundings
+from fxsynops.tracing.tensors import Tensors, memory_of
+from fxsynops.tracing.trees import leaves_of, mapped, parts_of, tensors_in
 from fxsynops.tracing.witness import Witness
 
 # Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
@@ -41,14 +50,33 @@ Inside = Callable[[Any, dict[str, Any], Any], dict[str, Callable[[], Any]]]
 _METADATA = frozenset(
     """size dim ndimension numel nelement stride storage_offset is_contiguous is_floating_point
     is_complex is_signed element_size get_device type is_same_size data_ptr untyped_storage storage
-    is_pinned is_shared is_inference is_set_to result_type can_cast is_tensor __len__ __hash__
-    __repr__ __format__ __str__ __dir__ has_names _is_view dim_order is_coalesced is_conj is_neg
-    __get__ _typed_storage broadcast_shapes is_storage register_hook""".split()
+    __dlpack__ __dlpack_device__ is_pinned is_shared is_inference is_set_to result_type can_cast
+    is_tensor __len__ __hash__ __repr__ __format__ __str__ __dir__ has_names _is_view dim_order
+    is_coalesced is_conj is_neg __get__ _typed_storage broadcast_shapes is_storage
+    register_hook""".split()
 )
-# Calls whose result's size depends on data.
-_SIZED_BY_DATA = frozenset(
-    "nonzero argwhere unique unique_consecutive masked_select repeat_interleave bincount".split()
-)
+# Operations below torch's functions that leave values as they are.
+_COPIES = frozenset("_to_copy clone detach alias view _unsafe_view contiguous lift_fresh".split())
+_STORAGES = (torch.UntypedStorage, torch.TypedStorage)
+# Operations that read a number out of a tensor, or return as many elements as data say.
+_READS_OUT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the recorder is told of the modules and functions that a forward calls.
+
+    Attributes:
+        whole: which modules become one node each.
+        inside: the synapses inside of what stays one node (a module, or a function), if any; their
+            nodes carry ``virtual`` in their meta and are for the analysis alone.
+        meaning: what a call does, said in other functions, as a function of what tells data from
+            weights; for the analysis alone, too.
+    """
+
+    whole: Callable[[nn.Module], bool]
+    inside: Callable[[Any], Inside | None] = lambda _: None
+    meaning: Callable[[Any, Any, Any], Callable[..., Any] | None] = lambda *_: None
 
 
 class Recorder(TorchFunctionMode):
@@ -57,37 +85,43 @@ class Recorder(TorchFunctionMode):
     Args:
         model: the model.
         borrowed: its state, borrowed for the run.
-        whole: which modules become one node each.
-        inside: the synapses inside of such a module, or of a function, if any.
+        known: what is known of the modules and functions that it calls.
         witness: what really happens is written down there, too.
+        lends_numbers: whether numbers that Python reads are stood in for until they are used.
 
     Attributes:
         branches, stateful, written: see ``fxsynops.tracing.trace.Trace``.
         writer, tensors, model_reads: what writes nodes, knows tensors, notes what is read.
-        quiet: whether what happens now is already part of a node.
+        surroundings: what the model's code reads beside the model.
+        has_lent: whether numbers have been stood in for.
     """
 
     def __init__(
         self,
         model: nn.Module,
         borrowed: Borrowed,
-        whole: Callable[[nn.Module], bool],
-        inside: Callable[[Any], Inside | None],
+        known: Known,
         witness: Witness | None,
+        lends_numbers: bool,
     ) -> None:
         super().__init__()
+        self.lends_numbers, self.has_lent = lends_numbers, False
         self.model = model
         self.branches: list[str] = []
         self.stateful: set[str] = set()
         self.written: dict[str, fx.Node] = {}
-        self.quiet, self.witness = True, witness
-        self._borrowed, self._whole, self._inside_of = borrowed, whole, inside
+        self.witness = witness
+        self._quiet, self._thread = True, get_ident()
+        self._borrowed, self._known = borrowed, known
         self._paths = {module: name for name, module in borrowed.modules.items()}
         self._device = main_device(model)
         self.writer = GraphWriter(self._device, Recorder.run.__code__)
         self.tensors = Tensors(self.writer, borrowed)
-        inner = {part for m in self._paths if whole(m) for part in m.modules()}
+        inner = {part for m in self._paths if known.whole(m) for part in m.modules()}
+        self.surroundings = Surroundings(m for m in self._paths if m not in inner)
         self.model_reads = ModelReads(self.writer, self.tensors, borrowed, inner)
+        self._binary: WeakIdKeyDictionary | None = None  # inside a custom function: what is 0 or 1
+        self._reads_out = False  # whether the present call has read a number out of a tensor
         self._compiled: list[Any] = []  # results of compiled code, kept for their memory's sake
         self._random = python_random_state()
 
@@ -112,7 +146,8 @@ class Recorder(TorchFunctionMode):
             stack.enter_context(interception.seeding(self))
             stack.enter_context(interception.compiled_code(self))
             stack.enter_context(self)
-            self.quiet = False
+            stack.enter_context(users_device())
+            self._quiet = False
             try:
                 output = self.model(*inputs.args, **inputs.kwargs)
             except FxSynopsError:
@@ -120,7 +155,8 @@ class Recorder(TorchFunctionMode):
             except Exception as error:
                 raise TraceError(self._explain(error)) from error
             finally:
-                self.quiet = True
+                self._quiet = True
+        self.surroundings.check()
         self._check_random()
         self._write_back()
         for name, (tensor, version) in self.tensors.versions.items():
@@ -128,10 +164,17 @@ class Recorder(TorchFunctionMode):
                 self.stateful.add(name)
                 self.written[name] = self.tensors[tensor]
         if self.witness is not None:
-            self.witness.output = output
+            self.witness.output = mapped(number, output)
         self.writer.node("output", "output", (self.tensors.output(output),), {})
 
     def _explain(self, error: Exception) -> str:
+        if isinstance(error, NotImplementedError) and "HigherOrderOperator" in str(error):
+            name = str(error).partition("HigherOrderOperator ")[2].partition(" ")[0]
+            return (
+                f"'{name}' is called ({site_of(error)}), which takes functions, and what these "
+                "do cannot be recorded. Write it in plain torch operations (torch.where, a loop), "
+                "or keep the module that calls it whole (spiking=[ItsType])."
+            )
         where = site_of(error)
         module = (
             f"module '{self.writer.module}'" if self.writer.module else "the model's own forward"
@@ -142,12 +185,19 @@ class Recorder(TorchFunctionMode):
             "Check that model(example) runs, and that the example is what the model expects."
         )
 
+    @property
+    def quiet(self) -> bool:
+        """Whether what happens now is already part of a node, or another thread's."""
+        return self._quiet or get_ident() != self._thread
+
     # -- what the watchers tell ------------------------------------------------------------------
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.has_lent:
+            args, kwargs = mapped(number, args), mapped(number, kwargs)
         if self.quiet or any(map(is_functorch_wrapped_tensor, tensors_in((args, kwargs)))):
             return func(*args, **kwargs)  # what vmap makes of it is compiled code
         return self.call(func, args, kwargs)
@@ -161,24 +211,51 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         """Call ``func`` and record it (``run`` is what to execute, if not ``func`` itself)."""
         mode = Mode.now(self._device)
+        if func is Tensor.__deepcopy__:
+            func, args = graph_functions.deepcopy, args[:1]
+        shown = self._said_otherwise(func, args, kwargs)
         with self._quietly():
+            self._reads_out = _reads_out(func)
             function = _function_class(func)
             name = (function or func).__name__ if hasattr(func, "__name__") else "call"
+            if name.strip("_") in ("make_dual", "unpack_dual", "fw_primal"):
+                raise TraceError(
+                    f"the forward computes forward-mode derivatives {self.writer.site()} (torch."
+                    "func.jvp), which cannot be replayed. Name the type of the module that does so "
+                    "in spiking= to keep it whole."
+                )
             tensors = list(tensors_in((args, kwargs)))
             versions = [t._version for t in tensors]
             known = [self.tensors.known(t) for t in tensors]
+            self._binary = WeakIdKeyDictionary() if function else None
             result = (run or func)(*args, **kwargs)
+            binary, self._binary = self._binary, None
             if isinstance(func, torch._ops.OpOverload) and self.witness is not None:
                 self.witness.see(func, args)  # no mode does
+            sized, self._reads_out = self._reads_out, False
             produced = list(tensors_in(result))
             written = _distinct(
                 t
                 for i, (t, v) in enumerate(zip(tensors, versions, strict=True))
-                if t._version != v or (name == "__set__" and i == 0)
+                if t._version != v or (i == 0 and _is_assignment(func))
             )
+            if isinstance(result, _STORAGES) and called_by(name) == "user":
+                raise TraceError(
+                    f"a tensor's memory is looked at past torch {self.writer.site()}: what becomes"
+                    f" of .{name}() cannot be recorded. Stay in torch operations (clone, view), or "
+                    "keep the module that does so whole (spiking=[ItsType])."
+                )
+            if any(isinstance(arg, _STORAGES) for arg in leaves_of((args, kwargs))):
+                for tensor in produced:  # a tensor over memory that another has
+                    self.tensors.forget(tensor)
+                    self.tensors.hidden.add(memory_of(tensor))
+                    self.tensors.node_of(tensor)
+                return result
             if not produced and not written and result is not None:
                 if any(known) and name not in _METADATA:
-                    self._branch(func, name, args, kwargs, result)
+                    return self._branch(func, name, args, kwargs, result)
+                if any(known):
+                    self._check_sizes(tensors)
                 return result
             if not produced and not tensors:
                 return result  # a mode switch, a seed: no tensor in sight
@@ -188,28 +265,58 @@ class Recorder(TorchFunctionMode):
                 func = graph_functions.setitem
             nodes = self.tensors.in_nodes(args), self.tensors.in_nodes(kwargs)
             node = self.writer.node("call_function", func, *nodes, name, mode)
+            if name.startswith("new_") or (name.endswith("_like") and name[:4] != "rand"):
+                node.meta["data"] = name == "new_tensor"  # of its operand, only size and dtype
             if function:
                 node.meta["function"] = function
+                node.meta["binary"] = binary is not None and all(t in binary for t in produced)
                 node.meta["whole_numbers"] = all(map(_is_whole, produced)) and _fires(
-                    function, args, run or func
+                    function, args, run or func, self._is_data(args, produced)
                 )
             self._testify(node, tensors)
+            if shown is not None:
+                node.meta["as"] = shown
+            if written:  # in place, where sizes stay
+                node.meta["sized"] = any(self.tensors[t].meta["sized"] for t in written)
+            else:
+                masked = any(t.dtype == torch.bool for t in _indices(func, args))
+                sparse = any(t.layout != torch.strided for t in produced)
+                node.meta["sized"] |= sized or masked or sparse
+            if not isinstance(result, Tensor | None):  # as many as there are rows, say
+                self._check_sizes(tensors)
             self.tensors.bind(tensors[0] if func is graph_functions.setitem else result, node)
-            if name in _SIZED_BY_DATA or any(t.dtype == torch.bool for t in _indices(func, args)):
-                self._check_sizes(produced)
             if isinstance(func, torch._ops.OpOverload):
                 self._compiled.append(result)
             self.tensors.note_writes(written, produced, node)
-        if (inside := self._inside_of(func)) is not None:
+        if (inside := self._known.inside(func)) is not None:
             given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
             self._run_inside(self.writer.module, lambda: inside(func, given, result))
         return result
+
+    def _said_otherwise(self, func: Any, args: Any, kwargs: Any) -> fx.Node | None:
+        """A call in other operations, recorded for the analysis alone: the node of its result."""
+        meaning = None if self.writer.virtual else self._known.meaning(func, args, kwargs)
+        if meaning is None:
+            return None
+        self.writer.virtual = True
+        with ExitStack() as stack:
+            if isinstance(func, torch._ops.OpOverload):  # called below where calls are seen
+                stack.enter_context(interception.compiled_code(self))
+            result = meaning(self._depends_on_data)
+        self.writer.virtual = False
+        return None if result is None else self.tensors.node_of(result)
+
+    def _depends_on_data(self, tensor: Tensor) -> bool:
+        with self._quietly():
+            return bool(self.tensors.node_of(tensor).meta["data"])
 
     def call_module(
         self, path: str, forward: Callable[..., Any], direct: bool, args: Any, kwargs: Any
     ) -> Any:
         """Run a whole module and record it as one node."""
         self._check_random()
+        if self.has_lent:
+            args, kwargs = mapped(number, args), mapped(number, kwargs)
         mode = Mode.now(self._device)
         with self._quietly():
             tensors = list(tensors_in((args, kwargs)))
@@ -225,16 +332,23 @@ class Recorder(TorchFunctionMode):
                 node = self.writer.node("call_function", target, *nodes, path or "forward", mode)
             else:
                 node = self.writer.node("call_module", path, *nodes, path or "model", mode)
+                node.meta["hooked"] = self._borrowed.hooked.get(module, (False, False))[1]
             self._testify(node, tensors)
             self.tensors.bind(result, node)
             self.tensors.last_call[module] = node
             written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
             self.tensors.note_writes(_distinct(written), list(tensors_in(result)), node)
-            inside = self._inside_of(module)
+            inside = self._known.inside(module)
         if inside is not None:
             given = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
             self._run_inside(path, lambda: inside(module, given, result))
         return result
+
+    def _is_data(self, args: tuple[Any, ...], results: list[Tensor]) -> Callable[[Tensor], bool]:
+        """Tells the data among a function's operands from its caps, limits and levels."""
+        data = {id(t) for t in tensors_in(args) if self.tensors[t].meta["data"]}
+        sizes = {t.shape for t in results}
+        return lambda t: id(t) in data if data else t.shape in sizes
 
     def _testify(self, node: fx.Node, operands: list[Tensor]) -> None:
         """What was multiplied since the last node is part of this one."""
@@ -263,12 +377,24 @@ class Recorder(TorchFunctionMode):
     def note_hidden(self, func: Any, result: Any, args: Any) -> None:
         """An operation inside of something that is recorded as a whole."""
         self.tensors.note_hidden(result, args)
+        self._reads_out |= _reads_out(func)
+        if self._binary is not None:
+            self._note_binary(func, args, result)
         if self.witness is not None:
             self.witness.see(func, args)
 
+    def _note_binary(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        """Comparisons give 0 or 1, and so do copies of what they give."""
+        assert self._binary is not None
+        copied = func.__name__.split(".")[0] in _COPIES and args[0] in self._binary
+        for tensor in tensors_in(result):
+            if tensor.dtype == torch.bool or copied:
+                self._binary[tensor] = True
+
     def _branch(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> None:
+    ) -> Any:
+        """A plain value has been read out of a tensor: it, or what stands in for it."""
         site = self.writer.site()
         comparable = all(isinstance(v, bool | int | float | complex) for v in leaves_of(result))
         if kwargs or not comparable:
@@ -285,24 +411,35 @@ class Recorder(TorchFunctionMode):
         ):
             # The model's own value, not yet touched: known before the replay begins.
             self.model_reads.values.append((func, self.tensors.reads[str(nodes[0].target)], result))
-            return
-        where = site.where or str(site)
-        self.branches.append(f"{where}: {name.strip('_')}() was {result!r}"[:200])
-        self.writer.node(
-            "call_function",
-            graph_functions.check_branch,
-            (func, self.tensors.in_nodes(args), result, where),
-        )
+            return result
+        where, given = site.where or str(site), self.tensors.in_nodes(args)
 
-    def _check_sizes(self, results: list[Tensor]) -> None:
-        """The size of these tensors depends on data: each replay checks it."""
+        def is_used() -> None:
+            self.branches.append(f"{where}: {name.strip('_')}() was {result!r}"[:200])
+            call = (func, given, result, where)
+            self.writer.node("call_function", graph_functions.check_branch, call)
+
+        lends = self.lends_numbers and not self.surroundings.asks_types
+        if name != "item" or not lends or type(result) not in (int, float):
+            is_used()
+            return result
+        self.has_lent = True
+        call = (func, given)
+        node = self.writer.node("call_function", graph_functions.read_value, call, {}, "item")
+        return ReadNumber(result, node, lambda: None if self._quiet else is_used())
+
+    def _check_sizes(self, tensors: list[Tensor]) -> None:
+        """Python reads sizes: where they depend on data, each replay checks them."""
         site = self.writer.site()
         where = site.where or str(site)
-        for tensor in results:
+        for tensor in tensors:
+            if not self.tensors.known(tensor) or not (node := self.tensors[tensor]).meta["sized"]:
+                continue
             size = tuple(tensor.shape)
             self.branches.append(f"{where}: a size was {size}")
-            call = (graph_functions.size_of, (self.tensors[tensor],), size, where)
+            call = (graph_functions.size_of, (node,), size, where)
             self.writer.node("call_function", graph_functions.check_branch, call)
+            node.meta["sized"] = False
 
     def _write_back(self, module: nn.Module | None = None) -> None:
         """Do again what the forward did to the model (``None``), or to a module kept whole."""
@@ -340,7 +477,7 @@ class Recorder(TorchFunctionMode):
     # -- modules ---------------------------------------------------------------------------------
 
     def _wrapper(self, module: nn.Module, path: str, forward: Callable[..., Any]) -> Any:
-        whole = self._whole(module)
+        whole = self._known.whole(module)
         hooked = module in self._borrowed.hooked
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -359,14 +496,16 @@ class Recorder(TorchFunctionMode):
     def _with_hooks(
         self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
-        """The hooks are nodes; what they hand on is taken to be what they got."""
+        """The hooks are nodes."""
         if module in self._borrowed.legacy:
             raise TraceError(
                 f"module '{self.writer.module}' has a hook of register_backward_hook, which cannot "
                 "be replayed. Use register_full_backward_hook."
             )
-        call = (module, self.tensors.in_nodes(args), self.tensors.in_nodes(kwargs))
+        inputs, outputs = self._borrowed.hooked[module]
+        call = (module, self.tensors.in_nodes(args), self.tensors.in_nodes(kwargs), inputs)
         before = self.writer.node("call_function", graph_functions.before_call, call)
+        before.meta["hooked"] = inputs
         self.tensors.bind((args, kwargs), before)
         for name, (tensor, _) in self.tensors.versions.items():  # a hook may have computed it anew
             if self.tensors.reads[name].root is module.__dict__:
@@ -374,22 +513,22 @@ class Recorder(TorchFunctionMode):
         handed_on = self.tensors.in_nodes((args, kwargs))
         output = forward(*args, **kwargs)
         backward = self.writer.node("call_function", getitem, (before, 2))
-        call = (module, *handed_on, backward, self.tensors.in_nodes(output))
-        self.tensors.bind(
-            output, self.writer.node("call_function", graph_functions.after_call, call)
-        )
+        call = (module, *handed_on, backward, self.tensors.in_nodes(output), outputs)
+        behind = self.writer.node("call_function", graph_functions.after_call, call)
+        behind.meta["hooked"] = outputs
+        self.tensors.bind(output, behind)
         return output
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
-        self.quiet, before = True, self.quiet
+        self._quiet, before = True, self._quiet
         try:
             yield
         finally:
-            self.quiet = before
+            self._quiet = before
 
     def _check_random(self) -> None:
-        if python_random_state() != self._random:
+        if python_random_state() != self._random and (is_alone() or self.surroundings.draws):
             module = self.writer.module or type(self.model).__name__
             raise TraceError(
                 f"the forward draws from Python's or NumPy's random numbers in '{module}' or "
@@ -405,22 +544,35 @@ def _function_class(func: Any) -> Any:
     return owner if is_function else None
 
 
+def _reads_out(func: Any) -> bool:
+    """Whether an operation below torch's functions reads out of a tensor what no tensor holds."""
+    return isinstance(func, torch._ops.OpOverload) and not _READS_OUT.isdisjoint(func.tags)
+
+
+def _is_assignment(func: Any) -> bool:
+    """Whether a call puts other values in the place of a tensor's own."""
+    held = getattr(func, "__self__", None)
+    return func.__name__ == "__set__" and getattr(held, "__name__", "") in ("data", "real", "imag")
+
+
 def _indices(func: Any, args: tuple[Any, ...]) -> Iterator[Tensor]:
     """The tensors in the index of ``x[index]``."""
     return tensors_in(args[1:]) if func is Tensor.__getitem__ else iter(())
 
 
 def _no_backward(_: Any) -> Tensor:
+    """What autograd calls to unpack a saved tensor; it keeps this function, so no recorder."""
     raise TraceError(
-        "the forward runs a backward pass of its own (torch.autograd.grad or .backward()), which "
-        "cannot be recorded. Name the type of the module that does so in spiking= to keep it whole."
+        f"the forward runs a backward pass of its own {site_below(Recorder.run.__code__, '')} "
+        "(torch.autograd.grad or .backward()), which cannot be recorded. Name the type of the "
+        "module that does so in spiking= to keep it whole."
     )
 
 
 def _is_replayable(value: Any) -> bool:
     """Whether an attribute can be set to ``value`` again: a tensor, or a constant."""
     if isinstance(value, Tensor | None | bool | int | float | complex | str | bytes):
-        return True
+        return True  # also what stands in for a number
     return isinstance(value, torch.dtype | torch.device | type) or callable(value)
 
 
@@ -431,11 +583,16 @@ def _is_whole(tensor: Tensor) -> bool:
     return bool((tensor == tensor.round()).all())
 
 
-def _fires(function: Any, args: tuple[Any, ...], run: Callable[..., Any]) -> bool:
+def _fires(
+    function: Any,
+    args: tuple[Any, ...],
+    run: Callable[..., Any],
+    is_data: Callable[[Tensor], bool],
+) -> bool:
     """Whether a custom function gives whole numbers for other values than the example's, too."""
 
     def other(value: Any) -> Any:
-        if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or value.is_meta:
+        if not isinstance(value, Tensor) or value.is_meta or not is_data(value):
             return value
         if not value.is_floating_point() or isinstance(value, FakeTensor):
             return value

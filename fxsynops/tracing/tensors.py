@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fxsynops.errors import TraceError
 from fxsynops.tracing import graph_functions
-from fxsynops.tracing.borrowed import Borrowed, Place
-from fxsynops.tracing.graph_functions import getitem
+from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.node_meta import TensorSpec
+from fxsynops.tracing.places import Place
+from fxsynops.tracing.read_numbers import ReadNumber
+from fxsynops.tracing.trees import parts_of, tensors_in
 
 
 class Tensors:
@@ -113,7 +117,7 @@ class Tensors:
                     "it (or the module that owns it) before the analysis; if the forward makes it "
                     "at its first call, run the model once."
                 )
-            if memory_of(tensor) in self.hidden:
+            if memory_of(tensor) in self.hidden or memory_of(tensor) in self._by_storage:
                 raise TraceError(
                     f"a tensor that was made out of sight is used {self._writer.site()}: inside of "
                     "a module that is kept whole, which did not return it, or by code that is no "
@@ -138,8 +142,11 @@ class Tensors:
 
     def _alias_of_known(self, tensor: Tensor) -> bool:
         """A tensor object that came by no recorded call, but shares a known one's memory."""
-        for other in self._aliases(tensor):
-            geometry = (tensor.shape, tensor.stride(), tensor.storage_offset())
+        for other in self._aliases(tensor) or self._overlapping(tensor):
+            ahead = _begin(tensor) - _begin(other) + tensor.storage_offset() * tensor.itemsize
+            if tensor.dtype != other.dtype or ahead % tensor.itemsize:
+                continue
+            geometry = (tensor.shape, tensor.stride(), ahead // tensor.itemsize)
             node = self._nodes[other]
             if geometry != (other.shape, other.stride(), other.storage_offset()):
                 node = self._writer.node("call_function", torch.as_strided, (node, *geometry))
@@ -154,6 +161,17 @@ class Tensors:
         if len(live) < len(references):
             self._by_storage[memory_of(tensor)] = [ref(t) for t in live.values()]
         return [t for t in live.values() if t is not tensor and t in self._nodes]
+
+    def _overlapping(self, tensor: Tensor) -> Iterator[Tensor]:
+        """Known tensors in whose memory lies that of one which came past torch's functions."""
+        begin = _begin(tensor)
+        for references in self._by_storage.values() if begin else ():
+            for other in (r() for r in references):
+                if other is None or other not in self._nodes or not (start := _begin(other)):
+                    continue
+                if start <= begin < start + other.untyped_storage().nbytes():
+                    yield other
+                    break
 
     def note_writes(self, written: list[Tensor], results: list[Tensor], node: fx.Node) -> None:
         """Tensors that ``node`` wrote to, and all that share their memory, have new values."""
@@ -187,6 +205,13 @@ class Tensors:
         """``value`` with a node in place of each tensor."""
         if isinstance(value, Tensor):
             return self.node_of(value)
+        if type(value) is ReadNumber:
+            return value.node
+        if isinstance(value, PackedSequence):
+            raise TraceError(
+                f"a packed sequence is passed or returned {self._writer.site()}; what is in it "
+                "cannot be followed. Pass the padded tensor, and mask what is beyond each length."
+            )
         if isinstance(value, tuple):
             parts = [self.in_nodes(v) for v in value]
             return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
@@ -236,42 +261,19 @@ class Tensors:
         return self.in_nodes(value)
 
 
-def parts_of(value: Any) -> Iterator[tuple[Any, Any, Callable[[Any, Any], Any]]]:
-    """What a tuple, list, dict or dataclass holds: key, value, and how to get it."""
-    if isinstance(value, tuple | list):
-        for i, part in enumerate(value):
-            yield i, part, getitem
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield key, part, getitem
-    elif is_dataclass(value) and not isinstance(value, type):
-        for entry in fields(value):
-            yield entry.name, getattr(value, entry.name, None), getattr
-
-
-def leaves_of(value: Any) -> Iterator[Any]:
-    """The leaves of nested tuples, lists and dicts."""
-    if isinstance(value, tuple | list | dict):
-        for _, part, _ in parts_of(value):
-            yield from leaves_of(part)
-    else:
-        yield value
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors in a value; those of slices, too."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, slice):
-        yield from tensors_in((value.start, value.stop, value.step))
-    else:
-        for _, part, _ in parts_of(value):
-            yield from tensors_in(part)
-
-
 def memory_of(tensor: Tensor) -> int:
     """What tells whether two tensors share their memory."""
     try:
-        return tensor.untyped_storage()._cdata
+        return _begin(tensor) or tensor.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):  # sparse and other tensors without storage
         return id(tensor)
+
+
+def _begin(tensor: Tensor) -> int:
+    """The address of a tensor's memory; 0 if it has none."""
+    if isinstance(tensor, FakeTensor):
+        return 0
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0

@@ -23,18 +23,19 @@ these are used by *virtual* nodes beside them, which are analyzed and never repl
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from fxsynops.tracing.borrowed import Borrowed, Place
+from fxsynops.errors import TraceError
+from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.guards import Conditions
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode
-from fxsynops.tracing.recorder import Inside, Recorder
+from fxsynops.tracing.places import Place
+from fxsynops.tracing.recorder import Known, Recorder
 from fxsynops.tracing.witness import Witness
 
 
@@ -44,8 +45,10 @@ class Trace:
 
     Attributes:
         graph: the nodes; ``node.meta`` holds ``spec`` (a TensorSpec, absent for other values),
-            ``site`` and ``mode``, ``writes`` if the call wrote to its operands, ``function`` for a
-            custom autograd function, and ``also`` for a part of a returned tuple that stands at
+            ``site`` and ``mode``, ``data`` (whether its value depends on any), ``hooked`` if hooks
+            may change it there, ``writes`` if the call wrote to its operands, ``function`` for a
+            custom autograd function, ``as`` for a virtual node that says the same in other
+            operations, and ``also`` for a part of a returned tuple that stands at
             other places in it, too.
         reads: places in the model that ``get_attr`` nodes read, by target.
         constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
@@ -72,11 +75,29 @@ class Trace:
     units: dict[Any, fx.Node] = field(default_factory=dict)
 
 
+class _LentError(Exception):
+    """A forward has failed that got something else in the place of a number."""
+
+
+def _record(
+    model: nn.Module, inputs: Inputs, known: Known, witness: Witness | None, lends_numbers: bool
+) -> tuple[Borrowed, Recorder]:
+    gradient = torch.set_grad_enabled(torch.is_grad_enabled())  # inference_mode(False) enables it
+    with torch.inference_mode(False), gradient, Borrowed(model) as borrowed:
+        recorder = Recorder(model, borrowed, known, witness, lends_numbers)
+        try:
+            recorder.run(inputs.clone())
+        except TraceError as error:
+            if recorder.has_lent and error.__cause__ is not None:
+                raise _LentError from error
+            raise
+    return borrowed, recorder
+
+
 def trace(
     model: nn.Module,
     inputs: Inputs,
-    whole: Callable[[nn.Module], bool],
-    inside: Callable[[Any], Inside | None] = lambda _: None,
+    known: Known,
     witness: Witness | None = None,
 ) -> Trace:
     """Record ``model``'s forward on ``inputs``.
@@ -84,26 +105,27 @@ def trace(
     Args:
         model: any module; it is left as it was, also if an error is raised.
         inputs: the arguments of the forward.
-        whole: which modules become one node each.
-        inside: the synapses inside of what stays one node (a module, or a function), if any; their
-            nodes carry ``virtual`` in their meta and are for the analysis alone.
+        known: what is known of the modules and functions that it calls.
         witness: gets the products that the forward makes, for an audit.
 
     Raises:
         TraceError: the forward fails, or does what no replay can repeat faithfully.
     """
-    gradient = torch.set_grad_enabled(torch.is_grad_enabled())  # inference_mode(False) enables it
-    with torch.inference_mode(False), gradient, Borrowed(model) as borrowed:
-        recorder = Recorder(model, borrowed, whole, inside, witness)
-        recorder.run(inputs.clone())
+    try:
+        borrowed, recorder = _record(model, inputs, known, witness, True)
+    except _LentError:  # perhaps what stood in for a number was not good enough
+        borrowed, recorder = _record(model, inputs, known, witness, False)
     # Only now do the places hold the model's own values again.
-    modules = borrowed.modules.values()
-    unhooked = [m for m in modules if m not in borrowed.hooked and not whole(m)]
     reads = recorder.tensors.reads
     read = {(id(place.root), place.path) for place in reads.values()}
     shared = [pair for pair in borrowed.shared if (id(pair[0].root), pair[0].path) in read]
     conditions = Conditions(
-        recorder.model_reads.conditions(), recorder.model_reads.values, modules, unhooked, shared
+        recorder.model_reads.conditions(),
+        recorder.model_reads.values,
+        borrowed.modules.values(),
+        borrowed.hooked,
+        shared,
+        recorder.surroundings.places(),
     )
     return Trace(
         recorder.writer.graph,

@@ -1,0 +1,95 @@
+"""A number that Python has read out of a tensor (``.item()``), until it is known what for.
+
+Many are only printed, or put into a log or an attribute. It is a branch on data as soon as Python
+computes or decides anything with it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx
+
+
+class ReadNumber:
+    """Stands in for a ``float`` or an ``int``: looks like it, and hears of its use.
+
+    Args:
+        value: the number.
+        node: that reads it in a replay.
+        on_use: is called when Python first computes with it.
+    """
+
+    def __init__(self, value: float, node: fx.Node, on_use: Callable[[], None]) -> None:
+        self._value, self.node, self._on_use = value, node, on_use
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What ``isinstance`` looks at."""
+        return type(self._value)
+
+    def used(self) -> Any:
+        """The number itself; from now on, the trace holds for it alone."""
+        self._on_use()
+        self._on_use = _known
+        return self._value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+    def __str__(self) -> str:
+        return str(self._value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self._value, spec)
+
+    def __reduce__(self) -> Any:
+        return type(self._value), (self.used(),)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.used(), name)
+
+
+def _known() -> None:
+    """It is known already."""
+
+
+def number(value: Any) -> Any:
+    """A number as such, in the place of one that stands in for it."""
+    return value.used() if type(value) is ReadNumber else value
+
+
+def _forward(name: str) -> Callable[..., Any]:
+    function = getattr(operator, name, None) or getattr(float, name)
+
+    def forward(self: ReadNumber, *args: Any) -> Any:
+        return function(self.used(), *map(number, args))
+
+    return forward
+
+
+def _reflected(name: str) -> Callable[..., Any]:
+    function = getattr(operator, name)
+
+    def reflected(self: ReadNumber, other: Any) -> Any:
+        return function(number(other), self.used())
+
+    return reflected
+
+
+for _name in "add sub mul truediv floordiv mod pow".split():
+    setattr(ReadNumber, f"__{_name}__", _forward(f"__{_name}__"))
+    setattr(ReadNumber, f"__r{_name}__", _reflected(f"__{_name}__"))
+for _name in "and or xor lshift rshift".split():
+    setattr(ReadNumber, f"__{_name}__", _forward(f"__{_name}__"))
+    setattr(ReadNumber, f"__r{_name}__", _reflected(f"__{_name}__"))
+for _name in "lt le gt ge eq ne neg pos abs invert index".split():
+    setattr(ReadNumber, f"__{_name}__", _forward(f"__{_name}__"))
+for _made in (bool, int, float, complex, hash, round, divmod):
+    setattr(
+        ReadNumber,
+        f"__{_made.__name__}__",
+        lambda self, *args, made=_made: made(self.used(), *map(number, args)),
+    )

@@ -1,0 +1,259 @@
+"""What a model's code reads beside the model: globals, closures, defaults, attributes of classes.
+
+Nobody can watch these reads, but the code says which names it reads. A trace holds while they stay
+as they are; a forward that changes them does what no replay would do again.
+"""
+
+from __future__ import annotations
+
+import dis
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import lru_cache, partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxsynops.errors import TraceError
+from fxsynops.tracing.containers import content_of, restore
+from fxsynops.tracing.node_meta import HERE, TORCH
+from fxsynops.tracing.places import (
+    ATOMS,
+    MAX_OBJECT_DEPTH,
+    Attributes,
+    Place,
+    attributes_of,
+    fingerprint,
+    is_plain_object,
+)
+
+_STANDARD = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))
+_INSTALLED = ("site-packages", "dist-packages")
+_LONGEST = 1000  # entries of a container that are compared one by one
+SHALLOW = MAX_OBJECT_DEPTH - 1  # of an object outside, only its own attributes are compared
+_UNTRUSTED = frozenset(["random", "numpy.random"])  # modules that draw random numbers
+
+
+class Surroundings:
+    """Names that the code of some modules reads.
+
+    Args:
+        modules: those whose forwards are recorded, and not executed again in a replay.
+
+    Attributes:
+        draws: whether the code mentions random numbers that are not torch's.
+        asks_types: whether it calls ``type``, so that nothing can stand in for anything.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.draws = self.asks_types = False
+        self._places: dict[tuple[int, Any], Place] = {}
+        self._walked: set[int] = set()
+        for module in modules:
+            for cls in type(module).__mro__:
+                self._walk_class(cls)
+            for value in module.__dict__.values():
+                if callable(value) and not isinstance(value, nn.Module):
+                    self._walk(value)
+        self._before = [
+            (place, self._now(place), _content(place)) for place in self._places.values()
+        ]
+
+    def places(self) -> list[Place]:
+        """Where the values are that the code reads."""
+        return list(self._places.values())
+
+    def check(self) -> None:
+        """Nothing of it may have changed; what has is put back.
+
+        Raises:
+            TraceError: something has.
+        """
+        changed = [entry for entry in self._before if self._now(entry[0]) != entry[1]]
+        for place, _, (value, contents) in changed:
+            for container, content in contents:
+                restore(container, content)
+            if place.get() is not value:
+                place.set(value)
+        if changed:
+            names = ", ".join(sorted({f"'{place.name}'" for place, *_ in changed}))
+            raise TraceError(
+                f"the forward changes {names}, which is outside of the model, and a replay would "
+                "not. Keep what it writes to in attributes of the model, or do it outside of the "
+                "forward (if it happens at the first call only, run the model once)."
+            )
+
+    @staticmethod
+    def _now(place: Place) -> Any:
+        try:
+            return fingerprint(place.get(), SHALLOW, identical=True)
+        except LookupError:
+            return None
+
+    # -- the walk --------------------------------------------------------------------------------
+
+    def _walk_class(self, cls: type) -> None:
+        """All functions that a user's class defines."""
+        if not _is_users(cls) or id(cls) in self._walked:
+            return
+        self._walked.add(id(cls))
+        for name, value in vars(cls).items():
+            if name != "__init__":
+                self._walk(value)
+
+    def _walk(self, value: Any) -> None:
+        """What a function reads, and what it calls."""
+        while isinstance(value, partial | MethodType | staticmethod | classmethod):
+            value = value.func if isinstance(value, partial) else value.__func__
+        if isinstance(value, property):
+            for function in (value.fget, value.fset):
+                self._walk(function)
+            return
+        if is_plain_object(value):
+            self._walk_class(type(value))
+        if not isinstance(value, FunctionType) or id(value) in self._walked:
+            return
+        self._walked.add(id(value))
+        if hasattr(value, "__wrapped__"):
+            self._walk(value.__wrapped__)
+        if not _is_users(value):
+            return
+        name, installed = value.__module__, _is_installed(value.__code__.co_filename)
+        for chain in _chains(value.__code__):
+            self.asks_types |= chain[0] == "type"
+            if chain[0] in value.__globals__:
+                place = Place(value.__globals__, chain[:1], f"{name}.{chain[0]}")
+                if not installed:
+                    self._note(place, chain[1:])
+                elif isinstance(place.get(), ATOMS):
+                    self._places.setdefault((id(place.root), chain[0]), place)
+        if installed:  # a library's own: settings are looked at, not all that they lead to
+            return
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=False)
+        for variable, cell in cells:
+            root = Attributes(cell, ("cell_contents",))
+            held = f"{value.__qualname__}.{variable}"
+            self._note(Place(root, ("cell_contents",), held), (), key=id(cell))
+        if value.__defaults__ and any(isinstance(v, list | dict) for v in value.__defaults__):
+            root = Attributes(value, ("__defaults__",))
+            self._note(Place(root, ("__defaults__",), f"{value.__qualname__}'s defaults"), ())
+
+    def _note(self, place: Place, chain: tuple[str, ...], key: int | None = None) -> None:
+        """A name that stands for something, and the attributes of it that are read."""
+        try:
+            value = place.get()
+        except LookupError:
+            return
+        known = (id(place.root) if key is None else key, place.path[-1])
+        if isinstance(value, ModuleType):
+            self._note_module(value, chain)
+        elif isinstance(value, type):
+            self._note_class(value, chain)
+        elif isinstance(value, FunctionType | partial | MethodType):
+            if _is_users(value):
+                self._places.setdefault(known, place)
+            self._note_draws(value)
+            self._walk(value)
+        elif isinstance(value, nn.Module) or (callable(value) and not is_plain_object(value)):
+            self._note_draws(value)
+        elif _is_comparable(value):
+            self._places.setdefault(known, place)
+            if is_plain_object(value):
+                self._walk_class(type(value))
+
+    def _note_module(self, module: ModuleType, chain: tuple[str, ...]) -> None:
+        self.draws |= module.__name__ in _UNTRUSTED
+        file = getattr(module, "__file__", None) or ""
+        if chain and file and not file.startswith((TORCH, HERE, *_STANDARD[:1])):
+            self._note(Place(vars(module), chain[:1], f"{module.__name__}.{chain[0]}"), chain[1:])
+        elif chain and isinstance(held := vars(module).get(chain[0]), ModuleType):
+            self._note_module(held, chain[1:])
+        elif _is_installed(file) and chain[:1] == ("random",):
+            self.draws = True
+
+    def _note_class(self, cls: type, chain: tuple[str, ...]) -> None:
+        if issubclass(cls, nn.Module | torch.autograd.Function) and not chain:
+            return
+        self._walk_class(cls)
+        for base in cls.__mro__ if chain else ():
+            if chain[0] in vars(base):
+                if _is_users(base):
+                    held: Any = vars(base)
+                    self._note(Place(held, chain[:1], f"{base.__name__}.{chain[0]}"), chain[1:])
+                return
+
+    def _note_draws(self, value: Any) -> None:
+        owner = getattr(value, "__module__", None) or type(getattr(value, "__self__", 0)).__module__
+        self.draws |= owner in (*_UNTRUSTED, "numpy.random.mtrand")
+
+
+def _is_users(value: Any) -> bool:
+    """Whether a function or a class is neither torch's, nor this package's, nor Python's own."""
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        file = code.co_filename
+        return not file.startswith((TORCH, HERE, "<")) and (
+            _is_installed(file) or not file.startswith(_STANDARD)
+        )
+    first = (getattr(value, "__module__", None) or "builtins").split(".")[0]
+    return first not in ("torch", "fxsynops", "builtins", "abc", "typing", "enum", "collections")
+
+
+def _is_installed(file: str) -> bool:
+    """Whether code was installed, and is not the user's project."""
+    return any(part in file for part in _INSTALLED)
+
+
+def _is_comparable(value: Any) -> bool:
+    """Whether it can be told if a value is the one that it was."""
+    if isinstance(value, (ATOMS, Tensor)):
+        return True
+    if isinstance(value, list | tuple | dict | set):
+        return len(value) <= _LONGEST
+    return is_plain_object(value)
+
+
+def _content(place: Place) -> tuple[Any, list[tuple[Any, Any]]]:
+    """A value, and the containers in it with their contents, to be put back."""
+    value = place.get()
+    return value, list(_contents(value, 0))
+
+
+def _contents(value: Any, depth: int) -> Iterator[tuple[Any, Any]]:
+    if is_plain_object(value):
+        value = attributes_of(value)
+    if isinstance(value, list | dict | set | Attributes):
+        yield value, content_of(value)
+    if depth < SHALLOW and isinstance(value, list | tuple | dict | Attributes):
+        parts = value.values() if isinstance(value, dict | Attributes) else value
+        for part in parts:
+            yield from _contents(part, depth + 1)
+
+
+@lru_cache(maxsize=4096)
+def _chains(code: CodeType) -> tuple[tuple[str, ...], ...]:
+    """The globals that code reads, each with the attributes that are read of it at once."""
+    return tuple(dict.fromkeys(_read(code)))
+
+
+def _read(code: CodeType) -> Iterator[tuple[str, ...]]:
+    chain: tuple[str, ...] = ()
+    for at in dis.get_instructions(code):
+        if at.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            if chain:
+                yield chain
+            chain = (str(at.argval),)
+        elif at.opname in ("LOAD_ATTR", "LOAD_METHOD") and chain:
+            chain = (*chain, str(at.argval))
+        elif chain and at.opname not in ("CACHE", "PRECALL", "PUSH_NULL", "EXTENDED_ARG"):
+            yield chain
+            chain = ()
+        if at.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            yield (str(at.argval),)
+    if chain:
+        yield chain
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _read(part)
