@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -20,6 +21,8 @@ class _Stub(ModuleType):
 
 
 def pytest_configure():
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes
+        torch.set_num_threads(1)
     try:
         import torchvision  # noqa: F401
     except ImportError:
