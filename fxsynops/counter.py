@@ -92,7 +92,7 @@ class SynOpsCounter(nn.Module):
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
         self._account = Account()
         self._register_state_dict_hook(_without_prefix)
-        self.register_load_state_dict_pre_hook(_with_prefix)
+        self._register_load_state_dict_pre_hook(_with_prefix, with_module=True)
 
     # -- running ---------------------------------------------------------------------------------
 

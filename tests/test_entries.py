@@ -494,7 +494,9 @@ def _written(v):
     return y
 
 
-@torch.library.custom_op("entries::add_into", mutates_args={"y"})
+@torch.library.custom_op(
+    "entries::add_into", mutates_args={"y"}, schema="(Tensor(a!) y, Tensor v) -> ()"
+)
 def add_into(y: Tensor, v: Tensor) -> None:
     y.add_(v)
 

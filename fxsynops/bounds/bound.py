@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fxsynops.bounds.charge import Charge
 from fxsynops.bounds.driven_neurons import example_value, input_steps, is_negative
@@ -24,6 +24,9 @@ from fxsynops.connectivity.connect import Tap
 from fxsynops.connectivity.results import Connection, Findings, without_values
 from fxsynops.errors import InputError
 from fxsynops.operations.call import shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)

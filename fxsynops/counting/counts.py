@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from torch import distributed
 
@@ -15,6 +15,9 @@ from fxsynops.counting.exact_sums import EXACT_BELOW
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.per_sample import Statistics
 from fxsynops.errors import CountError, InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)

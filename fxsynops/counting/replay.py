@@ -49,6 +49,7 @@ from fxsynops.tracing.graph_functions import forward_of
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode
 from fxsynops.tracing.places import Place
+from fxsynops.tracing.torch_versions import add_note
 
 
 @dataclass(frozen=True)
@@ -322,7 +323,9 @@ class Replay(fx.Interpreter):
         except Exception as error:
             node = self._program.node_of(error)
             if node and node.op.startswith("call") and not getattr(error, "__notes__", None):
-                error.add_note(f"raised by '{node.name}' {node.meta['site']}, replayed by fxsynops")
+                add_note(
+                    error, f"raised by '{node.name}' {node.meta['site']}, replayed by fxsynops"
+                )
             raise
 
     def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:

@@ -8,13 +8,15 @@ from contextvars import ContextVar
 
 import torch
 
+from fxsynops.tracing.torch_versions import default_device
+
 _users: ContextVar[torch.device | None] = ContextVar("users", default=None)
 
 
 @contextmanager
 def own_device() -> Iterator[None]:
     """Tensors of this package's are made on the CPU, whatever the user's default device is."""
-    users = torch.get_default_device()
+    users = default_device()
     if users.type == "cpu":
         yield
         return

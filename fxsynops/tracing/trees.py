@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fxsynops.tracing.graph_functions import getitem
+from fxsynops.tracing.torch_versions import is_leaf
 
 Part = tuple[Any, Any, Callable[[Any, Any], Any]]
 
@@ -33,7 +34,7 @@ def leaves_of(value: Any) -> Iterator[Any]:
     if isinstance(value, tuple | list | dict) or _is_data(value):
         for _, part, _ in parts_of(value):
             yield from leaves_of(part)
-    elif pytree.tree_is_leaf(value):
+    elif is_leaf(value):
         yield value
     else:  # of a kind that a user has registered
         yield from pytree.tree_leaves(value)
@@ -67,14 +68,14 @@ def mapped(function: Callable[[Any], Any], value: Any) -> Any:
         for key, part, _ in parts_of(value):
             object.__setattr__(copied, key, mapped(function, part))
         return copied
-    return function(value) if pytree.tree_is_leaf(value) else pytree.tree_map(function, value)
+    return function(value) if is_leaf(value) else pytree.tree_map(function, value)
 
 
 def structure_of(value: Any) -> Any:
     """Everything but the leaves, comparable with ==."""
     if isinstance(value, tuple | list | dict) or _is_data(value):
         return (type(value), *((key, structure_of(part)) for key, part, _ in parts_of(value)))
-    return None if pytree.tree_is_leaf(value) else pytree.tree_structure(value)
+    return None if is_leaf(value) else pytree.tree_structure(value)
 
 
 def _is_data(value: Any) -> bool:
