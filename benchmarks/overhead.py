@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +348,21 @@ def analysis(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
         f"{sum(values) * 4 / found.window.samples / 2**20:.0f} MiB"
     )
     yield {"model": f"{s.name}, analysis", "by": "fxsynops", "note": note}
+    for s in (lenet(), dvs(), transformer(), sew(18 if quick else 50)):
+        s.model.eval()
+        yield {"model": f"{s.name}, audit", "by": "fxsynops", "note": _audited(s)}
+
+
+def _audited(s: Setting) -> str:
+    """How much longer an analysis takes that proves itself."""
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(4):
+        for audit, found in taken.items():
+            s.reset(s.model)
+            run = partial(fxsynops.analyze, s.model, s.x, audit=audit, **s.options)
+            found.append(seconds(run))
+    plain, audited = (statistics.median(found[1:]) for found in taken.values())
+    return f"{audited / plain:.2f} times the analysis alone ({plain:.2f} s)"
 
 
 def resident() -> float:

@@ -172,3 +172,20 @@ def test_what_cannot_be_audited_says_why():
     assert fxsynops.analyze(nn.Linear(6, OUT), spikes(2, 6), audit=False).audit.notes == (
         "not audited",
     )
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_modules_that_compute_otherwise_without_gradients_agree(kind):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = kind(4, 4, num_layers=2, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    torch.manual_seed(0)
+    x = spikes(3, 5, 4)
+    assert fxsynops.analyze(Model(), x, layout="NT").audit.ok
+    with torch.no_grad():
+        assert fxsynops.analyze(Model(), x, layout="NT").audit.ok

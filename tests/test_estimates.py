@@ -174,3 +174,38 @@ def test_a_threshold_alone_bounds_nothing_and_says_so():
     model = nn.Sequential(nn.Linear(6, 4), Fires(), nn.Linear(4, 2))
     bound = fxsynops.analyze(model, torch.ones(2, 6)).upper_bound()
     assert "its threshold of 2 says when it fires, but not what it integrates" in str(bound)
+
+
+def test_graded_spikes_that_come_back_end_the_charge_argument():
+    import snntorch
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.n = snntorch.RLeaky(1.0, V=0.3, all_to_all=False, init_hidden=True)
+            self.n.graded_spikes_factor = torch.tensor(3.0)
+            self.out = nn.Linear(1, 1)
+
+        def forward(self, x):
+            return torch.stack([self.out(self.n(x[:, t])) for t in range(8)], 1)
+
+    x = torch.full((1, 8, 1), 0.29)
+    counter = fxsynops.SynOpsCounter(Net(), x, layout="NT", input_events=False)
+    bound = counter.analysis.upper_bound(input_range=(0.0, 0.29))
+    counter(x)
+    assert counter.counts.total == 10 <= bound.total
+    assert any("graded" in reason for row in bound.rows for reason in row.reasons)
+
+
+def test_a_neuron_of_several_levels_has_the_cap_of_its_surrogate():
+    from spikingjelly.activation_based import neuron, surrogate
+
+    levels = surrogate.MultiLevelSpikeCount(3)
+    node = neuron.ILIFNode(2.0, surrogate_function=levels, step_mode="m")
+    model, x = nn.Sequential(node, nn.Linear(1, 1)), torch.zeros(8, 1, 1)
+    analysis = fxsynops.analyze(model, x, layout="TN", input_events=False)
+    row = analysis.upper_bound(input_range=(0.0, 100.0)).rows[-1]
+    assert (row.max_events, row.structural) == (3, 24)
+    counter = analysis.counter()
+    counter(torch.full((8, 1, 1), 100.0))
+    assert counter.counts.total == 24

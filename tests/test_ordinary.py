@@ -311,3 +311,48 @@ def test_names_in_spiking_that_match_nothing_are_said():
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, OUT))
     analysis = fxsynops.analyze(model, spikes(2, 6), spiking=nn.ReLU, events="nonzero")
     assert "matches nothing" not in str(analysis)
+
+
+def test_masks_in_products_of_events_are_followed():
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(2, OUT)
+            self.register_buffer("mask", torch.tensor([1.0, 0, 1, 0]))
+
+        def forward(self, q, k):
+            return self.head((2 * q * self.mask) @ (k * self.mask).mT)
+
+    model, x = Attends(), torch.ones(1, 2, 4)
+    counter = fxsynops.SynOpsCounter(model, (x, x))
+    for kept in (2, 3, 1):
+        model.mask.copy_(torch.arange(4) < kept)
+        counter(x, x)
+        found = {name: n.item() for name, n in counter.per_synapse.items()}
+        assert found == {"matmul": 4 * kept, "head": 4 * kept * OUT}
+    model.mask.fill_(2.0)
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="worth differs"):
+        counter(x, x)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        lambda m, q: q * m.twos,
+        lambda m, q: torch.cat([0.5 * q[..., :2], q[..., 2:]], -1),
+    ],
+)
+def test_products_of_events_of_several_worths_are_refused(events):
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(2, OUT)
+            self.register_buffer("mask", torch.tensor([1.0, 0, 1, 0]))
+            self.register_buffer("twos", torch.full((4,), 2.0))
+
+        def forward(self, q, k):
+            return self.head(events(self, q) @ k.mT)
+
+    x = torch.ones(1, 2, 4)
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="worth differs between elements"):
+        fxsynops.analyze(Attends(), (x, x))

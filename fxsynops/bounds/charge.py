@@ -128,9 +128,10 @@ class Charge:
                 for drive, part in zip(source.drives, running, strict=False)
             ]
         else:  # earlier passes have left what the later calls of a pass bring
-            times = float(self._passes) if len(source.nodes) == 1 else math.inf
+            one = len(source.nodes) == 1  # else what other calls bring is anything
+            times, nothing = (float(self._passes), 0.0) if one else (math.inf, math.inf)
             events = [
-                source.emitted(drive, (part[-1] * times).nan_to_num(nan=0.0)).expand_as(part)
+                source.emitted(drive, (part[-1] * times).nan_to_num(nan=nothing)).expand_as(part)
                 for drive, part in zip(source.drives, running, strict=False)
             ]
         self._so_far[id(source)] = _SoFar(done, charge, events[0][-1])

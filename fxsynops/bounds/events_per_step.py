@@ -196,7 +196,7 @@ class Caps:
         if not math.isfinite(worth) or worth == 0:
             return (0.0, 0.0) if value == (0.0, 0.0) else (-math.inf, math.inf)
         low, high = sorted((value[0] / worth, value[1] / worth))
-        return low, high
+        return _rounded(low), _rounded(high)
 
     def _limited(self, role: Role, call: Call, operation: Operation) -> Interval | None:
         """Of a gate that may put constants in the place of events; None for any other."""
@@ -248,9 +248,16 @@ class Caps:
             gain = max((abs(factor) for factor, _ in terms), default=operation.gain(call))
             most = math.fsum(max(-a, b) for a, b in parts) * gain
             return -most, most
-        pairs = [(factor, self._operand(operand)) for factor, operand in terms]
+        pairs = [(factor, self._term(role, operand)) for factor, operand in terms]
         low = sum(a if factor > 0 else -b for factor, (a, b) in pairs)
         return low, sum(b if factor > 0 else -a for factor, (a, b) in pairs)
+
+    def _term(self, role: Role, operand: object) -> Interval:
+        """A term of a sum, in events: constants are values, which one event is worth some of."""
+        if isinstance(operand, fx.Node) and operand in self.ranges:
+            return self.ranges[operand]
+        low, high = self._operand(operand)
+        return (0.0, 0.0) if low == high == 0 else self._events(role, (low, high))
 
     def _operand(self, operand: object) -> Interval:
         if isinstance(operand, fx.Node):
@@ -284,9 +291,8 @@ class Caps:
         own = neuron.max_spikes if neuron else math.inf
         if role.module is not None and not _is_itself(role.module, neuron):
             own = math.inf
-        if name in self._given:
-            return self._given[name]
-        return own if self._cap is None else min(own, self._cap)
+        said = self._given.get(name, self._cap)
+        return own if said is None else min(own, said)
 
 
 def _is_itself(module: nn.Module, neuron: Neuron | None) -> bool:
@@ -304,6 +310,14 @@ def _worth(role: Role) -> float:
     """The value of one event; not a number if it differs, or can be trained."""
     scale = role.signal.scale
     return scale.factor if scale and scale.fixed else math.nan
+
+
+def _rounded(events: float) -> float:
+    """A whole number, if it is one but for rounding."""
+    if not math.isfinite(events):
+        return events
+    near = round(events)
+    return float(near) if abs(events - near) <= 1e-9 * max(1.0, abs(events)) else events
 
 
 def _times(a: float, b: float) -> float:

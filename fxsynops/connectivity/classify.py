@@ -39,14 +39,16 @@ from fxsynops.connectivity.signals import (
     Signals,
     State,
 )
-from fxsynops.connectivity.units import Units
+from fxsynops.connectivity.units import Units, spread
 from fxsynops.neurons import Neuron
 from fxsynops.operations import Call, Kind, Operation, operations, straight_through
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale, SynapseCall
 from fxsynops.operations.products import Product
 from fxsynops.tracing import graph_functions
-from fxsynops.tracing.graph_walk import reachable
+from fxsynops.tracing.graph_walk import reachable, upstream
+from fxsynops.tracing.guards import version_of
+from fxsynops.tracing.places import Place
 from fxsynops.tracing.trace import Trace
 
 
@@ -412,19 +414,46 @@ class _Classifier(Values):
         number = float(call.get("alpha", 1))
         scale: Scale | None = Scale(number) if number else None
         for node in product.operands:
-            own = self.roles[node].signal.scale
-            scale = None if scale is None or own is None or own.each else scale * own
+            own = self._worth_alike(self.roles[node].signal.scale)
+            scale = None if scale is None or own is None else scale * own
         added = product.added if call.get("beta", 1) else None
         if isinstance(added, fx.Node) and self.roles[added].signal.kind != "const":
             reason = "a product of events is added to something else"
             return self._unknown(call, list(product.operands), reason, weighted=True)
-        known = all(self.roles[node].signal.scale is not None for node in product.operands)
-        if not known and not self.graded:
+        if scale is None and number and not self.graded:
             reason = "what one event is worth differs between elements that it multiplies"
             return self._unknown(call, list(product.operands), reason, weighted=True)
         whole = added is None or (scale == Scale() and self.is_whole(added))
         signal = replace(EVENTS, scale=scale, whole=whole)
         return Role("product", signal, call, operation, product.operands, product=product)
+
+    def _worth_alike(self, scale: Scale | None) -> Scale | None:
+        """A scale that is the same in all elements, but where masks of 0 and 1 are zero."""
+        if scale is None or not scale.each:
+            return scale
+        for mask in scale.each:
+            value = None if self._depends_on_data(mask) else self.constant(mask)
+            if (
+                value is None
+                or value.is_meta
+                or not bool(((value == 0) | (value.abs() == 1)).all())
+            ):
+                return None
+        for node in upstream(scale.each):  # that they are masks holds until they are written to
+            if node.op == "get_attr":
+                target = str(node.target)
+                held = Place(self.trace.constants, (target,), target)
+                self.trace.conditions.also(version_of, self.trace.reads.get(target, held))
+        return replace(scale, each=())
+
+    def _depends_on_data(self, node: fx.Node) -> bool:
+        """Whether a value from which worths are computed does."""
+        if "unit" not in node.meta:
+            return self.roles[node].signal.kind != "const"
+        operands = node.all_input_nodes
+        if node.target in (torch.ones_like, spread):  # of the first, only the size
+            operands = [n for n in operands if n is not node.args[0]]
+        return any(map(self._depends_on_data, operands))
 
     def _gate(
         self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]

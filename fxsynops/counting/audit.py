@@ -125,8 +125,10 @@ class _Measuring(Replay):
     def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
         """Count the events in a value, which should be whole."""
         super().measure(stop, value, unit)
-        events = _in_units(value, unit)
-        if bool((events < 0).any()):
+        value, unit = value.detach(), unit.detach() if isinstance(unit, Tensor) else unit
+        worth_one = type(unit) is float and unit == 1.0
+        events = value if worth_one and value.is_floating_point() else _in_units(value, unit)
+        if events.numel() and bool(events.amin() < 0):
             self.negative.add(stop.node)
         if value.is_floating_point() and not stop.reading.graded and not _is_whole(events):
             apart = (events - events.round()).abs()
@@ -134,7 +136,9 @@ class _Measuring(Replay):
 
     def example(self) -> tuple[Any, list[float]]:
         """The output for the example, and the SynOps of each connection."""
-        with Borrowed(self.analysis.model):
+        # Without gradients, torch may compute otherwise (an LSTM does, in the last bits).
+        recorded = torch.set_grad_enabled(self.analysis.trace.mode.grad)
+        with recorded, Borrowed(self.analysis.model):
             output, tally = self.count(self.analysis.example.clone().values)
             return output, tally.both()[1].tolist()
 
@@ -551,7 +555,10 @@ def _equal_counts(left: float, arrived: float) -> bool:
 
 def _is_whole(events: Tensor) -> bool:
     """Whether events are whole numbers, up to what rounding can do."""
-    apart = (events - events.round()).abs()
+    whole = events.round()
+    if torch.equal(events, whole):  # nearly always, and fast
+        return True
+    apart = (events - whole).abs()
     return bool((apart <= 1e-3 * events.abs().clamp(min=1)).all())
 
 

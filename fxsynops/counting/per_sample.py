@@ -116,7 +116,7 @@ class PerSample:
     def _index(self, product: Product, left: int, right: int) -> object:
         """The index of a product that runs over the samples in both factors."""
         first, second = self.leading[left], self.leading[right]
-        if first.sample is None or second.sample is None or first.merged != second.merged:
+        if first.sample is None or second.sample is None:
             return None
         index = product.axes[0][first.sample]
         return index if product.axes[1][second.sample] == index else None

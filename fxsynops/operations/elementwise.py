@@ -248,7 +248,10 @@ def _batch_norm_module(ranges: Evaluation, call: Call) -> Range | None:
             probe = size * torch.rand(zeros.shape, generator=random, dtype=zeros.dtype)
             if not torch.allclose(module.forward(probe), offset + slope * probe):
                 return None
-    return _affine(ranges, call, value * slope, offset, offset.abs() + slope.abs())
+        module.running_mean.zero_()
+        bias = module.forward(zeros)
+    level = bias.abs() + (offset - bias).abs() + slope.abs()  # of terms that may cancel
+    return _affine(ranges, call, value * slope, offset, level)
 
 
 def _batch_norm(ranges: Evaluation, call: Call) -> Range | None:

@@ -212,7 +212,7 @@ def _bind(
             break
         numbers = all(isinstance(value, int) for value in rest)
         spread = parameter.kind == "List[int]" and parameter.length is None and numbers
-        last = i > 0 and i == len(places) - 1
+        last = i == len(places) - 1
         if parameter.gathers or (spread and last):  # x.permute(0, 2, 1), x.flip(1)
             values[parameter.name], rest = tuple(rest), []
         else:

@@ -61,6 +61,10 @@ class Conditions:
         self._modules_hold = self._about_modules().written_out()
         self._untouched = self._about_places().written_out()
 
+    def also(self, read: Callable[..., object], place: Place) -> None:
+        """One more: what is read out of a place is what it is now."""
+        self._values.append((read, place, fingerprint(read(place.get()))))
+
     def hold(self) -> bool:
         """Whether all of it is as it was."""
         return (
@@ -141,6 +145,11 @@ class Conditions:
                     for name, entry in value.items():
                         every.add("{}[{}] is {}", value, name, entry)
         return every
+
+
+def version_of(tensor: Tensor) -> tuple[int, int]:
+    """What changes when a tensor is replaced, or written to; asking waits for nothing."""
+    return id(tensor), tensor._version
 
 
 class _Read:

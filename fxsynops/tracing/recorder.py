@@ -168,12 +168,14 @@ class Recorder(TorchFunctionMode):
         self.writer.node("output", "output", (self.tensors.output(output),), {})
 
     def _explain(self, error: Exception) -> str:
-        if isinstance(error, NotImplementedError) and "HigherOrderOperator" in str(error):
+        compiles = type(error).__module__.startswith("torch._dynamo")
+        if compiles or "HigherOrderOperator" in str(error):
             name = str(error).partition("HigherOrderOperator ")[2].partition(" ")[0]
             return (
-                f"'{name}' is called ({site_of(error)}), which takes functions, and what these "
-                "do cannot be recorded. Write it in plain torch operations (torch.where, a loop), "
-                "or keep the module that calls it whole (spiking=[ItsType])."
+                f"'{name or 'torch.cond, or the like'}' is called ({site_of(error)}), which takes "
+                "functions, and what these do cannot be recorded. Write it in plain torch "
+                "operations (torch.where, a loop), or keep the module that calls it whole "
+                "(spiking=[ItsType])."
             )
         where = site_of(error)
         module = (

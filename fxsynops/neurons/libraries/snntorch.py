@@ -187,6 +187,8 @@ def _threshold_with_reset(module: Any) -> torch.Tensor:
 
 
 def _feedback(module: Any, start: Start) -> Feedback:
+    if bool((_factor(module) != 1).any()):
+        raise NoArgumentError("the spikes that come back to it are graded")
     if module.all_to_all:
         return excitation(module.recurrent, start.shape[1:])
     gain = module.recurrent.V.detach().double().clamp(min=0).cpu()

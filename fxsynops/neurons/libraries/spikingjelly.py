@@ -30,6 +30,15 @@ _ANALOG = ("NonSpikingBaseNode", "NoisyNonSpikingBaseNode", "LIAFNode")
 SETTINGS = ("surrogate_function",)  # functions that are attributes of a neuron
 
 
+def _most_spikes(module: nn.Module) -> float:
+    """Of a neuron with several levels: it, or its surrogate, says how many."""
+    owners: tuple[Any, ...] = (module, getattr(module, "surrogate_function", None))
+    for owner in owners:
+        if hasattr(owner, "max_spike_count"):
+            return float(owner.max_spike_count)
+    return math.inf
+
+
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
     names = [c.__name__ for c in type(module).__mro__ if c.__module__.startswith(neuron.__name__)]
@@ -48,7 +57,7 @@ def describe(module: nn.Module) -> Neuron | None:
     smooth = getattr(getattr(module, "surrogate_function", None), "spiking", True) is False
     return Neuron(
         spikes=not (noisy or smooth),
-        max_spikes=getattr(module, "max_spike_count", math.inf) if "ILIFNode" in names else 1,
+        max_spikes=_most_spikes(module) if "ILIFNode" in names else 1,
         checked=_fires_once,
         amplitude=next((worth for name, worth in _WORTH.items() if name in names), 1.0),
         signed=any("Ternary" in name for name in names) or "STBIFNode" in names,
