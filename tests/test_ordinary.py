@@ -330,9 +330,13 @@ def test_masks_in_products_of_events_are_followed():
         counter(x, x)
         found = {name: n.item() for name, n in counter.per_synapse.items()}
         assert found == {"matmul": 4 * kept, "head": 4 * kept * OUT}
-    model.mask.fill_(2.0)
-    with pytest.raises(fxsynops.UnsupportedOperationError, match="worth differs"):
+    for write in (lambda: model.mask.fill_(2.0), lambda: model.mask.data.fill_(2.0)):
+        write()
+        with pytest.raises(fxsynops.UnsupportedOperationError, match="worth differs"):
+            counter(x, x)
+        model.mask.fill_(1.0)
         counter(x, x)
+        assert counter.per_synapse["head"].item() == 16 * OUT
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,7 @@ SCALE = torch.tensor(1.0)
 
 class Config:
     steps = 2
+    seen: list[int] = []  # noqa: RUF012
 
     def __init__(self):
         self.more = 0
@@ -343,12 +344,41 @@ def test_a_forward_that_changes_what_is_outside_of_the_model_is_refused():
         cache.append(1)
         return x
 
-    for between, name in ((logs, "LOG"), (counts, "STEPS"), (remembers, "defaults")):
+    def sets(x):
+        Config.steps += 1
+        return x
+
+    def fills(x):
+        Config.seen.append(1)
+        return x
+
+    for between, name in (
+        (logs, "LOG"),
+        (counts, "STEPS"),
+        (remembers, "defaults"),
+        (sets, "Config.steps"),
+        (fills, "Config.seen"),
+    ):
         before = list(LOG), STEPS
         with pytest.raises(fxsynops.TraceError, match=f"changes '.*{name}.*outside of the model"):
             fxsynops.analyze(Between(between), spikes(2, 6))
         assert before == (LOG, STEPS)
     assert remembers.__defaults__ == ([],)
+    assert (Config.steps, Config.seen) == (2, [])
+
+
+def test_what_is_outside_of_the_model_is_put_back_after_an_error():
+    def deletes(x):
+        global SCALE
+        LOG.append(1)
+        del SCALE
+        raise ValueError
+
+    before = SCALE
+    with pytest.raises(fxsynops.TraceError, match="raised ValueError"):
+        fxsynops.analyze(Between(deletes), spikes(2, 6))
+    assert LOG == []
+    assert SCALE is before
 
 
 def test_random_generators_of_numpy_in_attributes():
@@ -413,6 +443,14 @@ def test_hooks_that_only_look_change_nothing_of_an_analysis():
     counter = check(model, spikes(2, 6), spikes(2, 6, seed=2))
     assert counter.analysis.upper_bound().total == 6 * OUT
     assert counter.analysis.connections[0].measured_at == "x"
+
+
+def test_hooks_in_front_of_a_module_that_is_kept_whole_are_not_overlooked():
+    norm = nn.BatchNorm1d(6).eval()
+    norm.register_forward_pre_hook(lambda m, i: (i[0].flip(1) * MASK,))
+    model = nn.Sequential(norm, nn.Linear(6, OUT))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="hooks may change what it gets"):
+        fxsynops.analyze(model, spikes(2, 6))
 
 
 def test_a_hook_that_looks_and_writes_is_found_out():

@@ -47,7 +47,7 @@ from fxsynops.operations.operation import Scale, SynapseCall
 from fxsynops.operations.products import Product
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable, upstream
-from fxsynops.tracing.guards import version_of
+from fxsynops.tracing.guards import is_mask, mask_or_version
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.trace import Trace
 
@@ -179,7 +179,7 @@ class _Classifier(Values):
             if neuron is not None:
                 return self._neuron(call, neuron, path, module)
             if hooked and (arriving := self._events(call.operands())):
-                reason = "it is kept whole, and its hooks may change what it returns"
+                reason = "it is kept whole, and its hooks may change what it gets or returns"
                 return self._unknown(call, arriving, reason, weighted=True)
         if function is not None and operation is None:
             return self._function(call, function)
@@ -433,17 +433,13 @@ class _Classifier(Values):
             return scale
         for mask in scale.each:
             value = None if self._depends_on_data(mask) else self.constant(mask)
-            if (
-                value is None
-                or value.is_meta
-                or not bool(((value == 0) | (value.abs() == 1)).all())
-            ):
+            if value is None or value.is_meta or not is_mask(value):
                 return None
         for node in upstream(scale.each):  # that they are masks holds until they are written to
             if node.op == "get_attr":
                 target = str(node.target)
                 held = Place(self.trace.constants, (target,), target)
-                self.trace.conditions.also(version_of, self.trace.reads.get(target, held))
+                self.trace.conditions.also(mask_or_version, self.trace.reads.get(target, held))
         return replace(scale, each=())
 
     def _depends_on_data(self, node: fx.Node) -> bool:

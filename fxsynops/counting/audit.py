@@ -244,12 +244,7 @@ class _Auditor:
         if role.synapse is not None:
             x, other = role.synapse.input, role.synapse.weight
         else:
-            assert role.operation is not None
-            assert role.operation.product is not None
-            assert role.call is not None
-            product = role.operation.product(role.call)
-            assert product is not None
-            x, other = product.operands
+            x, other = _met(role)
         mine = [factor.node is x for factor in products[0].factors]
         theirs = [factor.node is other for factor in products[0].factors]
         if mine[0] != mine[1]:
@@ -273,12 +268,8 @@ class _Auditor:
         if role.synapse is not None:
             pair = self._events(role.synapse.input, mine), self._ones(role, other)
         else:
-            assert role.operation is not None
-            assert role.operation.product is not None
-            assert role.call is not None
-            met = role.operation.product(role.call)
-            assert met is not None
-            pair = self._events(met.operands[0], mine), self._events(met.operands[1], other)
+            left, right = _met(role)
+            pair = self._events(left, mine), self._events(right, other)
         return _summed(product, pair if which == 0 else pair[::-1])
 
     def _ones(self, role: Role, weights: Tensor) -> Tensor:
@@ -472,6 +463,12 @@ class _Auditor:
                 called = getattr(origin.target, "__name__", str(origin.target))
                 found[f"{called} {origin.meta['site']}"] = None
         return tuple(found)[-8:]
+
+
+def _met(role: Role) -> tuple[fx.Node, fx.Node]:
+    """The two factors of a product of events."""
+    assert role.product is not None
+    return role.product.operands
 
 
 def _beside(alias: Tensor, written: Tensor, ours: Any, theirs: Any) -> Tensor:

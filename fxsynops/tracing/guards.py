@@ -63,7 +63,9 @@ class Conditions:
 
     def also(self, read: Callable[..., object], place: Place) -> None:
         """One more: what is read out of a place is what it is now."""
-        self._values.append((read, place, fingerprint(read(place.get()))))
+        known = ((r, id(p.root), p.path) for r, p, _ in self._values)
+        if (read, id(place.root), place.path) not in known:
+            self._values.append((read, place, fingerprint(read(place.get()))))
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
@@ -147,8 +149,18 @@ class Conditions:
         return every
 
 
-def version_of(tensor: Tensor) -> tuple[int, int]:
-    """What changes when a tensor is replaced, or written to; asking waits for nothing."""
+def is_mask(tensor: Tensor) -> bool:
+    """Whether a tensor holds nothing but 0, 1 and -1."""
+    return bool(((tensor == 0) | (tensor.abs() == 1)).all())
+
+
+def mask_or_version(tensor: Tensor) -> Any:
+    """What tells that masks made of a tensor are masks: that it is one itself, or what it was.
+
+    Versions do not tell of writes through ``.data``, but reading values may wait for a device.
+    """
+    if tensor.is_cpu and is_mask(tensor.detach()):
+        return True
     return id(tensor), tensor._version
 
 

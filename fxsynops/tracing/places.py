@@ -28,7 +28,7 @@ class Attributes(MutableMapping[str, Any]):
     """Attributes of an object as a dict, where it has no dict for all of them.
 
     Args:
-        value: an object with ``__slots__``, a function, a cell of a closure.
+        value: an object with ``__slots__``, a class, a function, a cell of a closure.
         names: of the attributes that are meant, beside those in its ``__dict__``.
     """
 
@@ -46,7 +46,8 @@ class Attributes(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name in self._names:
-            object.__setattr__(self._value, name, value)  # also of a frozen dataclass
+            kind: Any = type if isinstance(self._value, type) else object
+            kind.__setattr__(self._value, name, value)  # also of a frozen dataclass
         else:
             self._others[name] = value
 

@@ -150,9 +150,10 @@ class Recorder(TorchFunctionMode):
             self._quiet = False
             try:
                 output = self.model(*inputs.args, **inputs.kwargs)
-            except FxSynopsError:
-                raise
-            except Exception as error:
+            except BaseException as error:
+                self.surroundings.put_back()
+                if isinstance(error, FxSynopsError) or not isinstance(error, Exception):
+                    raise
                 raise TraceError(self._explain(error)) from error
             finally:
                 self._quiet = True
@@ -334,7 +335,7 @@ class Recorder(TorchFunctionMode):
                 node = self.writer.node("call_function", target, *nodes, path or "forward", mode)
             else:
                 node = self.writer.node("call_module", path, *nodes, path or "model", mode)
-                node.meta["hooked"] = self._borrowed.hooked.get(module, (False, False))[1]
+                node.meta["hooked"] = any(self._borrowed.hooked.get(module, ()))
             self._testify(node, tensors)
             self.tensors.bind(result, node)
             self.tensors.last_call[module] = node

@@ -33,6 +33,8 @@ _STANDARD = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib
 _INSTALLED = ("site-packages", "dist-packages")
 _LONGEST = 1000  # entries of a container that are compared one by one
 SHALLOW = MAX_OBJECT_DEPTH - 1  # of an object outside, only its own attributes are compared
+# Instructions between a global and an attribute of it; the last two come before ``+=``.
+_BETWEEN = frozenset("CACHE PRECALL PUSH_NULL EXTENDED_ARG COPY DUP_TOP".split())
 _UNTRUSTED = frozenset(["random", "numpy.random"])  # modules that draw random numbers
 
 
@@ -71,26 +73,29 @@ class Surroundings:
         Raises:
             TraceError: something has.
         """
-        changed = [entry for entry in self._before if self._now(entry[0]) != entry[1]]
-        for place, _, (value, contents) in changed:
-            for container, content in contents:
-                restore(container, content)
-            if place.get() is not value:
-                place.set(value)
-        if changed:
-            names = ", ".join(sorted({f"'{place.name}'" for place, *_ in changed}))
+        if changed := self.put_back():
+            names = ", ".join(sorted({f"'{place.name}'" for place in changed}))
             raise TraceError(
                 f"the forward changes {names}, which is outside of the model, and a replay would "
                 "not. Keep what it writes to in attributes of the model, or do it outside of the "
                 "forward (if it happens at the first call only, run the model once)."
             )
 
+    def put_back(self) -> list[Place]:
+        """Make everything what it was; where it was not."""
+        changed = [entry for entry in self._before if self._now(entry[0]) != entry[1]]
+        for place, _, (value, contents) in changed:
+            for container, content in contents:
+                restore(container, content)
+            place.set(value)
+        return [place for place, *_ in changed]
+
     @staticmethod
     def _now(place: Place) -> Any:
         try:
             return fingerprint(place.get(), SHALLOW, identical=True)
         except LookupError:
-            return None
+            return None  # it is gone
 
     # -- the walk --------------------------------------------------------------------------------
 
@@ -180,8 +185,8 @@ class Surroundings:
         for base in cls.__mro__ if chain else ():
             if chain[0] in vars(base):
                 if _is_users(base):
-                    held: Any = vars(base)
-                    self._note(Place(held, chain[:1], f"{base.__name__}.{chain[0]}"), chain[1:])
+                    root, name = Attributes(base, chain[:1]), f"{base.__name__}.{chain[0]}"
+                    self._note(Place(root, chain[:1], name), chain[1:], key=id(base))
                 return
 
     def _note_draws(self, value: Any) -> None:
@@ -245,9 +250,9 @@ def _read(code: CodeType) -> Iterator[tuple[str, ...]]:
             if chain:
                 yield chain
             chain = (str(at.argval),)
-        elif at.opname in ("LOAD_ATTR", "LOAD_METHOD") and chain:
+        elif at.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR") and chain:
             chain = (*chain, str(at.argval))
-        elif chain and at.opname not in ("CACHE", "PRECALL", "PUSH_NULL", "EXTENDED_ARG"):
+        elif chain and at.opname not in _BETWEEN:
             yield chain
             chain = ()
         if at.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
