@@ -24,7 +24,7 @@ from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.neurons import Neuron
-from fxsynops.neurons.dynamics import Drive, Dynamics, NoArgumentError, Start, Steps
+from fxsynops.neurons.dynamics import Drive, Dynamics, FindDynamics, NoArgumentError, Start, Steps
 from fxsynops.operations.call import shape
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.inputs import Layout, Window
@@ -217,7 +217,7 @@ class Sources:
             if not all(shape(x) == shape(y) for x, y in zip(inputs, nodes, strict=True)):
                 raise NoArgumentError("its input and output differ in shape")
             start = Start(tuple(map(shape, nodes)), self._passes, given)
-            dynamics = neuron.dynamics(module, start)
+            dynamics = _dynamics(neuron.dynamics, module, start)
             check_untouched(self._findings, module, dynamics.resets, self._constant)
             positions = start.length(dynamics.steps)
             sizes = {dynamics.steps.split(filled(n, 0.0)).shape[1:] for n in nodes}
@@ -297,6 +297,18 @@ class Sources:
             raise NoArgumentError("its first state depends on data, or is kept by the model")
         values = map_arg(tuple(states), self._ranges.constant)
         return tuple(values) if any(v is not None for v in values) else ()
+
+
+def _dynamics(find: FindDynamics, module: nn.Module, start: Start) -> Dynamics:
+    """What a library's file says; a release that it does not know has no charge bound."""
+    try:
+        return find(module, start)
+    except NoArgumentError:
+        raise
+    except Exception as error:
+        raise NoArgumentError(
+            f"its parameters cannot be read ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _check_broadcast(dynamics: Dynamics, size: torch.Size) -> None:

@@ -193,7 +193,24 @@ def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
 
 def is_librarys(function: Any) -> bool:
     """Whether a function or class was written by one of the libraries whose neurons are known."""
-    return str(getattr(function, "__module__", "")).startswith(LIBRARIES)
+    return any(_is_of(function, library) for library in LIBRARIES)
+
+
+def names_of(cls: type, package: str) -> tuple[str, ...]:
+    """The names of those among a class and its bases that a package defines, the class first.
+
+    Files of libraries go by names: releases differ in which classes they have.
+    """
+    return tuple(base.__name__ for base in cls.__mro__ if _is_of(base, package))
+
+
+def own_name(cls: type, package: str) -> str:
+    """The name of a class that a package itself defines; nothing for a subclass of it."""
+    return cls.__name__ if _is_of(cls, package) else ""
+
+
+def _is_of(function: Any, package: str) -> bool:
+    return f"{getattr(function, '__module__', '')}.".startswith(f"{package}.")
 
 
 def reset_states(model: nn.Module) -> list[nn.Module]:
@@ -216,14 +233,26 @@ def _file_of(library: str) -> ModuleType:
     return import_module(f"{libraries.__name__}.{library.replace('.', '_')}")
 
 
+def _by_file(library: str, module: nn.Module) -> Neuron | None:
+    """What a library's file knows of one of its modules; releases that are not known may differ."""
+    describe_by_file: Callable[[nn.Module], Neuron | None] = _file_of(library).describe
+    try:
+        return describe_by_file(module)
+    except Exception as error:
+        version = getattr(sys.modules[library.partition(".")[0]], "__version__", "of this release")
+        return Neuron(
+            refused=f"a {type(module).__name__} of {library} {version} is not understood "
+            f"({type(error).__name__}: {error}). Say what it emits with register_spiking"
+        )
+
+
 def _describe_by_library(module: nn.Module) -> Neuron | None:
     for base in type(module).__mro__:
         for library in LIBRARIES:
-            if base.__module__.startswith(library) and library in sys.modules:
-                known: Callable[[nn.Module], Neuron | None] = _file_of(library).describe
-                found = known(module)
+            if _is_of(base, library) and library in sys.modules:
+                found = _by_file(library, module)
                 if found is not None and found.inside is not None:
-                    own = type(module).forward.__module__.startswith(library)
+                    own = _is_of(type(module).forward, library)
                     return found if own else None  # a forward that is not the library's
                 return found
     return None

@@ -298,13 +298,17 @@ class Borrowed:
 
 
 def _clone(tensor: Tensor) -> Tensor:
+    """A copy of its own memory, with the attributes that Python code has put on the tensor."""
     copy = tensor.detach().clone()
     if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(copy, requires_grad=tensor.requires_grad)
-    if tensor.is_leaf:
-        return copy.requires_grad_(tensor.requires_grad)
-    with torch.enable_grad():
-        return copy.requires_grad_(tensor.requires_grad).clone()
+        copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
+    elif tensor.is_leaf:
+        copy = copy.requires_grad_(tensor.requires_grad)
+    else:
+        with torch.enable_grad():
+            copy = copy.requires_grad_(tensor.requires_grad).clone()
+    copy.__dict__.update(tensor.__dict__)
+    return copy
 
 
 class Snapshot:

@@ -1,24 +1,11 @@
-"""Neurons of norse 1."""
+"""Neurons of norse, 0.0.7 to 1.1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import norse.torch.module as module_package
 import torch.nn.functional as F
-from norse.torch.functional.reset import reset_subtract, reset_value
-from norse.torch.module import (
-    leaky_integrator,
-    leaky_integrator_box,
-    snn,
-    spikes_to_times_decoder,
-)
-from norse.torch.module.iaf import IAF, IAFCell
-from norse.torch.module.lif import LIF, LIFCell
-from norse.torch.module.lif_box import LIFBoxCell
-from norse.torch.module.lif_refrac import LIFRefracCell
-from norse.torch.module.lsnn import LSNN, LSNNCell
 from torch import nn
 
 from fxsynops.neurons.dynamics import (
@@ -32,30 +19,25 @@ from fxsynops.neurons.dynamics import (
     positive,
     powers,
 )
-from fxsynops.neurons.registry import Neuron, analog_like
+from fxsynops.neurons.registry import Neuron, analog_like, is_librarys, names_of, own_name
 
-_ANALOG = (
-    leaky_integrator.LICell,
-    leaky_integrator.LI,
-    leaky_integrator_box.LIBoxCell,
-    spikes_to_times_decoder.SpikesToTimesDecoder,
-)
-_FEED_FORWARD = (snn.SNNCell, snn.SNN)
-_RECURRENT = (snn.SNNRecurrentCell, snn.SNNRecurrent)
+_ANALOG = {"LICell", "LI", "LIBoxCell", "SpikesToTimesDecoder"}
+_FEED_FORWARD = {"SNNCell", "SNN"}
+_RECURRENT = {"SNNRecurrentCell", "SNNRecurrent"}
 
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
-    if isinstance(module, _ANALOG):
+    names = set(names_of(type(module), "norse"))
+    if names & _ANALOG:
         return Neuron(spikes=False)
-    if isinstance(module, _FEED_FORWARD):
-        return Neuron(max_spikes=1, dynamics=_DYNAMICS.get(type(module)))
-    if isinstance(module, leaky_integrator.LILinearCell):
+    if names & _FEED_FORWARD:
+        return Neuron(max_spikes=1, dynamics=_DYNAMICS.get(own_name(type(module), "norse")))
+    if "LILinearCell" in names:
         return Neuron(spikes=False, inside=_inside)
-    file = type(module).__module__.removeprefix(f"{module_package.__name__}.")
-    if isinstance(module, _RECURRENT) or file == "coba_lif":
+    if names & _RECURRENT or "CobaLIFCell" in names:
         return Neuron(max_spikes=1, inside=_inside)
-    if file == "lif_correlation":
+    if "LIFCorrelation" in names:
         return Neuron(max_spikes=1, refused="its weights are part of its state")
     return None
 
@@ -91,7 +73,7 @@ def _levels(p: Any, *names: str) -> tuple[Any, float]:
 
 
 def _steps(module: Any) -> Steps:
-    return Steps(0 if isinstance(module, snn.SNN) else None)
+    return Steps(0 if "SNN" in names_of(type(module), "norse") else None)
 
 
 def _leaky(module: Any, start: Start) -> Dynamics:
@@ -114,9 +96,10 @@ def _boxed(module: Any, start: Start) -> Dynamics:
     """The input itself drives the membrane; a spike sets it to v_reset, or takes θ off."""
     p = module.p
     membrane, _ = _rates(module, p, start)
-    if p.reset_method is reset_value:
+    method = p.reset_method.__name__ if is_librarys(p.reset_method) else ""
+    if method == "reset_value":
         kappa, level = _levels(p, "v_leak", "v_reset")
-    elif p.reset_method is reset_subtract:
+    elif method == "reset_subtract":
         kappa, level = _levels(p, "v_leak")
         kappa = kappa.minimum(positive(p.v_th, "threshold"))
     else:
@@ -132,13 +115,13 @@ def _integrates(module: Any, start: Start) -> Dynamics:
     return Dynamics(Drive(kappa, 1.0, 0.0, level), steps=_steps(module))
 
 
-_DYNAMICS: dict[type, Any] = {
-    LIF: _leaky,
-    LIFCell: _leaky,
-    LIFRefracCell: _leaky,
-    LIFBoxCell: _boxed,
-    IAF: _integrates,
-    IAFCell: _integrates,
-    LSNN: _adapts,
-    LSNNCell: _adapts,
+_DYNAMICS: dict[str, Any] = {
+    "LIF": _leaky,
+    "LIFCell": _leaky,
+    "LIFRefracCell": _leaky,
+    "LIFBoxCell": _boxed,
+    "IAF": _integrates,
+    "IAFCell": _integrates,
+    "LSNN": _adapts,
+    "LSNNCell": _adapts,
 }

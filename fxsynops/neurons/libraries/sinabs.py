@@ -1,4 +1,4 @@
-"""Neurons of sinabs 3."""
+"""Neurons of sinabs, 0.3 to 3.1."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import sinabs.activation as activation
-import sinabs.layers as layers
 import torch
 from torch import nn
 
@@ -24,7 +22,7 @@ from fxsynops.neurons.dynamics import (
     positive,
     powers,
 )
-from fxsynops.neurons.registry import Neuron
+from fxsynops.neurons.registry import Neuron, is_librarys, names_of, own_name
 
 SETTINGS = (
     "spike_fn",
@@ -35,24 +33,35 @@ SETTINGS = (
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
-    if isinstance(module, layers.NeuromorphicReLU):
-        return Neuron(spikes=module.quantize, dynamics=_rounds)
-    if not isinstance(module, layers.StatefulLayer):
+    names = _names(module)
+    if "NeuromorphicReLU" in names:
+        return Neuron(spikes=bool(module.quantize), dynamics=_rounds)
+    if "StatefulLayer" not in names:
         return None  # pooling, reshaping: traced through
-    recurrent = isinstance(module, (layers.LIFRecurrent, layers.ALIFRecurrent))
+    recurrent = "LIFRecurrent" in names or "ALIFRecurrent" in names
     fires = getattr(module, "spike_fn", None)
     return Neuron(
-        spikes=module.does_spike,
+        spikes=bool(module.does_spike),
         max_spikes=_cap(fires),
         signed=not _is_known(fires),
         inside=_recurrence if recurrent else None,
-        dynamics=_DYNAMICS.get(type(module)),
+        dynamics=_DYNAMICS.get(own_name(type(module), "sinabs")),
     )
 
 
-def reset(module: nn.Module) -> bool:
+def _names(module: Any) -> tuple[str, ...]:
+    return names_of(type(module), "sinabs")
+
+
+def _kind(function: object) -> str:
+    """Which of sinabs' functions it is: a class, or an object of one; nothing for any other."""
+    cls = function if isinstance(function, type) else type(function)
+    return cls.__name__ if is_librarys(cls) else ""
+
+
+def reset(module: Any) -> bool:
     """Set what a module keeps between forwards to its start; whether it is one that does."""
-    if isinstance(module, layers.StatefulLayer):
+    if "StatefulLayer" in _names(module):
         module.reset_states()
         return True
     return False
@@ -71,15 +80,15 @@ def _integrates(module: Any, start: Start) -> Dynamics:
     window = start.length(steps)
     theta = _threshold(module, module.spike_threshold)
     gain = torch.ones((), dtype=torch.float64)
-    if isinstance(module, layers.LIF):
+    if "LIF" in _names(module):
         alpha = number(module.alpha_mem_calculated, "membrane decay", 0, 1)
         gain = 1 - alpha if module.norm_input else gain
     rest, level = _rest(module)
     extra: Any = 0.0
-    if isinstance(module.reset_fn, activation.MembraneReset):
+    if _kind(module.reset_fn) == "MembraneReset":
         extra = number(module.reset_fn.reset_value, "reset level").clamp(min=0) * window
         removed = theta - rest  # a positive reset level is added at every step, spike or not
-    elif isinstance(module.reset_fn, activation.MembraneSubtract):
+    elif _kind(module.reset_fn) == "MembraneSubtract":
         taken = module.reset_fn.subtract_value
         taken = theta if taken is None else positive(taken, "subtracted value")
         removed = torch.minimum(taken, theta - rest)
@@ -94,7 +103,7 @@ def _integrates(module: Any, start: Start) -> Dynamics:
         gain = gain * reach
     kappa = positive(removed, "threshold above its lowest potential")
     feedback = None
-    if isinstance(module, layers.LIFRecurrent):
+    if "LIFRecurrent" in _names(module):
         feedback = excitation(module.rec_connect, start.shape[2:], late=1)
     return Dynamics(
         Drive(kappa, gain, charge, level), steps=steps, feedback=feedback, resets=_resets(rest)
@@ -110,7 +119,7 @@ def _adapts(module: Any, start: Start) -> Dynamics:
     number(module.adapt_scale, "adaptation scale", 0)
     number(module.alpha_adapt_calculated, "adaptation decay", 0, 1)
     alpha = number(module.alpha_mem_calculated, "membrane decay", 0, 1)
-    if type(module.reset_fn) is not activation.MembraneSubtract or module.reset_fn.subtract_value:
+    if _kind(module.reset_fn) != "MembraneSubtract" or module.reset_fn.subtract_value:
         raise NoArgumentError("its reset does not subtract its threshold")
     if getattr(module, "rec_connect", None) is not None:
         raise NoArgumentError("no charge argument is known for it")
@@ -138,8 +147,7 @@ def _threshold(module: Any, value: Any) -> torch.Tensor:
 
 def _is_known(spike_function: object) -> bool:
     """Whether it fires ⌊v / θ⌋ times at most, and never less than 0 times."""
-    known = (None, activation.SingleSpike, activation.MultiSpike)
-    return spike_function in known or isinstance(spike_function, activation.MaxSpike)
+    return spike_function is None or _kind(spike_function) in _SPIKE_FUNCTIONS
 
 
 def _rest(module: Any) -> tuple[torch.Tensor, float]:
@@ -155,28 +163,29 @@ def _resets(rest: torch.Tensor) -> dict[str, Any]:
 
 
 def _steps(module: Any, start: Start) -> Steps:
-    if not isinstance(module, layers.SqueezeMixin):
+    if "SqueezeMixin" not in _names(module):
         return Steps(1)
     merged = start.shape[0]
     samples = merged // module.num_timesteps if module.num_timesteps > 0 else module.batch_size
     return Steps(1, samples)
 
 
-_DYNAMICS: dict[type, Any] = {
-    layers.IAF: _integrates,
-    layers.IAFSqueeze: _integrates,
-    layers.LIF: _integrates,
-    layers.LIFSqueeze: _integrates,
-    layers.IAFRecurrent: _integrates,
-    layers.LIFRecurrent: _integrates,
-    layers.ALIF: _adapts,
+_SPIKE_FUNCTIONS = {"SingleSpike", "MultiSpike", "MaxSpike"}
+_DYNAMICS: dict[str, Any] = {
+    "IAF": _integrates,
+    "IAFSqueeze": _integrates,
+    "LIF": _integrates,
+    "LIFSqueeze": _integrates,
+    "IAFRecurrent": _integrates,
+    "LIFRecurrent": _integrates,
+    "ALIF": _adapts,
 }
 
 
-def _cap(spike_function: object) -> float:
-    if spike_function is activation.SingleSpike:
+def _cap(spike_function: Any) -> float:
+    if _kind(spike_function) == "SingleSpike":
         return 1
-    if isinstance(spike_function, activation.MaxSpike):
+    if _kind(spike_function) == "MaxSpike":
         return spike_function.max_num_spikes_per_bin or math.inf
     return math.inf
 

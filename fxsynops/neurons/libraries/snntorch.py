@@ -1,12 +1,12 @@
-"""Neurons of snntorch 1."""
+"""Neurons of snntorch, 0.5 to 1.0."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import snntorch
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -25,7 +25,7 @@ from fxsynops.neurons.dynamics import (
     positive,
     powers,
 )
-from fxsynops.neurons.registry import Neuron, analog_like, is_librarys
+from fxsynops.neurons.registry import Neuron, analog_like, is_librarys, names_of, own_name
 from fxsynops.operations.synapses import one_to_one
 
 SETTINGS = ("spike_grad",)  # functions that are attributes of a neuron
@@ -33,23 +33,26 @@ SETTINGS = ("spike_grad",)  # functions that are attributes of a neuron
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
-    parallel = "Leaky" in type(module).__name__ and isinstance(getattr(module, "rnn", None), nn.RNN)
-    if not isinstance(module, snntorch.SpikingNeuron) and not parallel:
-        return None
-    if isinstance(module, snntorch.AssociativeLeaky):
-        return None  # traced through: its spikes stay inside
+    names = _names(module)
+    parallel = "LeakyParallel" in names
+    if not ("SpikingNeuron" in names or parallel) or "AssociativeLeaky" in names:
+        return None  # the last is traced through: its spikes stay inside
     graded = hasattr(module, "graded_spikes_factor")
-    in_one_go = isinstance(module, snntorch.StateLeaky)
+    in_one_go = "StateLeaky" in names
     return Neuron(
         spikes=bool(module.output) if in_one_go else True,
         max_spikes=1,
         amplitude=(_squared_factor if in_one_go else _factor) if graded else 1.0,
         signed=graded and bool((_factor(module) < 0).any()),
         checked=None if parallel else _fires_once,
-        inside=_parallel if parallel else _inside(module),
-        dynamics=_dynamics if type(module) in _DYNAMICS else None,
+        inside=_parallel if parallel else _inside(names),
+        dynamics=_dynamics if own_name(type(module), "snntorch") in _DYNAMICS else None,
         returned=_returned,
     )
+
+
+def _names(module: nn.Module) -> tuple[str, ...]:
+    return names_of(type(module), "snntorch")
 
 
 def _returned(names: tuple[str, ...]) -> dict[str, int]:
@@ -58,12 +61,20 @@ def _returned(names: tuple[str, ...]) -> dict[str, int]:
     return {"spk": 0} | {name: 1 + i for i, name in enumerate(states)}
 
 
-def reset(module: nn.Module) -> bool:
+def reset(module: Any) -> bool:
     """Set what a module keeps between forwards to its start; whether it is one that does."""
-    if isinstance(module, snntorch.SpikingNeuron) and hasattr(module, "reset_mem"):
+    if "SpikingNeuron" not in _names(module):
+        return False
+    if hasattr(module, "reset_mem"):
         module.reset_mem()
         return True
-    return False
+    states = [name for name in ("syn", "mem", "spk", "syn_exc", "syn_inh") if name in vars(module)]
+    for name in states:  # before 0.9: all objects of a class are reset at once, there
+        setattr(module, name, sys.modules[_OF_STATES]._SpikeTensor(init_flag=False))
+    return bool(states)
+
+
+_OF_STATES = "snntorch._neurons.neurons"
 
 
 def _fires_once(module: Any) -> bool:
@@ -79,16 +90,8 @@ def _squared_factor(module: Any) -> Any:
     return module.graded_spikes_factor**2
 
 
-def _inside(module: nn.Module) -> Any:
-    if isinstance(module, (snntorch.RLeaky, snntorch.RSynaptic)):
-        return _recurrent
-    if isinstance(module, snntorch.SLSTM):
-        return _lstm
-    if isinstance(module, snntorch.SConv2dLSTM):
-        return _conv_lstm
-    if isinstance(module, snntorch.LinearLeaky):
-        return _linear
-    return None
+def _inside(names: tuple[str, ...]) -> Any:
+    return next((inside for name, inside in _INSIDE.items() if name in names), None)
 
 
 Synapses = dict[str, Callable[[], Any]]
@@ -99,9 +102,14 @@ def _spikes(output: Any) -> Any:
 
 
 def _recurrent(module: Any, given: dict[str, Any], output: Any) -> Synapses:
-    if module.all_to_all:
+    if getattr(module, "all_to_all", False):
         return {"recurrent": lambda: module.recurrent(_spikes(output))}
-    return {"recurrent": lambda: one_to_one(_spikes(output), module.recurrent.V)}
+    return {"recurrent": lambda: one_to_one(_spikes(output), _one_to_one_weight(module))}
+
+
+def _one_to_one_weight(module: Any) -> Any:
+    """Of each neuron to itself: before 0.6, the neuron holds it."""
+    return module.recurrent.V if hasattr(module, "recurrent") else module.V
 
 
 def _lstm(module: Any, given: dict[str, Any], output: Any) -> Synapses:
@@ -187,18 +195,21 @@ def _threshold_with_reset(module: Any) -> torch.Tensor:
 
 
 def _feedback(module: Any, start: Start) -> Feedback:
-    if bool((_factor(module) != 1).any()):
+    if hasattr(module, "graded_spikes_factor") and bool((_factor(module) != 1).any()):
         raise NoArgumentError("the spikes that come back to it are graded")
-    if module.all_to_all:
+    if getattr(module, "all_to_all", False):
         return excitation(module.recurrent, start.shape[1:])
-    gain = module.recurrent.V.detach().double().clamp(min=0).cpu()
+    gain = _one_to_one_weight(module).detach().double().clamp(min=0).cpu()
     return Feedback(lambda events: events * gain)
 
 
 def _left(module: Any, start: Start, feedback: Feedback) -> Any:
     """What the spikes before the window bring."""
     spikes = start.state(module.spk)
-    return 0.0 if spikes is None else feedback.weights(spikes.clamp(min=0)).amax(0, keepdim=True)
+    if spikes is None:
+        return 0.0
+    spikes = spikes if spikes.dim() > 1 else spikes.expand(1, *start.shape[1:])
+    return feedback.weights(spikes.clamp(min=0)).amax(0, keepdim=True)
 
 
 def _remembers(theta: torch.Tensor, decay: torch.Tensor, v: Any, steps: int) -> Dynamics:
@@ -271,17 +282,24 @@ def _lstm_cell(module: Any, start: Start) -> Dynamics:
 def _dynamics(module: Any, start: Start) -> Dynamics:
     """What the module's type says; its states may be set to zero at any time."""
     states = ("mem", "syn", "spk")
-    found: Dynamics = _DYNAMICS[type(module)](module, start)
+    found: Dynamics = _DYNAMICS[type(module).__name__](module, start)
     return replace(found, resets=dict.fromkeys(states, 0.0))
 
 
-_DYNAMICS: dict[type, Any] = {
-    snntorch.Leaky: _leaky,
-    snntorch.Lapicque: _lapicque,
-    snntorch.Synaptic: _synaptic,
-    snntorch.Alpha: _alpha,
-    snntorch.RLeaky: _recurrent_leaky,
-    snntorch.RSynaptic: _recurrent_synaptic,
-    snntorch.StateLeaky: _kernel,
-    snntorch.SLSTM: _lstm_cell,
+_INSIDE = {
+    "RLeaky": _recurrent,
+    "RSynaptic": _recurrent,
+    "SLSTM": _lstm,
+    "SConv2dLSTM": _conv_lstm,
+    "LinearLeaky": _linear,
+}
+_DYNAMICS: dict[str, Any] = {
+    "Leaky": _leaky,
+    "Lapicque": _lapicque,
+    "Synaptic": _synaptic,
+    "Alpha": _alpha,
+    "RLeaky": _recurrent_leaky,
+    "RSynaptic": _recurrent_synaptic,
+    "StateLeaky": _kernel,
+    "SLSTM": _lstm_cell,
 }

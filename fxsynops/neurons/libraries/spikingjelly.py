@@ -1,4 +1,4 @@
-"""Neurons of spikingjelly 2."""
+"""Neurons of spikingjelly, 0.0.0.0.12 to 2.0; ``clock_driven`` is ``activation_based`` of old."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import base, neuron, surrogate
 from torch import Tensor, nn
 
 from fxsynops.neurons.dynamics import (
@@ -24,7 +23,7 @@ from fxsynops.neurons.dynamics import (
     positive,
     powers,
 )
-from fxsynops.neurons.registry import Neuron, is_librarys
+from fxsynops.neurons.registry import Neuron, is_librarys, names_of, own_name
 
 _ANALOG = ("NonSpikingBaseNode", "NoisyNonSpikingBaseNode", "LIAFNode")
 SETTINGS = ("surrogate_function",)  # functions that are attributes of a neuron
@@ -41,8 +40,8 @@ def _most_spikes(module: nn.Module) -> float:
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
-    names = [c.__name__ for c in type(module).__mro__ if c.__module__.startswith(neuron.__name__)]
-    if not names or not isinstance(module, base.StepModule):
+    names, bases = _names(module), names_of(type(module), "spikingjelly")
+    if not names or not {"MemoryModule", "StepModule"} & set(bases):
         return None  # layers and containers: traced through
     if any(name in _ANALOG for name in names):
         return Neuron(spikes=False)
@@ -62,13 +61,21 @@ def describe(module: nn.Module) -> Neuron | None:
         amplitude=next((worth for name, worth in _WORTH.items() if name in names), 1.0),
         signed=any("Ternary" in name for name in names) or "STBIFNode" in names,
         inside=inside,
-        dynamics=_dynamics if type(module) in _DYNAMICS else None,
+        dynamics=_dynamics if own_name(type(module), "spikingjelly") in _DYNAMICS else None,
     )
 
 
-def reset(module: nn.Module) -> bool:
+def _names(module: nn.Module) -> tuple[str, ...]:
+    """Which neurons it is, by the library's names."""
+    return tuple(name for file in _FILES for name in names_of(type(module), file))
+
+
+_FILES = ("spikingjelly.activation_based.neuron", "spikingjelly.clock_driven.neuron")
+
+
+def reset(module: Any) -> bool:
     """Set what a module keeps between forwards to its start; whether it is one that does."""
-    if isinstance(module, base.MemoryModule):
+    if "MemoryModule" in names_of(type(module), "spikingjelly"):
         module.reset()
         return True
     return False
@@ -82,7 +89,7 @@ def _fires_once(module: Any) -> bool:
         if name == "neuronal_fire" or name.endswith("_forward")
     ]
     fires: Any = getattr(module, "surrogate_function", None)
-    counts = type(fires) is surrogate.MultiLevelSpikeCount and fires.spiking
+    counts = own_name(type(fires), "spikingjelly") == "MultiLevelSpikeCount" and fires.spiking
     return all(map(is_librarys, methods)) and (fires is None or counts or is_heaviside(fires))
 
 
@@ -107,7 +114,7 @@ def _recurrence(module: Any, given: dict[str, Any], output: Any) -> dict[str, Ca
 def _over_time(module: Any, given: dict[str, Any], output: Any) -> dict[str, Callable[[], Any]]:
     """Parallel spiking neurons: the membrane is a weighted sum over the input's time steps."""
     x = given.get("x_seq", given.get("args", (None,))[0])
-    if x is None or getattr(module, "step_mode", "m") != "m":
+    if x is None or not _takes_sequences(module):
         return {}
 
     def weight() -> Any:
@@ -118,8 +125,14 @@ def _over_time(module: Any, given: dict[str, Any], output: Any) -> dict[str, Cal
     return {"weight": lambda: torch.mm(weight(), x.flatten(1))}
 
 
+def _takes_sequences(module: Any) -> bool:
+    """Whether the first axis of its input is time: its mode, or its class in ``clock_driven``."""
+    old = "m" if type(module).__name__.startswith("MultiStep") else "s"
+    return bool(getattr(module, "step_mode", old) == "m")
+
+
 def _step_shape(module: Any) -> Steps:
-    return Steps(0 if module.step_mode == "m" else None)
+    return Steps(0 if _takes_sequences(module) else None)
 
 
 def _check_fires(module: Any) -> None:
@@ -136,7 +149,7 @@ def _levels(module: Any) -> tuple[Tensor, Tensor]:
 
 def _gain(module: Any) -> Tensor:
     """By what the input is multiplied: 1 / τ if it decays, too."""
-    if isinstance(module, neuron.ParametricLIFNode):
+    if "ParametricLIFNode" in _names(module):
         return module.w.detach().double().sigmoid().cpu() if module.decay_input else _ONE
     if not hasattr(module, "tau"):
         return _ONE
@@ -183,7 +196,7 @@ def _per_channel(module: Any, value: Tensor, start: Start) -> Tensor:
     """A parameter per channel, as it broadcasts to one step of the input."""
     if value.dim() == 0:
         return value
-    size = start.shape[1:] if module.step_mode == "m" else start.shape
+    size = start.shape[1:] if _takes_sequences(module) else start.shape
     axis = module.channel_dim % len(size)
     return value.reshape([-1 if i == axis else 1 for i in range(len(size))])
 
@@ -255,7 +268,7 @@ def _dual(module: Any, start: Start) -> Dynamics:
     theta = _threshold(module).detach().double().cpu()
     if start.calls > 1:
         raise NoArgumentError("its state is lost between forwards")
-    if isinstance(module, neuron.DSRLIFNode):
+    if "DSRLIFNode" in _names(module):
         gain = 1 - math.exp(-module.delta_t / module.tau)
         return Dynamics(Drive(module.alpha * theta, gain), steps=Steps(0))
     return Dynamics(Drive(theta, 1.0, (1 - module.alpha) * theta), steps=Steps(0))
@@ -263,7 +276,7 @@ def _dual(module: Any, start: Start) -> Dynamics:
 
 def _dynamics(module: Any, start: Start) -> Dynamics:
     """What the module's type says; it may be reset to its own first potential, or below."""
-    found: Dynamics = _DYNAMICS[type(module)](module, start)
+    found: Dynamics = _DYNAMICS[type(module).__name__](module, start)
     if found.down is not None or "v" not in module._memories:
         return found
     reset = getattr(module, "v_reset", None)
@@ -273,23 +286,26 @@ def _dynamics(module: Any, start: Start) -> Dynamics:
     return replace(found, resets={"v": highest, "c": 0.0})
 
 
-_DYNAMICS: dict[type, Any] = {
-    neuron.IFNode: _integrates,
-    neuron.SimpleIFNode: _integrates,
-    neuron.HalfThresholdIFNode: _integrates,
-    neuron.ActivationAwareIFNode: _aware,
-    neuron.LIFNode: _integrates,
-    neuron.SimpleLIFNode: _integrates,
-    neuron.ParametricLIFNode: _integrates,
-    neuron.OTTTLIFNode: _integrates,
-    neuron.SLTTLIFNode: _integrates,
-    neuron.KLIFNode: _scaled,
-    neuron.ComplementaryLIFNode: _complementary,
-    neuron.CUBALIFNode: _current_based,
-    neuron.GatedLIFNode: _gated,
-    neuron.ILIFNode: _rounds,
-    neuron.TernaryIFNode: _signed,
-    neuron.TernaryLIFNode: _signed,
-    neuron.DSRIFNode: _dual,
-    neuron.DSRLIFNode: _dual,
+_DYNAMICS: dict[str, Any] = {
+    "IFNode": _integrates,
+    "SimpleIFNode": _integrates,
+    "HalfThresholdIFNode": _integrates,
+    "ActivationAwareIFNode": _aware,
+    "MultiStepIFNode": _integrates,
+    "LIFNode": _integrates,
+    "MultiStepLIFNode": _integrates,
+    "SimpleLIFNode": _integrates,
+    "ParametricLIFNode": _integrates,
+    "MultiStepParametricLIFNode": _integrates,
+    "OTTTLIFNode": _integrates,
+    "SLTTLIFNode": _integrates,
+    "KLIFNode": _scaled,
+    "ComplementaryLIFNode": _complementary,
+    "CUBALIFNode": _current_based,
+    "GatedLIFNode": _gated,
+    "ILIFNode": _rounds,
+    "TernaryIFNode": _signed,
+    "TernaryLIFNode": _signed,
+    "DSRIFNode": _dual,
+    "DSRLIFNode": _dual,
 }
