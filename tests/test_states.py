@@ -185,7 +185,7 @@ def test_recurrent_networks_of_spikingjelly(kind):
     assert sum(synops.values()) > 0
 
 
-def test_spikes_that_no_data_drives_are_refused():
+def test_spikes_that_no_data_drives_are_counted():
     class Pacemaker(nn.Module):
         def __init__(self):
             super().__init__()
@@ -200,8 +200,29 @@ def test_spikes_that_no_data_drives_are_refused():
                 out = out + self.b(z)
             return out + fire(self.a(x))
 
-    with pytest.raises(fxsynops.UnsupportedOperationError, match="depend on no data"):
-        fxsynops.analyze(Pacemaker(), spikes(2, 8))
+    counter = fxsynops.SynOpsCounter(Pacemaker(), x := spikes(2, 8))
+    counter(x)
+    assert {name: float(n) for name, n in counter.per_synapse.items()} == {
+        "a": float(x.sum()) * 5,
+        "b": 2 * 2 * 6 * 5,  # 0.6 reaches 1 at every other step
+    }
+
+
+def test_weights_that_are_made_binary_are_no_spikes():
+    class Binary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.low, self.high = (nn.Parameter(torch.randn(n, 4)) for n in (4, 6))
+            self.b = nn.Linear(6, 3)
+
+        def forward(self, x):  # a weight of low rank, of binary factors
+            weight = nn.functional.linear(fire(self.high), fire(self.low))
+            return self.b(fire(nn.functional.linear(x, weight)))
+
+    counter = fxsynops.SynOpsCounter(Binary(), x := spikes(2, 4))
+    counter(x)
+    assert float(counter.per_source["x"].detach()) == float(x.sum()) * 6
+    assert len(counter.per_synapse) == 2
 
 
 class Halves(torch.autograd.Function):

@@ -41,7 +41,14 @@ from fxsynops.connectivity.signals import (
 )
 from fxsynops.connectivity.units import Units, spread
 from fxsynops.neurons import Neuron
-from fxsynops.operations import Call, Kind, Operation, operations, straight_through
+from fxsynops.operations import (
+    Call,
+    Kind,
+    Operation,
+    operations,
+    straight_through,
+    written_out,
+)
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale, SynapseCall
 from fxsynops.operations.products import Product
@@ -74,9 +81,10 @@ def classify(
     """
     parameters = {n for n, place in trace.reads.items() if isinstance(place.get(), nn.Parameter)}
     kept = {name for name in trace.written if name not in parameters}
+    firing: set[fx.Node] = set()
 
     def classified(states: dict[str, State]) -> tuple[_Classifier, dict[str, State]]:
-        classifier = _Classifier(trace, event_inputs, spiking, graded, states)
+        classifier = _Classifier(trace, event_inputs, spiking, graded, states, firing)
         roles = classifier.run()
         found = {name: roles[node] for name, node in trace.written.items()}
         return classifier, {n: _left(r) for n, r in found.items() if r.signal.kind != "const"}
@@ -91,6 +99,9 @@ def classify(
     while True:
         classifier, left = classified(states)
         roles = classifier.roles
+        if not classifier.found_firing <= firing:
+            firing |= classifier.found_firing
+            continue
         assumed = {name for name in states.keys() - known.keys() if states[name].holds_events}
         if idle := _undriven(trace, roles, assumed):
             states |= {name: State(CONST) for name in idle}
@@ -125,10 +136,9 @@ def _left(role: Role) -> State:
     signal = role.signal
     if role.kind == "unknown":
         return State(EVENTS, "unknown")
-    if signal.kind == "events" and signal.whole and signal.scale is not None and not signal.mask:
-        return State(
-            replace(EVENTS, scale=signal.scale), "mask" if role.kind == "mask" else "source"
-        )
+    if signal.kind == "events" and signal.whole and signal.scale is not None:
+        kept = replace(EVENTS, scale=signal.scale, mask=signal.mask)
+        return State(kept, "mask" if role.kind == "mask" else "source")
     return State(ANALOG)
 
 
@@ -138,6 +148,8 @@ class _Classifier(Values):
     spiking: tuple[Any, ...]
     graded: bool
     states: dict[str, State]
+    firing: set[fx.Node]  # neurons that fire before any data has come to them
+    found_firing: set[fx.Node] = field(default_factory=set)
     units: Units = field(init=False)
 
     def __post_init__(self) -> None:
@@ -198,6 +210,8 @@ class _Classifier(Values):
         if state is not None and state.kind == "unknown":
             reason = "an earlier forward left something in it that no rule counts"
             return Role("unknown", EVENTS, reason=reason)
+        if state is not None and state.signal.mask is not None:
+            return _other(state.signal)  # events are measured where they are taken out of it
         if state is not None and state.holds_events:
             return Role(state.kind, state.signal, neuron=Neuron(signed=True))
         if state is not None:
@@ -254,18 +268,24 @@ class _Classifier(Values):
         known = neurons.registered(function)
         if known is not None:
             return self._neuron(call, known, [] if call.output is None else [call.output])
+        if not data and call.node in self.firing:
+            data = operands[:1]
         if not data:
             return _other(self.const(operands))
-        out = shape(call.node)
+        out, trial = shape(call.node), call.node.meta["trial"]
         elementwise = out == shape(data[0]) and all(
             (_broadcasts(shape(n), out) and sum(size > 1 for size in shape(n)) < 2)
             or (shape(n) == out and self.roles[n].signal.fixed)  # thresholds, not weights
             for n in operands
             if n not in data
         )
-        if not elementwise:
+        if not elementwise and not (trial.apart and out == shape(data[0])):
             return self._unknown(call, data, "", self._multiplies(call, data))
-        if call.node.meta.get("whole_numbers") is False:
+        if trial.unit is not None:
+            scale = self.units.scaled(Scale(), call.args[trial.unit], False)
+            neuron = Neuron(signed=True, guessed=True)
+            return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron)
+        if not trial.whole:
             if any(self.roles[n].signal.kind == "events" for n in data):
                 return self._unknown(call, data, "it makes other values of events")
             return _other(ANALOG)
@@ -289,8 +309,9 @@ class _Classifier(Values):
             return _other(ANALOG)  # the indices of a maximum
         operands = operation.carriers(call)
         data = [n for n in operands if self.roles[n].signal.kind != "const"]
-        steering = [n for n in call.operands() if n not in operands]
-        led = [n for n in steering if self.roles[n].signal.kind != "const"]
+        led = [n for n in operation.steers(call) if self.roles[n].signal.kind != "const"]
+        if not data and call.node in self.firing:
+            return self._threshold(call, operation, [])
         if not data:
             return self._without_data(call, operation, operands, led)
         carriers = self._events(data)
@@ -308,13 +329,11 @@ class _Classifier(Values):
             return self._threshold(call, operation, carriers)
         if operation.merges:
             terms = straight_through.terms(call.node, self.calls.__getitem__)
-            if 0 in terms.values():
-                left = [n for n, times in terms.items() if times]
-                if not left:
-                    return _other(ZERO)
-                if all(self.roles[n].signal.kind == "events" for n in left):
-                    operation = straight_through.straight_through(self.calls.__getitem__)
-                    return self._routing(call, operation, left, self._joined(call, operation, left))
+            left = [n for n, times in terms.items() if times] if terms is not None else None
+            if left is not None and all(self.roles[n].signal.kind == "events" for n in left):
+                return self._straight_through(call, left)
+        if (written := self._written_out(call, operation)) is not None:
+            return written
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
         if operation.kind is Kind.GATE or (operation.led and led):
@@ -334,9 +353,8 @@ class _Classifier(Values):
             return self._placed(call, operation, choosing)
         if operation.masks and self.const(operands).fixed:
             return Role("mask", replace(EVENTS, scale=operation.scale(call)), call, operation)
-        if operation.kind in (Kind.SYNAPSE, Kind.PRODUCT) and self.fires(call.x):
-            reason = "its input is spikes that depend on no data; pass what drives them in"
-            return self._unknown(call, [], reason, weighted=True)
+        if operation.kind in (Kind.SYNAPSE, Kind.PRODUCT):
+            self.found_firing.update(self.firing_behind(call.x))  # and all anew, knowing that
         return _other(ANALOG if led and operation.carries else self.const(operands))
 
     def _placed(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
@@ -380,6 +398,8 @@ class _Classifier(Values):
 
     def _driven(self, call: Call, operation: Operation, synapse: SynapseCall) -> Role:
         carriers = (synapse.input,) if self.roles[synapse.input].signal.kind == "events" else ()
+        if carriers and self._is_mixed_state(synapse.input):
+            return self._unknown(call, carriers, _MIXED, weighted=True)
         return Role("synapse", ANALOG, call, operation, carriers, synapse=synapse)
 
     def _two_factors(self, call: Call, operation: Operation, data: list[fx.Node]) -> Role:
@@ -408,6 +428,21 @@ class _Classifier(Values):
         which = pair.index(counted[0]) if counted else 0
         synapse = SynapseCall(call, product.synapse(which, False, call.name), pair[which], None)
         return Role("synapse", ANALOG, call, operation, tuple(counted), synapse=synapse)
+
+    def _written_out(self, call: Call, operation: Operation) -> Role | None:
+        """A synapse that is written as a product and a sum."""
+        product = written_out.product(call, self.calls.__getitem__)
+        if product is None:
+            return None
+        for which, weight in enumerate(product.operands):
+            x = product.operands[1 - which]
+            kinds = self.roles[weight].signal.kind, self.roles[x].signal.kind
+            if kinds[0] != "const" or kinds[1] == "const":
+                continue
+            if written_out.mixes(product, which) and self.holds_weights(weight):
+                rule = product.synapse(1 - which, True, call.name)
+                return self._driven(call, operation, SynapseCall(call, rule, x, weight))
+        return None
 
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""
@@ -450,6 +485,22 @@ class _Classifier(Values):
         if node.target in (torch.ones_like, spread):  # of the first, only the size
             operands = [n for n in operands if n is not node.args[0]]
         return any(map(self._depends_on_data, operands))
+
+    def _straight_through(self, call: Call, left: list[fx.Node]) -> Role:
+        """A sum in which something cancels, so that only the events are left of it."""
+        if not left:
+            return _other(ZERO)
+        operation = straight_through.straight_through(self.calls.__getitem__)
+        role = self._routing(call, operation, left, self._joined(call, operation, left))
+        behind = reachable(left, lambda n: self.roles[n].carriers)
+        made = [self.roles[n] for n in behind if self.roles[n].kind == "source"]
+        compared = any(r.operation and r.operation.kind is Kind.THRESHOLD for r in made)
+        if not compared or role.kind != "routing" or role.signal.mask is not None:
+            return role
+        # What was compared has no derivative: it is what cancels that has one.
+        signed = any(r.neuron is None or r.neuron.signed for r in made)
+        neuron = Neuron(rounded=True, signed=signed)
+        return replace(self._measured(call, operation, left, role.signal.scale), neuron=neuron)
 
     def _gate(
         self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]
@@ -548,10 +599,21 @@ class _Classifier(Values):
                 return _other(ANALOG)
             if not bool(signal.mask.any()):
                 signal = replace(signal, mask=None)
+        if any(map(self._is_mixed_state, carriers)):
+            if signal.mask is not None:
+                return _other(signal)
+            if len(carriers) == 1:
+                return Role("source", signal, call, operation, neuron=Neuron(signed=True))
+            return self._unknown(call, carriers, _MIXED)
         folded = operation.shifts(call) or bool(
             operation.merges and self.added(call, operation, operands)
         )
         return Role("routing", signal, call, operation, carriers, folded=folded)
+
+    def _is_mixed_state(self, node: fx.Node) -> bool:
+        """Whether it is a part of a state, in which both events and analog values lie."""
+        role = self.roles[node]
+        return role.kind == "other" and role.signal.kind == "events"
 
     def _unknown(
         self, call: Call, data: Iterable[fx.Node], reason: str, weighted: bool = False
@@ -567,6 +629,9 @@ class _Classifier(Values):
 
     def _events(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
         return [n for n in nodes if self.roles[n].signal.kind == "events"]
+
+
+_MIXED = "events and analog values lie in one state of the model's; take them apart first"
 
 
 def _other(signal: Signal) -> Role:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
@@ -146,21 +146,48 @@ class Values:
         kind = self.roles[node].signal.kind
         return kind == "events" or (kind == "analog" and self.comes_from_inputs(node))
 
+    def holds_weights(self, node: fx.Node) -> bool:
+        """Whether a constant holds weights: it comes from a parameter, or is no mask."""
+        if any(map(self._is_parameter, _leaves(node))):
+            return True
+        value = self.constant(node)
+        if value is None or value.is_meta or not value.is_floating_point():
+            return False
+        worths = value.abs()[value != 0]
+        return bool((worths != worths[:1]).any())
+
+    def _is_parameter(self, node: fx.Node) -> bool:
+        place = self.trace.reads.get(str(node.target)) if node.op == "get_attr" else None
+        return place is not None and isinstance(place.get(), nn.Parameter)
+
     def comes_from_inputs(self, node: fx.Node) -> bool:
         """Whether a value depends on this pass's inputs, and not on the model's own state alone."""
         return any(at.op in ("placeholder", "call_module") for at in upstream([node]))
 
-    def fires(self, node: fx.Node) -> bool:
-        """Whether a constant comes from a neuron: a custom function, or a comparison of state."""
-        for at in upstream([node]):
-            if "function" in at.meta:
-                return True
-            operation = self.calls[at][1] if at.op == "call_function" else None
-            if operation is not None and operation.fires and not self.roles[at].signal.fixed:
-                return True
-        return False
+    def firing_behind(self, node: fx.Node) -> list[fx.Node]:
+        """The neurons that a constant comes from: custom functions, and comparisons of state."""
+        found: list[fx.Node] = []
+
+        def back(at: fx.Node) -> list[fx.Node]:
+            call, operation = self.calls[at]
+            compares = operation is not None and operation.fires and not self.roles[at].signal.fixed
+            if "function" not in at.meta and not compares:
+                if operation is None or at.op != "call_function":
+                    return at.all_input_nodes
+                return [*operation.carriers(call), *operation.steers(call)]
+            if not all(map(self._is_parameter, _leaves(at))):  # or weights are made binary
+                found.append(at)
+            return []
+
+        list(reachable([node], back))
+        return found
 
     def has_source(self, node: fx.Node) -> bool:
         """Whether events of a known source come to ``node``."""
         events = reachable([node], lambda at: self.roles[at].carriers)
         return any(self.roles[at].kind == "source" for at in events)
+
+
+def _leaves(node: fx.Node) -> list[fx.Node]:
+    """What a value is computed from, that is computed from nothing itself."""
+    return [at for at in upstream([node]) if not at.all_input_nodes]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, fx, nn
 
 from fxsynops.connectivity.calls import Calls
@@ -20,7 +21,7 @@ from fxsynops.operations.products import Product
 from fxsynops.tracing.graph_walk import reachable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signal:
     """What a tensor holds.
 
@@ -37,6 +38,16 @@ class Signal:
     whole: bool = True
     fixed: bool = False
     mask: Tensor | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Signal):
+            return NotImplemented
+        mine, theirs = ((s.kind, s.scale, s.whole, s.fixed, s.mask is None) for s in (self, other))
+        if mine != theirs:
+            return False
+        return self.mask is None or other.mask is None or torch.equal(self.mask, other.mask)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 CONST = Signal("const")

@@ -239,7 +239,8 @@ class _Auditor:
         """The product that a call of a synapse made, and which of its factors is the input."""
         products = self.witness.products.get(origin_of(node)[0], [])
         if len(products) != 1:
-            raise _UnknownError(f"{len(products)} products are seen in it")
+            said = f"{len(products)} products are" if products else "no product of torch's is"
+            raise _UnknownError(f"{said} seen in it")
         role = self._roles[node]
         if role.synapse is not None:
             x, other = role.synapse.input, role.synapse.weight
@@ -421,6 +422,8 @@ class _Auditor:
         ]
         name = self.findings.connector.names[node]
         if not events:
+            if not data:
+                self._look_at_constants(name, products)
             return None
         arrived = sum(
             _summed(product, tuple(_as_events(factor, data) for factor in product.factors))
@@ -428,6 +431,14 @@ class _Auditor:
         )
         reason = "it multiplies events with weights of its own, which no rule counts"
         return AuditRow(name, 0.0, arrived, False, reason, self._way([node]))
+
+    def _look_at_constants(self, name: str, products: list[Product]) -> None:
+        """Whether a product that no input seems to reach holds events all the same."""
+        for factor in (factor for product in products for factor in product.factors):
+            made = factor.node is not None and factor.node.op.startswith("call")
+            if made and factor.is_as_it_was and _looks_like_events(factor.value):
+                assert factor.node is not None
+                self._alike[name] = factor.node
 
     def _look(self, name: str, node: fx.Node) -> None:
         """Whether the analog input of a synapse looks like events."""
@@ -448,8 +459,9 @@ class _Auditor:
         for name, x in self._alike.items():
             origin, _ = origin_of(x)
             made = self.findings.connector.names[x]
+            taken = "analog" if self._roles[x].signal.kind != "const" else "a constant"
             yield (
-                f"The input of '{name}' looks like events, but is taken for analog: '{made}' "
+                f"The input of '{name}' looks like events, but is taken for {taken}: '{made}' "
                 f"{origin.meta['site']} makes it. Name what makes it in spiking=, or register it."
             )
 

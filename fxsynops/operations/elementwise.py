@@ -41,7 +41,7 @@ def _pull_operands(call: Call, map: Tensor) -> Iterator[Slot]:
 
 copies = Operation(
     Kind.ROUTING,
-    "other",
+    sizes="other",
     pull=pull_elementwise,
     elementwise=True,
     terms=lambda call: [(1, call["input"])],
@@ -82,7 +82,7 @@ def _as_given(call: Call) -> list[tuple[Any, Any]]:
     return [(1, call["data"])]
 
 
-_copied = replace(copies, parameters="input", carries="data", pull=_pull_data, resolve=None)
+_copied = replace(copies, carries="data", sizes="input", pull=_pull_data, resolve=None)
 operations.add("tensor as_tensor asarray new_tensor", replace(_copied, resolve=_of_data))
 
 # What an operation is when its arguments make it do nothing (dropout in eval mode).

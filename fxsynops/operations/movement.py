@@ -34,8 +34,9 @@ operations.add(
     unsqueeze_copy squeeze_copy view_copy atleast_1d atleast_2d atleast_3d""",
     Operation(
         Kind.ROUTING,
-        "size sizes start_dim end_dim dim other",
+        "size sizes start_dim end_dim dim",
         carries="input tensors",
+        sizes="other",
         pull=_pull_reshape,
     ),
 )
@@ -55,7 +56,7 @@ operations.add(
 )
 operations.add(
     "expand expand_as broadcast_to expand_copy",
-    Operation(Kind.ROUTING, "size other", pull=pull_elementwise),
+    Operation(Kind.ROUTING, "size", sizes="other", pull=pull_elementwise),
 )
 
 
@@ -255,7 +256,7 @@ def _pull_shuffled(call: Call, map: Tensor) -> Iterator[Slot]:
 
 
 operations.add("native_channel_shuffle", replace(native, pull=_pull_shuffled))
-operations.add("broadcast_tensors", replace(native, carries="tensors", joins=True))
+operations.add("broadcast_tensors", replace(native, carries="tensors", apart=True))
 
 
 def _largest_row(call: Call) -> float:

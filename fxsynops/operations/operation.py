@@ -133,6 +133,8 @@ class Operation:
             default is not this entry's.
         carries: the names of the parameters whose tensors may hold events, "*" all of them; other
             operands steer.
+        sizes: the names of those of which only size and type matter.
+        apart: whether each part of a returned tuple is made of one operand.
         pull: for routing, the transpose of its 0/1 incidence: from the fan-out map of its output
             to the maps of its operands.
         scale: by what known factor it multiplies the values; None if it differs between elements.
@@ -181,6 +183,8 @@ class Operation:
     kind: Kind
     parameters: str = ""
     carries: str = "input"
+    sizes: str = ""
+    apart: bool = False
     pull: Pull | None = None
     scale: Factor = unscaled
     gain: Callable[[Call], float] = once
@@ -224,7 +228,15 @@ class Operation:
         if not self.carries:
             return []
         every = self.carries == "*" or not call.name  # users' entries speak of all operands
-        return call.operands() if every else call.operands(*self.carries.split())
+        found = call.operands() if every else call.operands(*self.carries.split())
+        return found[call.output :][:1] if self.apart and call.output is not None else found
+
+    def steers(self, call: Call) -> list[fx.Node]:
+        """The other operands whose values matter."""
+        if self.carries == "*" or (self.carries and not call.name):
+            return []
+        beside = set(call.operands(*f"{self.carries} {self.sizes}".split()))
+        return [n for n in call.operands() if n not in beside]
 
     def overlooks(self, call: Call) -> frozenset[str]:
         """The arguments of a call that the entry has not considered."""
@@ -233,7 +245,7 @@ class Operation:
         return (
             call.given
             - _HARMLESS
-            - set(f"{self.parameters} {self.carries}".split())
+            - set(f"{self.parameters} {self.carries} {self.sizes}".split())
             - {
                 n
                 for n in (*self.fills, *self.slopes, self.sets, self.shrinks)

@@ -64,6 +64,9 @@ _UNWRITTEN = (
     )
 )
 
+# Forms of calls that bindings take beside those that their schemas say.
+_ALSO = {"to": "input device dtype=None non_blocking=False copy=False memory_format=None"}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -135,7 +138,8 @@ def _signatures(target: Any) -> tuple[Signature, ...]:
     if name in _UNWRITTEN:
         return (_of_text(_UNWRITTEN[name]),)
     is_method = kind in ("method_descriptor", "wrapper_descriptor", "method-wrapper")
-    return tuple(_of_schema(schema, is_method) for schema in _schemas(name))
+    also = (_of_text(_ALSO[name]),) if name in _ALSO else ()
+    return (*(_of_schema(schema, is_method) for schema in _schemas(name)), *also)
 
 
 def _schemas(name: str) -> Iterator[Any]:
@@ -223,6 +227,8 @@ def _bind(
     for name, value in kwargs.items():
         name = _CANONICAL.get(name, name)
         name = name if name in known else _NUMPY.get(name, name)
+        if name not in known and _is_of_bindings(name, value, known):
+            continue
         if name not in known or name in values:
             return None
         values[name] = value
@@ -233,6 +239,12 @@ def _bind(
         elif not _fits(values[parameter.name], parameter, strict):
             return None
     return values
+
+
+def _is_of_bindings(name: str, value: Any, known: set[str]) -> bool:
+    """Whether Python's bindings take a keyword that no schema has, and no rule needs."""
+    makes = name == "requires_grad" and "pin_memory" in known
+    return makes or (name == "out" and isinstance(value, tuple | list))
 
 
 def _may_lack(parameter: Parameter) -> bool:

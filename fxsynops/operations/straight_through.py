@@ -19,23 +19,37 @@ _DEPTH = 6
 Entry = Callable[[fx.Node], "tuple[Call, Operation | None]"]
 
 
-def terms(node: fx.Node, entry: Entry) -> dict[fx.Node, float]:
-    """The values that ``node`` is a sum of, each with how often it is added.
+def terms(node: fx.Node, entry: Entry) -> dict[fx.Node, float] | None:
+    """The values that ``node`` is a sum of, each with how often it is added; None if none cancel.
 
     Args:
         node: any node.
         entry: the call of a node, and the entry that holds for it.
     """
     found: dict[fx.Node, float] = {}
+    added: dict[fx.Node, float] = {}
     stack = [(node, 1.0, _DEPTH)]
     while stack:
         at, times, depth = stack.pop()
         parts = _terms(at, entry) if depth else None
         if parts is None:
+            at = _first_of_its_kind(at, entry)
             found[at] = found.get(at, 0.0) + times
+            added[at] = added.get(at, 0.0) + abs(times)
             continue
         stack += [(operand, times * factor, depth - 1) for factor, operand in parts]
-    return found
+    found = {at: round(times, 9) for at, times in found.items()}  # 1 + k - k is 1
+    return found if any(abs(found[at]) < round(added[at], 9) for at in found) else None
+
+
+def _first_of_its_kind(node: fx.Node, entry: Entry) -> fx.Node:
+    """The first node that computes the same of the same."""
+    operation = entry(node)[1] if node.op == "call_function" and node.all_input_nodes else None
+    if operation is None or operation.kind is Kind.RANDOM or operation.masks:
+        return node
+    said = node.target, node.args, node.kwargs
+    users = node.all_input_nodes[0].users
+    return next(n for n in users if n.op == node.op and (n.target, n.args, n.kwargs) == said)
 
 
 def _terms(node: fx.Node, entry: Entry) -> list[tuple[float, fx.Node]] | None:
@@ -60,7 +74,7 @@ def straight_through(entry: Entry) -> Operation:
     """The entry of a sum in which something cancels."""
 
     def left(call: Call) -> list[tuple[float, fx.Node]]:
-        return [(times, n) for n, times in terms(call.node, entry).items() if times]
+        return [(times, n) for n, times in (terms(call.node, entry) or {}).items() if times]
 
     def pull(call: Call, map: Tensor) -> Iterator[Slot]:
         for times, node in left(call):

@@ -195,7 +195,7 @@ def _linear(ranges: Evaluation, call: Call) -> Any:
     entry = ranges.entry(call)
     data = dict.fromkeys(entry.carriers(call) or call.operands())
     found = [ranges.operand(n) for n in data]
-    steering = [n for n in call.operands() if n not in data]
+    steering = ranges.entry(call).steers(call)
     if any(v is None for v in found) or any(isinstance(ranges.operand(n), Range) for n in steering):
         return None
 

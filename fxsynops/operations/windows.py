@@ -21,7 +21,8 @@ from fxsynops.operations.value_range import Evaluation, Range, RangeRule, linear
 # -- along axes ------------------------------------------------------------------------------------
 
 
-def _summed_axes(call: Call) -> list[int]:
+def summed_axes(call: Call) -> list[int]:
+    """The axes that a sum takes together."""
     dims, n = call.get("dim"), len(shape(call.x))
     if dims is None or (not isinstance(dims, int) and not dims):
         return list(range(n))
@@ -30,13 +31,13 @@ def _summed_axes(call: Call) -> list[int]:
 
 def _pull_sum(call: Call, map: Tensor) -> Iterator[Slot]:
     if map.dim() != len(shape(call.x)):
-        for axis in _summed_axes(call):
+        for axis in summed_axes(call):
             map = map.unsqueeze(axis)
     yield Slot(call.x, map)
 
 
 def _summed(call: Call) -> int:
-    return math.prod(shape(call.x)[axis] for axis in _summed_axes(call))
+    return math.prod(shape(call.x)[axis] for axis in summed_axes(call))
 
 
 operations.add("sum", Operation(Kind.ROUTING, "dim keepdim", pull=_pull_sum, gain=_summed))

@@ -220,5 +220,5 @@ operations.add("fill", Operation(Kind.ANALOG, "input", carries="value", sets="va
 operations.add(
     """zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty
     empty_strided new_empty_strided""",
-    Operation(Kind.ANALOG, "*", carries=""),
+    Operation(Kind.ANALOG, "*", carries="", sizes="input"),
 )

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -40,6 +39,7 @@ from fxsynops.tracing.read_numbers import ReadNumber, number
 from fxsynops.tracing.surroundings import Surroundings
 from fxsynops.tracing.tensors import Tensors, memory_of
 from fxsynops.tracing.trees import leaves_of, mapped, parts_of, tensors_in
+from fxsynops.tracing.trials import try_out
 from fxsynops.tracing.witness import Witness
 
 # Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
@@ -55,6 +55,7 @@ _METADATA = frozenset(
     is_coalesced is_conj is_neg __get__ _typed_storage broadcast_shapes is_storage
     register_hook""".split()
 )
+_COMPARES = frozenset("eq ne __eq__ __ne__".split())
 # Operations below torch's functions that leave values as they are.
 _COPIES = frozenset("_to_copy clone detach alias view _unsafe_view contiguous lift_fresh".split())
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
@@ -237,11 +238,9 @@ class Recorder(TorchFunctionMode):
                 self.witness.see(func, args)  # no mode does
             sized, self._reads_out = self._reads_out, False
             produced = list(tensors_in(result))
-            written = _distinct(
-                t
-                for i, (t, v) in enumerate(zip(tensors, versions, strict=True))
-                if t._version != v or (i == 0 and _is_assignment(func))
-            )
+            changed = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
+            assigned = tensors[:1] if _is_assignment(func) else []
+            written = _distinct([*changed, *assigned, *_written_by_schema(func, args, kwargs)])
             if isinstance(result, _STORAGES) and called_by(name) == "user":
                 raise TraceError(
                     f"a tensor's memory is looked at past torch {self.writer.site()}: what becomes"
@@ -270,12 +269,16 @@ class Recorder(TorchFunctionMode):
             node = self.writer.node("call_function", func, *nodes, name, mode)
             if name.startswith("new_") or (name.endswith("_like") and name[:4] != "rand"):
                 node.meta["data"] = name == "new_tensor"  # of its operand, only size and dtype
+            elif name.endswith("_as"):  # likewise, of all but the first
+                node.meta["data"] = self.tensors[tensors[0]].meta["data"]
             if function:
                 node.meta["function"] = function
                 node.meta["binary"] = binary is not None and all(t in binary for t in produced)
-                node.meta["whole_numbers"] = all(map(_is_whole, produced)) and _fires(
-                    function, args, run or func, self._is_data(args, produced)
-                )
+                is_data = self._is_data(args, produced)
+                trial = try_out(function, run or func, args, produced, is_data)
+                node.meta["trial"] = trial
+                if trial.copied is not None:
+                    shown = nodes[0][trial.copied]
             self._testify(node, tensors)
             if shown is not None:
                 node.meta["as"] = shown
@@ -399,6 +402,8 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         """A plain value has been read out of a tensor: it, or what stands in for it."""
         site = self.writer.site()
+        if name in _COMPARES and any(not _is_number(a) for a in args):
+            return result  # x == None: no value of x has a say in it
         comparable = all(isinstance(v, bool | int | float | complex) for v in leaves_of(result))
         if kwargs or not comparable:
             raise TraceError(
@@ -552,10 +557,23 @@ def _reads_out(func: Any) -> bool:
     return isinstance(func, torch._ops.OpOverload) and not _READS_OUT.isdisjoint(func.tags)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor | bool | int | float | complex)
+
+
 def _is_assignment(func: Any) -> bool:
     """Whether a call puts other values in the place of a tensor's own."""
     held = getattr(func, "__self__", None)
     return func.__name__ == "__set__" and getattr(held, "__name__", "") in ("data", "real", "imag")
+
+
+def _written_by_schema(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """What an operation below torch's functions writes to: versions are counted above it."""
+    if not isinstance(func, torch._ops.OpOverload) or not func._schema.is_mutable:
+        return []
+    given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+    writes = [a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
+    return list(tensors_in([given[name] for name in writes if name in given]))
 
 
 def _indices(func: Any, args: tuple[Any, ...]) -> Iterator[Tensor]:
@@ -577,39 +595,6 @@ def _is_replayable(value: Any) -> bool:
     if isinstance(value, Tensor | None | bool | int | float | complex | str | bytes):
         return True  # also what stands in for a number
     return isinstance(value, torch.dtype | torch.device | type) or callable(value)
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    """Whether all values are whole numbers, as far as there are values."""
-    if tensor.is_meta or isinstance(tensor, FakeTensor) or not tensor.is_floating_point():
-        return True
-    return bool((tensor == tensor.round()).all())
-
-
-def _fires(
-    function: Any,
-    args: tuple[Any, ...],
-    run: Callable[..., Any],
-    is_data: Callable[[Tensor], bool],
-) -> bool:
-    """Whether a custom function gives whole numbers for other values than the example's, too."""
-
-    def other(value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.is_meta or not is_data(value):
-            return value
-        if not value.is_floating_point() or isinstance(value, FakeTensor):
-            return value
-        steps = torch.arange(value.numel(), device=value.device, dtype=torch.float32)
-        return (3 * torch.sin(steps + 0.5)).reshape(value.shape).to(value.dtype)
-
-    if function.__module__.startswith("torch."):
-        return True
-    try:
-        with torch.no_grad():
-            result = run(*map(other, args))
-    except Exception:  # it wants particular values
-        return True
-    return all(map(_is_whole, tensors_in(result)))
 
 
 def _distinct(tensors: Any) -> list[Tensor]:

@@ -221,6 +221,8 @@ class Tensors:
             return {k: self.in_nodes(v) for k, v in value.items()}
         if isinstance(value, slice):
             return slice(*(self.in_nodes(v) for v in (value.start, value.stop, value.step)))
+        if type(value).__module__ == "numpy" and hasattr(value, "item") and not value.ndim:
+            return value.item()  # one number
         return self._built(value)
 
     def _built(self, value: Any) -> Any:

@@ -114,6 +114,8 @@ def trace(
     try:
         borrowed, recorder = _record(model, inputs, known, witness, True)
     except _LentError:  # perhaps what stood in for a number was not good enough
+        if witness is not None:
+            witness.forget()
         borrowed, recorder = _record(model, inputs, known, witness, False)
     # Only now do the places hold the model's own values again.
     reads = recorder.tensors.reads

@@ -85,6 +85,11 @@ class Witness:
     output: Any = None
     _seen: list[tuple[Any, tuple[Any, ...], list[int]]] = field(default_factory=list)
 
+    def forget(self) -> None:
+        """The forward is recorded once more, from its beginning."""
+        self.products.clear()
+        self._seen.clear()
+
     def see(self, operator: Any, args: tuple[Any, ...]) -> None:
         """An operator was called."""
         if operator in _FACTORS:

@@ -1,0 +1,158 @@
+"""What a custom autograd function makes of other values than the example's.
+
+Its code is not looked into. It is called on noise in place of the data, once more on other noise in
+half of the elements, and with another threshold, where one answer alone could be chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from fxsynops.tracing.trees import tensors_in
+
+_OTHER = 1.375  # times as large
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was found out.
+
+    Attributes:
+        whole: whether only whole numbers come out.
+        copied: which argument comes out as it is, or None.
+        unit: which argument all that comes out is whole multiples of, or None.
+        apart: whether each element of the output depends on the data's element there alone.
+    """
+
+    whole: bool = True
+    copied: int | None = None
+    unit: int | None = None
+    apart: bool = False
+
+
+def try_out(
+    function: Any,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    produced: list[Tensor],
+    is_data: Callable[[Tensor], bool],
+) -> Trial:
+    """Call a custom function on noise.
+
+    Args:
+        function: its class.
+        run: what calls it.
+        args: of the example.
+        produced: what it made of them.
+        is_data: tells data among the arguments from caps, limits and levels.
+    """
+    whole = all(map(is_whole, produced))
+    if function.__module__.startswith("torch."):
+        return Trial(whole)
+    try:
+        with torch.no_grad():
+            return _Trials(run, args, is_data).result(whole, produced)
+    except Exception:  # it wants particular values
+        return Trial(whole)
+
+
+class _Trials:
+    def __init__(
+        self, run: Callable[..., Any], args: tuple[Any, ...], is_data: Callable[[Tensor], bool]
+    ) -> None:
+        self._run, self._args = run, args
+        self._data = [i for i, a in enumerate(args) if _holds_fractions(a) and is_data(a)]
+        levels = [a for i, a in enumerate(args) if i not in self._data and _holds_fractions(a)]
+        largest = max((float(a.abs().amax()) for a in levels if a.numel()), default=0.0)
+        self._amplitude = 3 * max(1.0, largest)  # some of the noise exceeds every threshold
+
+    def result(self, whole: bool, produced: list[Tensor]) -> Trial:
+        noise = self._noise(0.5)
+        found = list(tensors_in(self._run(*noise)))
+        whole = whole and all(map(is_whole, found))
+        if len(found) != 1 or not _has_values(found[0]):
+            return Trial(whole)
+        (value,) = found
+        copied = next((i for i, x in enumerate(noise) if _is_same(x, value)), None)
+        if copied is not None:
+            return Trial(whole, copied)
+        return Trial(whole, None, self._unit(noise, value, produced[0]), self._apart(noise, value))
+
+    def _noise(self, phase: float) -> list[Any]:
+        """The arguments, with waves in place of the data."""
+        return [
+            self._amplitude * _waves(a, phase + i) if i in self._data else a
+            for i, a in enumerate(self._args)
+        ]
+
+    def _unit(self, noise: list[Any], value: Tensor, produced: Tensor) -> int | None:
+        """The argument whose multiples come out, also when it is another one."""
+        if bool(((value == 0) | (value == 1)).all()) or not bool(value.any()):
+            return None
+        for i, unit in enumerate(noise):
+            if i in self._data or not _is_unit(unit, value) or not _are_multiples(value, unit):
+                continue
+            if not _are_multiples(produced, unit):
+                continue
+            other = unit * _OTHER
+            again = self._run(*(other if k == i else x for k, x in enumerate(noise)))
+            if _are_multiples(again, other) and not _are_multiples(again, unit):
+                return i
+        return None
+
+    def _apart(self, noise: list[Any], value: Tensor) -> bool:
+        """Whether elements stay as they are where the data did."""
+        changed = self._noise(0.7)
+        if not self._data or any(noise[i].shape != value.shape for i in self._data):
+            return False
+        every_other = torch.arange(value.numel(), device=value.device).reshape(value.shape) % 2 == 0
+        mixed = list(noise)
+        for i in self._data:
+            mixed[i] = torch.where(every_other, changed[i], noise[i])
+        left, right = self._run(*mixed), self._run(*changed)
+        return torch.equal(torch.where(every_other, right, value), left)
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Whether all values are whole numbers, as far as there are values."""
+    if not _has_values(tensor) or not tensor.is_floating_point():
+        return True
+    return bool((tensor == tensor.round()).all())
+
+
+def _has_values(value: Tensor) -> bool:
+    return not value.is_meta and not isinstance(value, FakeTensor)
+
+
+def _holds_fractions(value: Any) -> bool:
+    return isinstance(value, Tensor) and _has_values(value) and value.is_floating_point()
+
+
+def _waves(x: Tensor, phase: float) -> Tensor:
+    steps = torch.arange(x.numel(), device=x.device, dtype=torch.float32)
+    return torch.sin(steps * (phase + 0.5) + phase).reshape(x.shape).to(x.dtype)
+
+
+def _is_same(x: Any, value: Tensor) -> bool:
+    return isinstance(x, Tensor) and x.dtype == value.dtype and torch.equal(x, value)
+
+
+def _is_unit(unit: Any, value: Tensor) -> bool:
+    """Whether an argument may be a threshold, which broadcasts to what comes out."""
+    if isinstance(unit, Tensor):
+        fits = unit.dim() <= value.dim() and all(
+            n in (1, m) for n, m in zip(unit.shape[::-1], value.shape[::-1], strict=False)
+        )
+        return _holds_fractions(unit) and fits and bool((unit != 0).all())
+    return isinstance(unit, float) and unit != 0
+
+
+def _are_multiples(value: Tensor, unit: Any) -> bool:
+    events = value.double() / (unit.double() if isinstance(unit, Tensor) else unit)
+    return bool((events - events.round()).abs().amax() <= 1e-5)

@@ -1,0 +1,314 @@
+"""Forms of code that published repositories use, each counted as it would be written plainly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fxsynops
+from tests.watched import watch
+
+
+class Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v):
+        return (v > 0).float()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Written(nn.Module):
+    """A forward that is a function of the module, with parts by name."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            if isinstance(part, nn.Module | nn.Parameter):
+                setattr(self, name, part)
+            else:
+                self.register_buffer(name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def spikes(*shape: int) -> Tensor:
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(4)) < 0.5).float()
+
+
+def randn(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(5)))
+
+
+def counted(model: nn.Module, x: Tensor, **options) -> dict[str, float]:
+    counter = fxsynops.SynOpsCounter(model, x, **options)
+    counter(x)
+    assert counter.analysis.audit.ok
+    return {name: float(n.detach()) for name, n in counter.per_synapse.items()}
+
+
+# -- a product and a sum ---------------------------------------------------------------------------
+
+
+def unfolded(x: Tensor) -> Tensor:
+    return F.unfold(x, 2).unsqueeze(1)
+
+
+SUMS = {
+    "dense": (lambda m, x: (x.unsqueeze(1) * m.w).sum(-1), randn(5, 8), spikes(3, 8), 5),
+    "kept": (lambda m, x: (m.w * x[:, None]).sum(2, keepdim=True), randn(5, 8), spikes(3, 8), 5),
+    "turned": (lambda m, x: (x.unsqueeze(-1) * m.w).sum(dim=1), randn(8, 5), spikes(3, 8), 5),
+    "dendrites": (lambda m, x: (x.view(3, 2, 4) * m.w).sum(-1), randn(2, 4), spikes(3, 8), 1),
+    "one number": (lambda m, x: torch.mul(x, m.w).sum(-1), randn(8), spikes(3, 8), 1),
+    "a buffer": (lambda m, x: (x.unsqueeze(1) * m.w).sum(-1), randn(5, 8).data, spikes(3, 8), 5),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_product_and_its_sum_are_a_synapse(name):
+    """``(z.unsqueeze(1) * W).sum(-1)``: every event is multiplied with ``fan-out`` weights."""
+    function, weight, x, fanout = SUMS[name]
+    model = Written(lambda m, x: m.fc(Step.apply(function(m, x)).reshape(len(x), -1)), w=weight)
+    with torch.no_grad():
+        fired = Step.apply(function(model, x)).reshape(len(x), -1)
+    model.fc = nn.Linear(fired.shape[1], 2)
+    assert counted(model, x) == {"sum": float(x.sum()) * fanout, "fc": float(fired.sum()) * 2}
+
+
+def test_a_locally_connected_layer():
+    x = spikes(2, 3, 4, 4)
+    model = Written(lambda m, x: Step.apply((unfolded(x) * m.w).sum(2)), w=randn(5, 12, 9))
+    assert counted(model, x) == {"sum": float(F.unfold(x, 2).sum()) * 5}
+
+
+def test_only_weights_that_are_not_zero_are_synapses():
+    x, mask = spikes(3, 8), torch.rand(5, 8) < 0.5
+    model = Written(
+        lambda m, x: Step.apply((x.unsqueeze(1) * (m.w * m.mask)).sum(-1)), w=randn(5, 8), mask=mask
+    )
+    assert counted(model, x, weights="nonzero") == {"sum": float((x @ mask.float().t()).sum())}
+
+
+def test_analog_values_times_weights_are_macs():
+    model = Written(lambda m, x: (torch.sigmoid(x).unsqueeze(1) * m.w).sum(-1), w=randn(5, 8))
+    (row,) = fxsynops.analyze(model, spikes(3, 8)).dense
+    assert row.macs == 40
+
+
+def test_masks_and_weighted_averages_of_steps_move_events():
+    x = spikes(3, 8)
+    mask = torch.tensor([1.0, 1, 0, 0, 1, 1, 1, 0])
+    model = Written(
+        lambda m, x: m.fc((x * m.mask).sum(-1, keepdim=True)), mask=mask, fc=nn.Linear(1, 2)
+    )
+    assert counted(model, x) == {"fc": float((x * mask).sum()) * 2}
+    x = spikes(4, 3, 8)
+    model = Written(lambda m, x: m.fc((x * m.w).sum(0)), w=randn(4, 1, 1), fc=nn.Linear(8, 2))
+    assert counted(model, x, layout="TN") == {"fc": float(x.sum()) * 2}
+
+
+# -- states ----------------------------------------------------------------------------------------
+
+
+class Stacked(nn.Module):
+    """Membrane and spikes in one tensor, which the model keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.back, self.b = nn.Linear(6, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 2)
+        self.states = [None]
+
+    def forward(self, x):
+        v, z = torch.zeros(2, len(x), 4) if self.states[0] is None else self.states[0]
+        v = v * 0.9 * (1 - z) + self.a(x) + self.back(z)
+        z = Step.apply(v - 0.1)
+        self.states[0] = torch.stack([v, z])
+        return self.b(z)
+
+
+def test_a_state_of_membrane_and_spikes():
+    torch.manual_seed(0)
+    model, x = Stacked(), spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    before = torch.zeros(())
+    for _ in range(3):
+        counter(x)
+        z = model.states[0][1]
+        expected = {"a": x.sum() * 4, "back": before.sum() * 4, "b": z.sum() * 2}
+        found = {"back": 0.0} | {k: float(v.detach()) for k, v in counter.per_synapse.items()}
+        assert found == {name: float(n.detach()) for name, n in expected.items()}
+        before = z
+    assert before.sum() > 0
+
+
+class FiresFirst(nn.Module):
+    """Neurons that fire before they integrate: at the first step, nothing has come to them."""
+
+    def __init__(self, fire):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.level = nn.Parameter(torch.tensor(0.1))
+        self.fire = fire
+
+    def forward(self, x):
+        v = w = torch.zeros(len(x), 4)
+        out = 0
+        for _ in range(3):
+            z = self.fire(v - self.level)
+            v = 0.9 * v + self.a(x) - self.level * z
+            y = self.fire(w - self.level)
+            w = 0.9 * w + self.b(z) - self.level * y
+            out = out + self.c(y)
+        return out
+
+
+@pytest.mark.parametrize("fire", [Step.apply, lambda v: (v > 0).float()])
+def test_neurons_that_fire_before_they_integrate(fire):
+    torch.manual_seed(0)
+    model, x = FiresFirst(fire), spikes(3, 6)
+    _, synops, _ = watch(model, x)
+    assert counted(model, x, timesteps=3) == synops
+    assert synops["c"] > 0
+
+
+def test_a_random_first_state_on_the_inputs_device():
+    def forward(m, x):
+        z = torch.rand(len(x), 4).to(x.device)
+        z = Step.apply(m.a(x) - z)
+        return m.b(z)
+
+    torch.manual_seed(0)
+    model, x = Written(forward, a=nn.Linear(6, 4), b=nn.Linear(4, 2)), spikes(3, 6)
+    assert set(counted(model, x)) == {"a", "b"}
+
+
+# -- straight-through sums -------------------------------------------------------------------------
+
+
+def compared(u: Tensor) -> Tensor:
+    return (u > 0).float()
+
+
+def hard_minus_soft(u: Tensor) -> Tensor:
+    return (compared(u) - torch.sigmoid(u)).detach() + torch.sigmoid(u)
+
+
+def soft_plus_rest(u: Tensor) -> Tensor:
+    return torch.sigmoid(u) + (torch.heaviside(u, torch.zeros(())) - torch.sigmoid(u)).detach()
+
+
+def rounded(u: Tensor) -> Tensor:
+    return u + (u.clamp(0, 3).round() - u).detach()
+
+
+@pytest.mark.parametrize("fire", [hard_minus_soft, soft_plus_rest, rounded])
+def test_straight_through_sums_have_the_gradient_of_what_cancels(fire):
+    torch.manual_seed(0)
+    model = Written(lambda m, x: m.b(fire(3 * m.a(x))), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    x = spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    events = fire(3 * model.a(x))
+    assert float(counter.per_synapse["b"].detach()) == float(events.detach().round().sum()) * 2
+    (found,) = torch.autograd.grad(counter.per_synapse["b"], model.a.weight)
+    (expected,) = torch.autograd.grad(events.sum() * 2, model.a.weight)
+    assert torch.allclose(found, expected)
+    assert found.any()
+
+
+@pytest.mark.parametrize("k", [3, 0.1, -2.5])
+def test_scaled_terms_that_cancel_count_once(k):
+    def forward(m, x):
+        z = Step.apply(m.a(x))
+        return m.b(z.detach() + k * z - k * z.detach())
+
+    torch.manual_seed(0)
+    model, x = Written(forward, a=nn.Linear(6, 4), b=nn.Linear(4, 2)), spikes(3, 6)
+    fired = float(compared(model.a(x)).sum())
+    assert counted(model, x)["b"] == fired * 2
+
+
+# -- code that Python's functions do not show ------------------------------------------------------
+
+
+@torch.jit.script
+def written_by_step(x: Tensor):
+    out = torch.zeros_like(x)
+    for t in range(x.shape[0]):
+        out[t] = (x[t] >= 0.5).to(x)
+    return out
+
+
+@torch.jit.script
+def written_through_a_view(x: Tensor):
+    out = torch.zeros_like(x)
+    out.flatten().add_((x >= 0.5).to(x).flatten())
+    return out
+
+
+@pytest.mark.parametrize("fire", [written_by_step, written_through_a_view])
+def test_compiled_code_that_writes_into_a_view(fire):
+    x = torch.rand(3, 2, 6)
+    model = Written(lambda m, x: m.b(fire(x)), b=nn.Linear(6, 4))
+    found = counted(model, x, input_events=False, layout="TN")
+    assert found == {"b": float((x >= 0.5).sum()) * 4}
+
+
+def test_a_comparison_with_none_reads_no_value():
+    def forward(m, x):
+        trace = m.a(x)
+        if trace == None or (trace != None and not m.training):  # noqa: E711
+            trace = trace * 2
+        return m.b(Step.apply(trace))
+
+    torch.manual_seed(0)
+    model = Written(forward, a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    x = spikes(3, 6)
+    assert not fxsynops.analyze(model, x).specialized
+    assert counted(model, x)["b"] == float(compared(model.a(x)).sum()) * 2
+
+
+class Flagged(Tensor):
+    """A tensor with an attribute, as older releases of snntorch begin a state."""
+
+    @staticmethod
+    def __new__(cls, *args, flag=True):
+        return super().__new__(cls, *args)
+
+    def __init__(self, *args, flag=True):
+        self.flag = flag
+
+
+class Starts(nn.Module):
+    def forward(self, x, state):
+        state = torch.zeros_like(x) if hasattr(state, "flag") else state
+        return Step.apply(x + state), x
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_first_state_of_a_class_of_its_own(kept):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.fires, self.b = nn.Linear(6, 4), Starts(), nn.Linear(4, 2)
+            self.first = Flagged()
+
+        def forward(self, x):
+            state = self.first if kept else Flagged()
+            for _ in range(2):
+                z, state = self.fires(self.a(x), state)
+            return self.b(z)
+
+    torch.manual_seed(0)
+    model, x = Model(), spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x, spiking=[Starts])
+    expected = model(x)
+    assert torch.equal(counter(x), expected)
+    assert float(counter.per_synapse["b"].detach()) == float(compared(2 * model.a(x)).sum()) * 2
+    assert type(model.first) is Flagged
+    assert model.first.flag
