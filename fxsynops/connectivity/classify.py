@@ -288,7 +288,7 @@ class _Classifier(Values):
         if not trial.whole:
             if any(self.roles[n].signal.kind == "events" for n in data):
                 return self._unknown(call, data, "it makes other values of events")
-            return _other(ANALOG)
+            return Role("other", ANALOG, call, reason=_FRACTIONS)
         binary = call.node.meta["binary"]
         cap = 1.0 if binary else math.inf
         neuron = Neuron(max_spikes=cap, signed=not binary, guessed=True)
@@ -299,7 +299,7 @@ class _Classifier(Values):
             data = [n for n in call.operands() if self.roles[n].signal.kind != "const"]
             if not data:
                 return _other(self.const(call.operands()))
-            return self._unknown(call, data, "", self._multiplies(call, data))
+            return self._unknown(call, data, _why_no_entry(call), self._multiplies(call, data))
         if operation.kind is Kind.RANDOM:
             if not operation.whole:
                 return _other(ANALOG)
@@ -367,7 +367,11 @@ class _Classifier(Values):
             if not choosing:
                 return _other(ANALOG)
             reason = "events choose among weights"
-            return self._unknown(call, choosing, reason, self._multiplies(call, choosing))
+            elementwise = all(n.meta["spec"].dtype == torch.bool for n in choosing) and all(
+                _broadcasts(shape(n), shape(call.node)) for n in call.operands()
+            )
+            weighted = not elementwise and self._multiplies(call, choosing)
+            return self._unknown(call, choosing, reason, weighted)
         if choosing:
             return self._chosen(call, operation, choosing)
         scale = self.units.chosen(call, constants)
@@ -507,8 +511,25 @@ class _Classifier(Values):
     ) -> Role:
         signals = [self.roles[n].signal for n in data]
         if len(carriers) < len(data) or not all(s.whole for s in signals):
+            if self._beside_constants(carriers):
+                reason = "constants lie beside the events that it gates, or takes the place of"
+                return self._unknown(call, carriers, reason)
             return _other(ANALOG)
         return self._measured(call, operation, carriers, self.units.gated(call, operation, data))
+
+    def _beside_constants(self, carriers: list[fx.Node]) -> bool:
+        """Whether events lie in a tensor with constants that no event is added to (``cat``)."""
+        for node in reachable(carriers, lambda n: self.roles[n].carriers):
+            role = self.roles[node]
+            entry, call = role.operation, role.call
+            if role.kind != "routing" or entry is None or call is None:
+                continue
+            added = self.added(call, entry, entry.carriers(call)) if entry.joins else []
+            if any(not self.is_zero(a) for a in added) or (
+                role.folded and not entry.joins and not entry.elementwise and not entry.merges
+            ):
+                return True
+        return False
 
     def _chosen(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
         """Constants at places that events choose."""
@@ -631,6 +652,19 @@ class _Classifier(Values):
         return [n for n in nodes if self.roles[n].signal.kind == "events"]
 
 
+def _why_no_entry(call: Call) -> str:
+    """Why the entry of an operation does not hold for a call; nothing, if there is no entry."""
+    entry = operations.find(call.target, None, None) if call.name else None
+    if entry is None:
+        return ""
+    entry = entry if entry.resolve is None else entry.resolve(call)
+    if not call.understood:
+        kinds = {type(a).__name__ for a in pytree.tree_leaves((call.args, call.kwargs))}
+        return f"its arguments ({', '.join(sorted(kinds - {'Node'}))}) are in no form of its rule"
+    return f"its rule does not know of {', '.join(sorted(entry.overlooks(call)))}="
+
+
+_FRACTIONS = "what it puts out is neither whole numbers nor multiples of one of its arguments"
 _MIXED = "events and analog values lie in one state of the model's; take them apart first"
 
 

@@ -143,13 +143,21 @@ def _doubts(recorded: Trace, signals: Signals, options: Options) -> Iterator[str
                 f"spiking={kind.__name__} matches nothing that the model calls: no module of this "
                 "type, or no function."
             )
+    said: set[str] = set()
     for node, role in signals.roles.items():
         origin, _ = origin_of(node)
+        if role.kind == "other" and role.reason:
+            name = signals.calls[node][0].node.meta["function"].__name__
+            said.add(
+                f"'{name}' {origin.meta['site']} is taken for analog: {role.reason}. If these are "
+                f"events, say so: register_spiking({name}, amplitude=…)."
+            )
         if origin.meta.get("hooked") and role.signal.kind == "analog":
             yield (
                 f"A hook may change what {origin.meta['site']} passes on; it is taken for analog, "
                 "as it was before."
             )
+    yield from sorted(said)
 
 
 def _check_sizes(signals: Signals, wiring: Wiring) -> Iterator[str]:

@@ -167,9 +167,15 @@ class Findings:
         """What a reader of its numbers should know: what is left out, folded, or specialized."""
         said = [f"Unresolved, not counted: {row}" for row in self.unresolved]
         if not self.connections and not self.unresolved:
+            fires = any(r.kind == "source" for r in self.connector.signals.roles.values())
+            what = (
+                "of what spikes, nothing reaches a synapse as events"
+                if fires
+                else ("the model has no spiking node, and its inputs carry none")
+            )
             said.append(
-                "No events: the model has no spiking node, and its inputs carry none. Name its "
-                "spiking types in spiking=, or pass input_events=True if the input is spikes."
+                f"No events: {what}. Name its spiking types in spiking=, or pass "
+                "input_events=True if the input is spikes."
             )
         if folded := [c.synapse for c in self.connections if c.folded]:
             names = ", ".join(folded[:4]) + (f" and {len(folded) - 4} more" if folded[4:] else "")

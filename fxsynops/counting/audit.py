@@ -34,6 +34,7 @@ from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.witness import Factor, Product, Witness
 
+_SOME = 4  # fewer elements of one size may be chance
 _MANY = 64.0  # more events than that in one element do not look like events
 
 
@@ -542,7 +543,11 @@ def _looks_like_events(value: Tensor) -> bool:
     zeros = value == 0
     if not bool(zeros.any()) or bool(zeros.all()):
         return False
-    return bool((value == value.round()).all()) and float(value.abs().max()) <= _MANY
+    sizes = value.abs()
+    unit = sizes.amax()
+    if bool(((sizes == unit) | zeros).all()):  # of whatever size, and it is one size
+        return int((~zeros).sum()) >= _SOME
+    return bool((value == value.round()).all()) and float(unit) <= _MANY
 
 
 def _in_units(value: Tensor, unit: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,7 +41,10 @@ class Attributes(MutableMapping[str, Any]):
         if name not in self._names:
             return self._others[name]
         try:
-            return getattr(self._value, name)
+            if not isinstance(self._value, type):
+                return getattr(self._value, name)
+            value = inspect.getattr_static(self._value, name)  # no property of a class is called
+            return value.__func__ if isinstance(value, staticmethod) else value
         except (AttributeError, ValueError):  # nothing in it yet
             raise KeyError(name) from None
 
