@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,10 +49,23 @@ class Outcome:
 
 def count(case: Case) -> Outcome:
     """Count one pass of a model, and let the oracle watch the same pass."""
+    return next(counts(case))
+
+
+def counts(case: Case, batches: int = 1) -> Iterator[Outcome]:
+    """Count a pass of a model for each of some batches, beside the oracle; the first is the example."""
     torch.manual_seed(0)
     model, inputs = case.build(), case.inputs()
     case.reset(model)
     counter = fxsynops.SynOpsCounter(model, inputs, **case.options)
+    for batch in range(batches):
+        inputs = case.inputs() if batch else inputs
+        counter.clear()
+        yield _counted(case, counter, inputs)
+
+
+def _counted(case: Case, counter: fxsynops.SynOpsCounter, inputs: tuple[Any, ...]) -> Outcome:
+    model = counter.model
     case.reset(model)
     torch.manual_seed(1)
     with torch.no_grad():
