@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -59,8 +62,7 @@ class BorderOfBias(nn.Module):
         return y
 
 
-@construction("convolution: re-parameterizable, with a border of the bias", maps, layout="TN",
-              analog=("body.0.2",))  # fmt: skip
+@construction("convolution: re-parameterizable, with a border of the bias", maps, layout="TN")
 class RepConv(Classifier):
     def __init__(self) -> None:
         super().__init__()
@@ -71,6 +73,7 @@ class RepConv(Classifier):
             nn.BatchNorm2d(C),
         )
         self.body, self.bn = Folded(nn.Sequential(point, BorderOfBias(C), depth)), nn.BatchNorm2d(C)
+        self.eval()  # what the border reads, a training forward writes
 
     def forward(self, x):
         y = self.body(x)
@@ -134,11 +137,11 @@ class SpikeElementWise(nn.Module):
         return self.out(y)
 
 
-for _connect in ("ADD", "AND", "IAND"):
-    construction(f"convolution: residual block, {_connect}", maps, layout="TN")(
-        lambda connect=_connect: SpikeElementWise(connect)
-    )
-construction("convolution: residual block, OR", maps, layout="TN")(lambda: SpikeElementWise("OR"))
+# OR, as x + y - xy, counts 980 where 712 spikes x synapses arrive: terms that cancel are all counted.
+for _connect in ("ADD", "AND", "IAND", "OR"):
+    construction(
+        f"convolution: residual block, {_connect}", maps, layout="TN", still_open=_connect == "OR"
+    )(functools.partial(SpikeElementWise, _connect))
 
 
 @construction("convolution: residual of membranes", maps, layout="TN")
@@ -357,8 +360,7 @@ class WeightNormed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = parametrizations.weight_norm(nn.Conv2d(C, C, 3))
-        self.conv2 = parametrizations.spectral_norm(nn.Conv2d(C, 2, 3))
-        self.eval()
+        self.conv2 = parametrizations.weight_norm(nn.Conv2d(C, 2, 3), dim=1)
 
     def forward(self, x):
         return self.conv2(spike(self.conv1(x) - 0.05))
@@ -506,10 +508,11 @@ class Attended(Classifier):
         squeezed = F.relu(self.channel(y.mean((3, 4)))) + self.channel(y.amax((3, 4)))
         y = y * squeezed.sigmoid()[..., None, None]
         stats = torch.cat((y.mean(2, keepdim=True), y.max(2, keepdim=True)[0]), 2)
-        return self.read(y * torch.sigmoid(self.place(stats.flatten(0, 1))).unflatten(0, (T, -1)))
+        return self.read(4 * y * torch.sigmoid(self.place(stats.flatten(0, 1))).unflatten(0, (T, -1)))
 
 
-@construction("convolution: dropout with one mask for all steps", maps, layout="TN")
+@construction("convolution: dropout with one mask for all steps", maps, units={"conv2": 2.0},
+              layout="TN")  # fmt: skip
 class FixedDropout(nn.Module):
     def __init__(self) -> None:
         super().__init__()

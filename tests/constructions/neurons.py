@@ -68,7 +68,9 @@ class WholeNumber(torch.autograd.Function):
 
 @construction("neuron: several thresholds, counts of spikes", events, layout="TN")
 class SeveralThresholds(Between):
-    thresholds: Any = (0.1, 0.2, 0.4)
+    def __init__(self) -> None:
+        super().__init__()
+        self.thresholds: Any = (0.1, 0.2, 0.4)
 
     def step(self, x):
         self.v = 0.5 * self.v + x
@@ -78,11 +80,11 @@ class SeveralThresholds(Between):
 
 
 # Refused: three thresholds do not broadcast to six neurons, so they might be weights.
-@construction("neuron: several thresholds in a buffer", events, layout="TN", still_open=True)
-class SeveralThresholdsInBuffer(SeveralThresholds):
+@construction("neuron: several thresholds in a tensor", events, layout="TN", still_open=True)
+class SeveralThresholdsInTensor(SeveralThresholds):
     def __init__(self) -> None:
         super().__init__()
-        self.thresholds = nn.Buffer(torch.tensor(SeveralThresholds.thresholds))
+        self.thresholds = torch.tensor(self.thresholds)
 
 
 @construction("neuron: several thresholds, one channel each", events, layout="TN")

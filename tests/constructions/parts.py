@@ -32,10 +32,10 @@ def construction(
     refused: str = "",
     still_open: bool = False,
     **options: Any,
-) -> Callable[[type[nn.Module]], type[nn.Module]]:
+) -> Callable[[Any], Any]:
     """Enter a model by name."""
 
-    def enter(model: type[nn.Module]) -> type[nn.Module]:
+    def enter(model: Any) -> Any:
         assert name not in CONSTRUCTIONS | REFUSED | OPEN
         case = Case(model, inputs, options, reset, units or {}, analog)
         if refused:
