@@ -2,9 +2,9 @@
 
     python -m benchmarks.coverage [--json FILE] [PART OF A NAME …]
 
-For one pass of every model of ``tests/zoo.py``: nodes of its graph, connections, operations left
-unresolved, analog synapses, SynOps, whether they are what ``tests/watched.py`` recomputes, and the
-reports of spikingjelly's ``SynOpCounter``, sinabs' hooks (``Sequential`` only) and NeuroBench's
+For one pass of every model of ``tests/zoo.py`` and ``tests/constructions``: nodes of its graph,
+connections, operations left unresolved, analog synapses, SynOps, whether they are what
+``tests/watched.py`` recomputes, and the reports of spikingjelly's ``SynOpCounter``, sinabs' hooks (``Sequential`` only) and NeuroBench's
 ``SynapticOperations`` for the same pass. A dash: the peer raises. NeuroBench is not among the test
 requirements: ``pip install --no-deps neurobench``.
 """
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import conftest
 
 conftest.pytest_configure()  # spikingjelly's zoo imports torchvision
+from tests.constructions import CONSTRUCTIONS  # noqa: E402
 from tests.outcome import Case, count  # noqa: E402
 from tests.zoo import ZOO  # noqa: E402
 
@@ -134,7 +135,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     chosen = {
         name: case
-        for name, case in ZOO.items()
+        for name, case in (ZOO | CONSTRUCTIONS).items()
         if not arguments.names or any(part in name for part in arguments.names)
     }
     console = Console()

@@ -22,7 +22,15 @@ CONVOLUTIONS = {
     F.conv_transpose2d,
     F.conv_transpose3d,
 }
-PRODUCTS = {torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
+PRODUCTS = {
+    torch.matmul,
+    torch.bmm,
+    torch.mm,
+    Tensor.matmul,
+    Tensor.__matmul__,
+    Tensor.bmm,
+    Tensor.mm,
+}
 
 
 class Watched(TorchFunctionMode):

@@ -102,7 +102,9 @@ class Fused(Branches):
     def __init__(self) -> None:
         super().__init__()
         kernel, bias = torch.zeros(C, C, 3, 3), torch.zeros(C)
-        one, identity = (F.pad(w, [1] * 4) for w in (self.one.weight, torch.eye(C)[..., None, None]))
+        one, identity = (
+            F.pad(w, [1] * 4) for w in (self.one.weight, torch.eye(C)[..., None, None])
+        )
         for w, bn in ((self.three.weight, self.bn3), (one, self.bn1), (identity, self.bn0)):
             factor = bn.weight / (bn.running_var + bn.eps).sqrt()
             kernel = kernel + w * factor.view(-1, 1, 1, 1)
@@ -219,7 +221,9 @@ class NormPerStep(nn.Module):
         return mem_fc / T
 
 
-@construction("convolution: threshold norm after the neuron, folded", one_step, units={"conv2": 0.5})
+@construction(
+    "convolution: threshold norm after the neuron, folded", one_step, units={"conv2": 0.5}
+)
 class NormAfterSpikes(nn.Module):
     """Norm without shift between spikes and a convolution."""
 
@@ -508,7 +512,9 @@ class Attended(Classifier):
         squeezed = F.relu(self.channel(y.mean((3, 4)))) + self.channel(y.amax((3, 4)))
         y = y * squeezed.sigmoid()[..., None, None]
         stats = torch.cat((y.mean(2, keepdim=True), y.max(2, keepdim=True)[0]), 2)
-        return self.read(4 * y * torch.sigmoid(self.place(stats.flatten(0, 1))).unflatten(0, (T, -1)))
+        return self.read(
+            4 * y * torch.sigmoid(self.place(stats.flatten(0, 1))).unflatten(0, (T, -1))
+        )
 
 
 @construction("convolution: dropout with one mask for all steps", maps, units={"conv2": 2.0},

@@ -33,7 +33,10 @@ class Split(nn.Module):
     def __init__(self, c: int) -> None:
         super().__init__()
         self.cv1, self.cv2 = Block(c, c // 2, 1), Block(c, c // 2, 1)
-        self.m, self.cv3 = nn.Sequential(Block(c // 2, c // 2), Block(c // 2, c // 2)), Block(c, c, 1)
+        self.m, self.cv3 = (
+            nn.Sequential(Block(c // 2, c // 2), Block(c // 2, c // 2)),
+            Block(c, c, 1),
+        )
 
     def forward(self, x):
         y = self.cv1(x)

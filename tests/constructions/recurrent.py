@@ -265,7 +265,8 @@ class Waves(nn.Module):
         super().__init__()
         self.first = nn.Conv1d(4, 4, 1)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([Causal(4, 4, d), nn.Conv1d(4, 4, 1), nn.Conv1d(4, 6, 1)]) for d in (1, 2, 4)
+            nn.ModuleList([Causal(4, 4, d), nn.Conv1d(4, 4, 1), nn.Conv1d(4, 6, 1)])
+            for d in (1, 2, 4)
         )
         self.lifs = nn.ModuleList(LIF(threshold=0.02) for _ in range(7))
         self.hidden, self.out = nn.Conv1d(6, 6, 1), nn.Conv1d(6, 3, 1)
@@ -474,6 +475,37 @@ class Policy(nn.Module):
             act = act + states[1][2]
         mu = torch.tanh(self.decoder((act / T).view(-1, 2, 3)).squeeze(-1))
         return mu, self.log_std.exp().expand_as(mu)
+
+
+class LikeSpikes(nn.Module):
+    """A network of two layers; the second has recurrent weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.rec = nn.Linear(I, H), nn.Linear(H, H), nn.Linear(H, H)
+        self.lif, self.cell, self.out = LIF(threshold=0.05), Cell(threshold=0.05), nn.Linear(H, O)
+
+    def first(self, s):
+        return torch.zeros(s.shape[1:])
+
+    def forward(self, x):
+        s = self.lif(self.fc1(x))
+        z, out = self.first(s), []
+        for step in s:
+            z = self.cell(self.fc2(step) + self.rec(z))
+            out.append(self.out(z))
+        return torch.stack(out)
+
+
+construction("recurrent: first state of zeros", events, layout="TN")(LikeSpikes)
+
+
+# Refused: zeros like spikes are taken for spikes that depend on no data.
+@construction("recurrent: first state of zeros like the spikes", events, layout="TN",
+              still_open=True)  # fmt: skip
+class LikeSpikesThemselves(LikeSpikes):
+    def first(self, s):
+        return torch.zeros_like(s[0])
 
 
 @construction("recurrent: keywords, spectra into spikes by deltas",

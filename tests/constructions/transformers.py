@@ -340,8 +340,9 @@ class StateSpace(nn.Module):
         return self.mix(self.lif(torch.stack(y)))
 
 
+# The product of spectra is a convolution of spikes, and in no list: silently nothing.
 @construction("transformer: state space as a convolution by spectra", spikes(8, B, C), layout="TN",
-              refused="register_synapse")  # fmt: skip
+              still_open=True)  # fmt: skip
 class SpectralStateSpace(nn.Module):
     def __init__(self) -> None:
         super().__init__()
