@@ -53,7 +53,7 @@ def count(case: Case) -> Outcome:
 
 
 def counts(case: Case, batches: int = 1) -> Iterator[Outcome]:
-    """Count a pass of a model for each of some batches, beside the oracle; the first is the example."""
+    """Count passes of a model, one for each batch; the first batch is the example."""
     torch.manual_seed(0)
     model, inputs = case.build(), case.inputs()
     case.reset(model)

@@ -1,4 +1,4 @@
-"""Constructions of published repositories are counted to the integer, on two batches, or refused."""
+"""Published constructions are counted to the integer, on two batches, or refused."""
 
 from __future__ import annotations
 

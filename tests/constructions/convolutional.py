@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +140,7 @@ class SpikeElementWise(nn.Module):
         return self.out(y)
 
 
-# OR, as x + y - xy, counts 980 where 712 spikes x synapses arrive: terms that cancel are all counted.
+# OR, as x + y - xy, counts 980 where 712 events arrive at synapses: terms that cancel are counted.
 for _connect in ("ADD", "AND", "IAND", "OR"):
     construction(
         f"convolution: residual block, {_connect}", maps, layout="TN", still_open=_connect == "OR"
@@ -221,9 +222,7 @@ class NormPerStep(nn.Module):
         return mem_fc / T
 
 
-@construction(
-    "convolution: threshold norm after the neuron, folded", one_step, units={"conv2": 0.5}
-)
+@construction("convolution: norm after the neuron, folded", one_step, units={"conv2": 0.5})
 class NormAfterSpikes(nn.Module):
     """Norm without shift between spikes and a convolution."""
 
@@ -374,8 +373,10 @@ class WeightNormed(nn.Module):
 class OldWeightNormed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        with_norm = torch.nn.utils.weight_norm
-        self.conv1, self.conv2 = nn.Conv2d(C, C, 3), with_norm(nn.Conv2d(C, 2, 3), dim=None)
+        self.conv1, self.conv2 = nn.Conv2d(C, C, 3), nn.Conv2d(C, 2, 3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.nn.utils.weight_norm(self.conv2, dim=None)
 
     def forward(self, x):
         return self.conv2(spike(self.conv1(x) - 0.05))

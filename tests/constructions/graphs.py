@@ -175,7 +175,7 @@ class Points(nn.Module):
 @construction("graph: points grouped by their nearest, cdist", lambda: (torch.randn(B, 8, 3),),
               timesteps=1, input_events=False, still_open=True)  # fmt: skip
 class GroupedByDistance(nn.Module):
-    """Neighbours of every point by distance; differences of features of spikes go through a layer."""
+    """Neighbours of every point by distance; pairs of their spikes go through a layer."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -524,7 +524,8 @@ class Keywords(nn.Module):
         return self.fc(over_time(self.lif, self.conv(torch.cat((up, down), 1))).mean(-1) * 9)
 
 
-@construction("recurrent: variable lengths, masked steps", lambda: (*events(), torch.tensor([3, 5])),
+@construction("recurrent: variable lengths, masked steps",
+              lambda: (*events(), torch.tensor([3, 5])),
               layout="TN", input_events=[True, False])  # fmt: skip
 class Lengths(nn.Module):
     """Steps past the end of a sample count for nothing."""

@@ -213,7 +213,7 @@ class PatchSplitting(nn.Module):
         return self.head(x.flatten(-2).transpose(-1, -2)).mean(0)
 
 
-@construction("transformer: embedding that downsamples with a deformed shortcut", spikes(T, B, 4, 8, 8),
+@construction("transformer: embedding that downsamples, with a shortcut", spikes(T, B, 4, 8, 8),
               layout="TN")  # fmt: skip
 class EmbeddingWithShortcut(nn.Module):
     def __init__(self) -> None:
