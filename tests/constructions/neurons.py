@@ -573,7 +573,7 @@ class Stateful(nn.Module):
         return sum(self.net(step) for step in x) / x.shape[0]
 
 
-@construction("neuron: annealed between layers of two kinds", events, layout="TN")
+@construction("neuron: excitatory and inhibitory, signs kept", events, layout="TN")
 class TwoKinds(nn.Module):
     """Excitatory and inhibitory neurons of one layer; weights keep the sign of their kind."""
 
@@ -585,3 +585,53 @@ class TwoKinds(nn.Module):
 
     def forward(self, x):
         return F.linear(self.lif(self.fc1(x)), self.weight.abs() * self.sign)
+
+
+@construction("neuron: the best k of a layer fire", events, layout="TN")
+class BestOfLayer(Between):
+    def step(self, x):
+        self.v = 0.5 * self.v + x
+        s = (self.v >= self.v.topk(2, dim=-1).values[..., -1:]).to(x.dtype)
+        self.v = self.v * (1 - s)
+        return s
+
+
+@construction("neuron: first spikes by a product over the past", events, layout="TN")
+class FirstSpikes(Between):
+    """What comes before each step has not fired: a cumulative product of silences."""
+
+    def forward(self, x):
+        s = spike(self.fc1(x).cumsum(0) - 0.1)
+        silent = torch.cumprod(1 - s, dim=0)
+        return self.fc2(s * torch.cat((torch.ones_like(s[:1]), silent[:-1])))
+
+
+@construction("neuron: sources joined by logic", events, layout="TN")
+class Logic(Between):
+    """Spikes as truth values: either, but not both, or a third."""
+
+    def __init__(self) -> None:
+        super().__init__(3 * H)
+        self.fc2 = nn.Linear(H, O)
+
+    def step(self, x):
+        a, b, c = (x > 0.1).chunk(3, dim=-1)
+        return ((a ^ b) | (c & ~a)).to(x.dtype)
+
+
+# Counts every element, -1 or 1: 144 where 36 events x synapses arrive, of 0 and 1.
+@construction("neuron: half of a sign plus one", events, layout="TN", still_open=True)
+class HalfSign(Between):
+    def step(self, x):
+        self.v = 0.5 * self.v + x
+        s = (torch.sign(self.v - 0.2) + 1) / 2
+        self.v = self.v * (1 - s)
+        return s
+
+
+# Counts all that the differences cancel, thrice what arrives.
+@construction("neuron: rates as differences of whole sums", events, layout="TN", still_open=True)
+class WholeSums(Between):
+    def forward(self, x):
+        total = torch.floor(self.fc1(x).sigmoid().cumsum(0))
+        return self.fc2(total.diff(dim=0, prepend=torch.zeros_like(total[:1])))
