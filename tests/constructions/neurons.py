@@ -79,8 +79,7 @@ class SeveralThresholds(Between):
         return n
 
 
-# Refused: three thresholds do not broadcast to six neurons, so they might be weights.
-@construction("neuron: several thresholds in a tensor", events, layout="TN", still_open=True)
+@construction("neuron: several thresholds in a tensor", events, layout="TN")
 class SeveralThresholdsInTensor(SeveralThresholds):
     def __init__(self) -> None:
         super().__init__()

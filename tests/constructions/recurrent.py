@@ -60,9 +60,8 @@ class Eligibility(nn.Module):
         return y[1:], torch.einsum("tbr,bit->brit", psi[1:], trace)
 
 
-# Crashes: the truth of a state's mask is asked for, a tensor.
 @construction("recurrent: convolutional cell with a stacked state", spikes(T, B, 2, 6, 6),
-              layout="TN", still_open=True)  # fmt: skip
+              layout="TN")  # fmt: skip
 class ConvolutionalCell(nn.Module):
     """States live in a list of the model, one tensor of membrane and spikes per layer."""
 
@@ -500,9 +499,7 @@ class LikeSpikes(nn.Module):
 construction("recurrent: first state of zeros", events, layout="TN")(LikeSpikes)
 
 
-# Refused: zeros like spikes are taken for spikes that depend on no data.
-@construction("recurrent: first state of zeros like the spikes", events, layout="TN",
-              still_open=True)  # fmt: skip
+@construction("recurrent: first state of zeros like the spikes", events, layout="TN")
 class LikeSpikesThemselves(LikeSpikes):
     def first(self, s):
         return torch.zeros_like(s[0])
