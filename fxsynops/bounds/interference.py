@@ -66,7 +66,7 @@ def _changes_nothing(findings: Findings, node: fx.Node) -> bool:
 
 def _holds_no_charge(place: Place, value: Any, harmless: dict[str, Number]) -> bool:
     limit = harmless.get(str(place.path[-1]))
-    if limit is not None and value is None:
+    if limit is not None and (value is None or (isinstance(value, list) and not value)):
         return True
     if limit is None or not isinstance(value, Tensor | int | float) or isinstance(value, bool):
         return False

@@ -120,7 +120,8 @@ def analog_like(x: Tensor) -> Tensor:
 # Libraries whose neurons are known, by the names of their files: each has a function ``describe``,
 # ``reset`` if its neurons keep states between forwards, and ``SETTINGS`` if some attributes of them
 # are functions.
-LIBRARIES = tuple(sorted(file.name.replace("_", ".") for file in iter_modules(libraries.__path__)))
+_PARTS = {"torch_nn": "torch.nn", "fxsynops_nn": "fxsynops.nn"}  # files about part of a package
+LIBRARIES = tuple(sorted(_PARTS.get(f.name, f.name) for f in iter_modules(libraries.__path__)))
 
 _registered: dict[Any, Neuron] = {}
 
