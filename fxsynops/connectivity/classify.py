@@ -182,6 +182,8 @@ class _Classifier(Values):
         if "as" in origin.meta:
             return self._same_as(origin.meta["as"], node)
         call, operation = self.calls[node]
+        if (keeper := self._keeper(origin)) is not None:
+            return self._neuron(call, *keeper)
         module, function = self.calls.module(origin), origin.meta.get("function")
         if module is not None:
             neuron = neurons.describe(module, self.spiking)
@@ -198,6 +200,18 @@ class _Classifier(Values):
         if any(call.name.replace("_", "") == name for name in self._named):
             return self._neuron(call, Neuron(signed=True, graded=True), path)
         return self._operation(call, operation)
+
+    def _keeper(self, node: fx.Node) -> tuple[Neuron, list[Any], nn.Module] | None:
+        """The neuron whose events are read out of one of its attributes, if it keeps them there."""
+        if node.target is not graph_functions.read_state:
+            return None
+        place: Any = node.args[0]
+        for module in self.trace.modules.values():
+            if module.__dict__ is place.root:
+                neuron = neurons.describe(module, self.spiking)
+                kept = neuron is not None and neuron.kept == place.path[-1]
+                return (neuron, [], module) if neuron is not None and kept else None
+        return None
 
     @cached_property
     def _named(self) -> list[str]:

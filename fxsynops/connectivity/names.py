@@ -9,6 +9,7 @@ from torch import fx, nn
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.operations.registry import operation_name
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.node_meta import Site
 from fxsynops.tracing.trace import Trace
 
@@ -56,6 +57,8 @@ class Names:
             return target or type(self._modules[""]).__name__
         if "module" in origin.meta:
             return origin.meta["module"]
+        if origin.target is graph_functions.read_state:
+            return str(getattr(origin.args[0], "name", ""))
         site: Site = origin.meta["site"]
         module = self._modules.get(site.module)
         is_synapse = role is not None and role.counted

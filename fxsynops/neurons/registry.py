@@ -31,6 +31,7 @@ class Neuron:
 
     Attributes:
         output: which part of a returned tuple is the events; the rest is state.
+        kept: the attribute that holds the events after a call, if the call does not return them.
         spikes: whether it emits events at all (a leaky integrator does not).
         max_spikes: events per neuron and step at most; infinite without a cap.
         amplitude: the value of one event, or how to read it from the module as it is now.
@@ -50,6 +51,7 @@ class Neuron:
     """
 
     output: int = 0
+    kept: str = ""
     spikes: bool = True
     max_spikes: float = math.inf
     amplitude: float | Callable[[Any], Any] = 1.0
@@ -167,7 +169,14 @@ def register_spiking(
             f"amplitude must not be zero and max_spikes not negative: {amplitude}, {max_spikes}."
         )
     cap = math.inf if max_spikes is None else float(max_spikes)
-    _registered[type] = Neuron(output, True, cap, amplitude, signed, threshold, promised=True)
+    _registered[type] = Neuron(
+        output,
+        max_spikes=cap,
+        amplitude=amplitude,
+        signed=signed,
+        threshold=threshold,
+        promised=True,
+    )
     return type
 
 

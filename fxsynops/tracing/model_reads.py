@@ -59,9 +59,11 @@ class ModelReads:
                 module.__dict__, _where(module, name, value), f"{self._paths[module]}.{name}"
             )
             after = (n for m, n in self._tensors.last_call.items() if module in set(m.modules()))
+            virtual, self._writer.virtual = self._writer.virtual, False  # what is in it is real
             node = self._writer.node(
                 "call_function", graph_functions.read_state, (place, *after), {}, name
             )
+            self._writer.virtual = virtual
             self._tensors.bind(value, node)
 
     def _note_plain(self, module: nn.Module, name: str, value: Any) -> None:
