@@ -210,3 +210,19 @@ def test_limits_bound_the_number_of_events():
 def test_what_an_event_is_worth_is_not_guessed(f):
     with pytest.raises(fxsynops.UnsupportedOperationError, match="what one event is worth"):
         fxsynops.analyze(Behind(f, held=MASK.clone()), X)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda m, s: torch.where(s > 2, 2.0, s),
+        lambda m, s: torch.where(s > 2, m.kept, s),
+        lambda m, s: torch.where(s > 2, m.kept.type_as(s), s),
+        lambda m, s: torch.where(s > 2, m.held, s),
+        lambda m, s: s.masked_fill(s > 2, m.kept),
+    ],
+)
+def test_a_whole_limit_counts_as_many_events_whatever_holds_it(f):
+    limit = torch.tensor(2.0)
+    net = Behind(f, held=limit.clone(), kept=limit)
+    assert counted(net, MANY) == float(MANY.clamp(max=2).sum())

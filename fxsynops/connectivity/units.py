@@ -137,11 +137,14 @@ class Units:
         if entry.masks or entry.draws(call):
             return None
 
+        ones = scale is not None and scale.fixed and abs(scale.factor) == 1
+        size = size_of_part if ones else size_of
+
         def unit(node: fx.Node) -> Any:
             if node in data:
                 return self.node(node)
             if node in constants:
-                return self._node(call.node, size_of, (node,))
+                return self._node(call.node, size, (node,))
             if self._roles[node].signal.kind == "analog" and node in entry.carriers(call):
                 return self._node(call.node, torch.ones_like, (node,))
             return node
@@ -340,6 +343,12 @@ def spread(value: Tensor, factor: float, times: tuple[Any, ...], over: tuple[Any
 def size_of(value: Tensor) -> Tensor:
     """The magnitude of a constant: it is one event."""
     return value.abs().to(torch.promote_types(value.dtype, torch.float32))
+
+
+def size_of_part(value: Tensor) -> Tensor:
+    """The same beside events of worth one: a whole number is as many of them."""
+    size = size_of(value)
+    return torch.where(size == size.round(), 1.0, size)
 
 
 def unit_within(value: Tensor, unit: Tensor, fills: bool, *constants: Any) -> Tensor:

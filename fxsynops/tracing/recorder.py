@@ -58,6 +58,7 @@ _METADATA = frozenset(
 _COMPARES = frozenset("eq ne __eq__ __ne__".split())
 # Operations below torch's functions that leave values as they are.
 _COPIES = frozenset("_to_copy clone detach alias view _unsafe_view contiguous lift_fresh".split())
+_CASTS = (Tensor.type_as, Tensor.to)
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
 # Operations that read a number out of a tensor, or return as many elements as data say.
 _READS_OUT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -204,6 +205,10 @@ class Recorder(TorchFunctionMode):
             args, kwargs = mapped(number, args), mapped(number, kwargs)
         if self.quiet or any(map(is_functorch_wrapped_tensor, tensors_in((args, kwargs)))):
             return func(*args, **kwargs)  # what vmap makes of it is compiled code
+        for kind in types:
+            if not issubclass(kind, Tensor):  # it says itself what torch's functions do to it
+                with self:
+                    return kind.__torch_function__(func, types, args, kwargs)
         return self.call(func, args, kwargs)
 
     def call(
@@ -217,6 +222,10 @@ class Recorder(TorchFunctionMode):
         mode = Mode.now(self._device)
         if func is Tensor.__deepcopy__:
             func, args = graph_functions.deepcopy, args[:1]
+        if func in _CASTS and len(args) == 2 and isinstance(args[1], Tensor):
+            x, other = args
+            if x.device == other.device:  # the dtype is all that is read of the other
+                func, args = Tensor.to, (x, other.dtype)
         shown = self._said_otherwise(func, args, kwargs)
         with self._quietly():
             self._reads_out = _reads_out(func)
