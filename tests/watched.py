@@ -73,6 +73,10 @@ class Watched(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        for kind in types:
+            if not issubclass(kind, Tensor):  # it unpacks itself, and calls again
+                with self:
+                    return kind.__torch_function__(func, types, args, kwargs)
         if func in CONVOLUTIONS:
             self._convolution(func, *args, **kwargs)
         elif func is F.linear:

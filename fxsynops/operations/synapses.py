@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -187,3 +188,19 @@ operations.add(
         draws=lambda call: bool(call["dropout_p"]),
     ),
 )
+
+
+_PACKED = ("X", "W_prepack")
+
+
+def _packed(_: Any, given: dict[str, Any], output: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The product of events with weights that are packed in an object.
+
+    What it puts out is a product of rounded inputs, so that nothing more is said of it.
+    """
+    x, packed = (given[n] if n in given else given[str(i)] for i, n in enumerate(_PACKED))
+    weight = torch.ops.quantized.linear_unpack(packed)[0].dequantize()
+    return {"weight": lambda: F.linear(x, weight)}
+
+
+operations.add("linear_dynamic", Operation(Kind.ANALOG, "*", carries="*", inside=_packed))
