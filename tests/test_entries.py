@@ -481,10 +481,11 @@ VISITS |= {
         )
     ),
 }
-# Reached only inside of modules that are kept whole, or on a GPU.
+# Reached only inside of modules that are kept whole, on a GPU, or with packed weights (torch.ao).
 UNREACHED = {
     *"""lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
-    multi_head_attention_forward _native_multi_head_attention cuda pin_memory""".split(),
+    multi_head_attention_forward _native_multi_head_attention cuda pin_memory
+    linear_dynamic""".split(),
 }
 
 
