@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxsynops.errors import InputError
+from fxsynops.errors import FxSynopsError, InputError
 from fxsynops.neurons import libraries
 from fxsynops.neurons.dynamics import FindDynamics
 from fxsynops.tracing.recorder import Inside
@@ -248,6 +248,8 @@ def _by_file(library: str, module: nn.Module) -> Neuron | None:
     describe_by_file: Callable[[nn.Module], Neuron | None] = _file_of(library).describe
     try:
         return describe_by_file(module)
+    except FxSynopsError:
+        raise  # what a file itself says
     except Exception as error:
         version = getattr(sys.modules[library.partition(".")[0]], "__version__", "of this release")
         return Neuron(

@@ -8,12 +8,12 @@ from typing import Any
 import torch.nn.functional as F
 
 from fxsynops.errors import UnsupportedOperationError
-from fxsynops.neurons.registry import Neuron, is_librarys
+from fxsynops.neurons.registry import Neuron, is_librarys, names_of
 
 
 def describe(module: Any) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
-    names = _names(module)
+    names = names_of(type(module), "bindsnet")
     if "Nodes" not in names:
         _check_learning(module)
         return None  # connections, networks: traced through
@@ -25,16 +25,10 @@ def describe(module: Any) -> Neuron | None:
 
 def reset(module: Any) -> bool:
     """Set what a module keeps between forwards to its start; whether it is one that does."""
-    if known := bool(_names(module) & {"Nodes", "Network"}):
+    names = names_of(type(module), "bindsnet")
+    if known := "Nodes" in names or "Network" in names:
         module.reset_state_variables()
     return known
-
-
-def _names(module: Any) -> set[str]:
-    """The names of a module's classes that are the library's."""
-    return {
-        base.__name__ for base in type(module).__mro__ if base.__module__.startswith("bindsnet")
-    }
 
 
 def _check_learning(module: Any) -> None:

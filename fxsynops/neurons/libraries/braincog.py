@@ -21,7 +21,7 @@ from fxsynops.neurons.dynamics import (
     number,
     positive,
 )
-from fxsynops.neurons.registry import Neuron, analog_like, is_librarys
+from fxsynops.neurons.registry import Neuron, analog_like, is_librarys, names_of, own_name
 
 SETTINGS = ("act_fun", "spike_act", "th_fun")  # functions that are attributes of a neuron
 
@@ -49,21 +49,20 @@ def describe(module: Any) -> Neuron | None:
         checked=_fires_as_said,
         rounded=counts,
         inside=_within if hasattr(module, "back") or hasattr(module, "ei") else None,
-        dynamics=_DYNAMICS.get(type(module).__name__),
+        dynamics=_DYNAMICS.get(own_name(type(module), "braincog")),
     )
 
 
 def reset(module: Any) -> bool:
     """Set what a module keeps between forwards to its start; whether it is one that does."""
-    theirs = any(base.__module__.partition(".")[0] == "braincog" for base in type(module).__mro__)
-    if known := theirs and hasattr(module, "n_reset"):
+    if known := bool(_names(module)) and hasattr(module, "n_reset"):
         module.n_reset()
     return known
 
 
 def _names(module: nn.Module) -> set[str]:
     """The names of a module's classes that are the library's."""
-    return {base.__name__ for base in type(module).__mro__ if is_librarys(base)}
+    return set(names_of(type(module), "braincog"))
 
 
 def _fires_as_said(module: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Neurons of snntorch, 0.5 to 1.0, and of snntorch-ternary 0.1."""
+"""Neurons of snntorch, 0.5 to 1.0."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from fxsynops.operations.synapses import one_to_one
 SETTINGS = ("spike_grad",)  # functions that are attributes of a neuron
 
 
-def describe(module: Any) -> Neuron | None:
+def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
     names = _names(module)
     parallel = "LeakyParallel" in names
     if not ("SpikingNeuron" in names or parallel) or "AssociativeLeaky" in names:
         return None  # the last is traced through: its spikes stay inside
     graded = hasattr(module, "graded_spikes_factor")
-    in_one_go, ternary = "StateLeaky" in names, "TernaryLeaky" in names
+    in_one_go = "StateLeaky" in names
     return Neuron(
         spikes=bool(module.output) if in_one_go else True,
-        max_spikes=2 if ternary and not is_heaviside(module.spike_grad) else 1,
+        max_spikes=1,
         amplitude=(_squared_factor if in_one_go else _factor) if graded else 1.0,
-        signed=ternary or (graded and bool((_factor(module) < 0).any())),
-        checked=None if parallel else _is_ternary if ternary else _fires_once,
+        signed=graded and bool((_factor(module) < 0).any()),
+        checked=None if parallel else _fires_once,
         inside=_parallel if parallel else _inside(names),
         dynamics=_dynamics if own_name(type(module), "snntorch") in _DYNAMICS else None,
         returned=_returned,
@@ -79,18 +79,6 @@ _OF_STATES = "snntorch._neurons.neurons"
 
 def _fires_once(module: Any) -> bool:
     return is_librarys(type(module).fire) and is_heaviside(module.spike_grad)
-
-
-def _is_ternary(module: Any) -> bool:
-    """Whether it emits the difference of two surrogates that are −1, 0 or 1."""
-    fires = module.spike_grad
-    return is_librarys(type(module).ternary_fire) and (_is_sign(fires) or is_heaviside(fires))
-
-
-def _is_sign(function: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-    probe = torch.tensor([-1e3, -1.0, -1e-3, 0.0, 1e-3, 0.4, 1.0, 1e3])
-    with torch.no_grad():
-        return torch.equal(function(probe), probe.sign())
 
 
 def _factor(module: Any) -> Any:
