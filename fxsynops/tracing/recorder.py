@@ -224,7 +224,7 @@ class Recorder(TorchFunctionMode):
             func, args = graph_functions.deepcopy, args[:1]
         if func in _CASTS and len(args) == 2 and isinstance(args[1], Tensor):
             x, other = args
-            if x.device == other.device:  # the dtype is all that is read of the other
+            if x.device == other.device and self._depends_on_data(other):  # only its dtype is read
                 func, args = Tensor.to, (x, other.dtype)
         shown = self._said_otherwise(func, args, kwargs)
         with self._quietly():
