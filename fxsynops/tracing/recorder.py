@@ -58,7 +58,6 @@ _METADATA = frozenset(
 _COMPARES = frozenset("eq ne __eq__ __ne__".split())
 # Operations below torch's functions that leave values as they are.
 _COPIES = frozenset("_to_copy clone detach alias view _unsafe_view contiguous lift_fresh".split())
-_CASTS = (Tensor.type_as, Tensor.to)
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
 # Operations that read a number out of a tensor, or return as many elements as data say.
 _READS_OUT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -222,10 +221,6 @@ class Recorder(TorchFunctionMode):
         mode = Mode.now(self._device)
         if func is Tensor.__deepcopy__:
             func, args = graph_functions.deepcopy, args[:1]
-        if func in _CASTS and len(args) == 2 and isinstance(args[1], Tensor):
-            x, other = args
-            if x.device == other.device and self._depends_on_data(other):  # only its dtype is read
-                func, args = Tensor.to, (x, other.dtype)
         shown = self._said_otherwise(func, args, kwargs)
         with self._quietly():
             self._reads_out = _reads_out(func)
