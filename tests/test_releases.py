@@ -1,8 +1,8 @@
 """Old and new releases of every library, each in a folder of its own beside the installed ones.
 
 ``pytest -m full tests/test_releases.py`` installs them from the package index, and runs their file
-of ``tests/releases``; against the installed releases, these run with all other tests. Those that need
-an older Python are tried with ``tests/versions``.
+of ``tests/releases``; against the installed releases, these run with all other tests. Those that
+need an older Python are tried with ``tests/versions``.
 """
 
 from __future__ import annotations

@@ -330,6 +330,8 @@ class _Classifier(Values):
             return self._without_data(call, operation, operands, led)
         carriers = self._events(data)
         if operation.kind is Kind.UNCOUNTED:
+            if operation.analog_only and not carriers:
+                return _other(ANALOG)
             return self._unknown(call, data, "", weighted=True)
         if carriers and operation.analog_only:
             elementwise = all(_broadcasts(shape(n), shape(call.node)) for n in operands)
@@ -350,6 +352,8 @@ class _Classifier(Values):
             return written
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
+        if operation.merges and (step := self._step_of_sign(call, operation)) is not None:
+            return step
         if operation.kind is Kind.GATE or (operation.led and led):
             return self._gate(call, operation, data, carriers)
         if operation.factors:
@@ -519,6 +523,29 @@ class _Classifier(Values):
         signed = any(r.neuron is None or r.neuron.signed for r in made)
         neuron = Neuron(rounded=True, signed=signed)
         return replace(self._measured(call, operation, left, role.signal.scale), neuron=neuron)
+
+    def _step_of_sign(self, call: Call, operation: Operation) -> Role | None:
+        """``(sign(v) + 1) / 2``: −1 comes out as nothing, and 1 as one event, here."""
+        terms = operation.terms(call) if operation.terms else []
+        nodes = [(f, n) for f, n in terms if isinstance(n, fx.Node)]
+        numbers = [f * n for f, n in terms if isinstance(n, int | float)]
+        if len(nodes) != 1 or len(numbers) != 1:
+            return None
+        factor, node = nodes[0]
+        scale = self.roles[node].signal.scale
+        at = node
+        while self.roles[at].kind == "routing" and len(self.roles[at].carriers) == 1:
+            role = self.roles[at]
+            if role.operation is None or role.operation.terms is None or role.folded:
+                return None
+            at = role.carriers[0]
+        made = self.roles[at].call
+        if made is None or made.name not in ("sign", "sgn") or scale is None or not scale.fixed:
+            return None
+        if abs(numbers[0]) != abs(factor * scale.factor):
+            return None
+        found = self._measured(call, operation, [node], Scale(2 * numbers[0]))
+        return replace(found, neuron=Neuron(max_spikes=1.0, rounded=True))
 
     def _gate(
         self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]

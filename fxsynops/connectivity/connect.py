@@ -16,6 +16,7 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx
@@ -159,6 +160,14 @@ class Connector:
     def __post_init__(self) -> None:
         self._order = {node: i for i, node in enumerate(self.trace.graph.nodes)}
 
+    @cached_property
+    def _first(self) -> dict[str, int]:
+        """Where each name comes first: one order for the sources of all steps of a loop."""
+        found: dict[str, int] = {}
+        for node in self.signals.roles:
+            found.setdefault(self.names[node], len(found))
+        return found
+
     def taps(
         self, synapse: SynapseCalls, weights: dict[fx.Node, Tensor | None]
     ) -> list[tuple[fx.Node, Tensor, bool]]:
@@ -260,7 +269,8 @@ class Connector:
             self.report(origin, self.signals.roles[origin], synapse)
         if unknown:
             return ()
-        return tuple(dict.fromkeys(self.names[n] for n in behind)) or (self.names[node],)
+        names = {self.names[n] for n in behind} or {self.names[node]}
+        return tuple(sorted(names, key=self._first.__getitem__))
 
     def guessed(self, node: fx.Node) -> bool:
         """Whether a source of a node's events is one only by the values that it made."""

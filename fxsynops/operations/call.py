@@ -109,7 +109,10 @@ class Call:
             choose: the operand in the place of each node.
             leave_out: keywords to call without.
         """
-        args, kwargs = map_arg((self.args, self.kwargs), choose)
+        if self.name in _VIEWS:  # what it gets here may lie otherwise in memory
+            args, kwargs = map_arg((self.args, self.kwargs), lambda n: _in_order(choose(n)))
+        else:
+            args, kwargs = map_arg((self.args, self.kwargs), choose)
         kwargs = {name: v for name, v in kwargs.items() if name not in ("out", *leave_out)}
         if args and isinstance(args[0], Tensor) and writes_in_place(self.node):
             args = (args[0].clone(), *args[1:])
@@ -118,6 +121,13 @@ class Call:
     def number(self, limit: Limit) -> Any:
         """A number that an entry names: by the parameter that holds it, or itself."""
         return self.get(limit) if isinstance(limit, str) else limit
+
+
+_VIEWS = frozenset("view view_as unflatten _unsafe_view".split())
+
+
+def _in_order(value: Any) -> Any:
+    return value.contiguous() if isinstance(value, Tensor) else value
 
 
 # A number, or the name of the parameter that holds one (or a tensor of them); None: there is none.

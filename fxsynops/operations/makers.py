@@ -123,8 +123,14 @@ operations.add("poisson", Operation(Kind.RANDOM, "*", whole=True, draws=always))
 # -- what no rule counts, and nothing else is taken for --------------------------------------------
 
 operations.add(
-    """chain_matmul multi_dot vecdot cross tensorsolve cdist kron bilinear lstm gru rnn_tanh
+    """chain_matmul multi_dot vecdot cross tensorsolve kron bilinear lstm gru rnn_tanh
     rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell embedding_bag
     multi_head_attention_forward _native_multi_head_attention""",
     Operation(Kind.UNCOUNTED, "*", carries="*"),
+)
+# Of events, they are sums with weights that nothing shows; of analog values, no synapses.
+operations.add(
+    """cdist stft istft fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2
+    fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn""",
+    Operation(Kind.UNCOUNTED, "*", carries="*", analog_only=True),
 )

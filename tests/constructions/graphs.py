@@ -171,9 +171,8 @@ class Points(nn.Module):
         return out / T
 
 
-# Refused: no rule for distances, though they are of analog values, and choose only.
 @construction("graph: points grouped by their nearest, cdist", lambda: (torch.randn(B, 8, 3),),
-              timesteps=1, input_events=False, still_open=True)  # fmt: skip
+              timesteps=1, input_events=False)  # fmt: skip
 class GroupedByDistance(nn.Module):
     """Neighbours of every point by distance; pairs of their spikes go through a layer."""
 

@@ -618,8 +618,7 @@ class Logic(Between):
         return ((a ^ b) | (c & ~a)).to(x.dtype)
 
 
-# Counts every element, -1 or 1: 144 where 36 events x synapses arrive, of 0 and 1.
-@construction("neuron: half of a sign plus one", events, layout="TN", still_open=True)
+@construction("neuron: half of a sign plus one", events, layout="TN")
 class HalfSign(Between):
     def step(self, x):
         self.v = 0.5 * self.v + x

@@ -343,9 +343,9 @@ class StateSpace(nn.Module):
         return self.mix(self.lif(torch.stack(y)))
 
 
-# The product of spectra is a convolution of spikes, and in no list: silently nothing.
+# The product of spectra is a convolution of spikes; the module can be registered as a synapse.
 @construction("transformer: state space as a convolution by spectra", spikes(8, B, C), layout="TN",
-              still_open=True)  # fmt: skip
+              refused="fft_rfft")  # fmt: skip
 class SpectralStateSpace(nn.Module):
     def __init__(self) -> None:
         super().__init__()
