@@ -312,3 +312,51 @@ def test_a_first_state_of_a_class_of_its_own(kept):
     assert float(counter.per_synapse["b"].detach()) == float(compared(2 * model.a(x)).sum()) * 2
     assert type(model.first) is Flagged
     assert model.first.flag
+
+
+# -- neurons that users register -------------------------------------------------------------------
+
+
+def test_a_neuron_by_the_name_of_its_class_with_an_amplitude_that_is_read():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.height = nn.Parameter(torch.tensor(0.7))
+
+        def forward(self, v):
+            return Step.apply(v) * self.height, v
+
+    fxsynops.register_spiking(
+        "Scaled", max_spikes=1, amplitude=lambda module: module.height, signed=False
+    )
+    torch.manual_seed(0)
+    model = Written(lambda m, x: m.b(m.n(m.a(x))[0]), a=nn.Linear(6, 4), n=Scaled())
+    model.b, x = nn.Linear(4, 2), spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    for height in (0.7, 0.9):
+        model.n.height.data.fill_(height)
+        counter(x)
+        fired = float(compared(model.a(x)).sum())
+        assert float(counter.per_synapse["b"].detach()) == fired * 2
+    assert counter.analysis.upper_bound().structural == 6 * 4 + 4 * 2
+
+
+def test_a_function_that_is_registered_is_one_call():
+    @fxsynops.register_spiking
+    def bursts(v, most=3):
+        return 0.5 * v.clamp(0, most).round() * 2
+
+    torch.manual_seed(0)
+    model = Written(lambda m, x: m.b(bursts(9 * m.a(x))), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    x = spikes(3, 6)
+    found = counted(model, x)
+    assert found["b"] == float(bursts(9 * model.a(x)).detach().sum()) * 2
+    (row,) = (c for c in fxsynops.analyze(model, x).connections if c.synapse == "b")
+    assert row.source.endswith("bursts")
+
+
+def test_amplitudes_are_read_from_modules_only():
+    with pytest.raises(fxsynops.FxSynopsError, match="from modules only"):
+        fxsynops.register_spiking(Step, amplitude=lambda module: 1.0)
+    with pytest.raises(fxsynops.FxSynopsError, match="a class, its name, or a function"):
+        fxsynops.register_spiking(nn.ReLU())

@@ -195,6 +195,8 @@ class _Classifier(Values):
             if hooked and (arriving := self._events(call.operands())):
                 reason = "it is kept whole, and its hooks may change what it gets or returns"
                 return self._unknown(call, arriving, reason, weighted=True)
+        if (known := neurons.registered(origin.target)) is not None:
+            return self._neuron(call, known, path)
         if function is not None and operation is None:
             return self._function(call, function)
         if any(call.name.replace("_", "") == name for name in self._named):

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from importlib import import_module
 from pkgutil import iter_modules
 from types import FunctionType, ModuleType
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from fxsynops.errors import FxSynopsError, InputError
 from fxsynops.neurons import libraries
@@ -134,24 +136,27 @@ def register_spiking(
     output: int = 0,
     max_spikes: float | None = None,
     threshold: float | None = None,
-    amplitude: float = 1.0,
+    amplitude: float | Callable[[Any], Any] = 1.0,
     signed: bool = True,
 ) -> Any:
-    """Tell fxsynops that a module type (or a custom autograd function) is a spiking neuron.
+    """Tell fxsynops that a module type, or a function, is a spiking neuron.
 
     It is then kept whole in every analysis, and what it returns is events. Returns ``type``, so
-    that it may decorate a class.
+    that it may decorate a class or a function.
 
     Args:
-        type: the ``nn.Module`` or ``torch.autograd.Function`` class. Subclasses are included.
+        type: a class of ``nn.Module`` or ``torch.autograd.Function``, subclasses included; the name
+            of one, for classes that cannot be imported; a function in Python, of which what is
+            returned here is to be called in its place.
         output: which part of a returned tuple is the events.
         max_spikes: how many events a neuron emits per step at most (None: no cap).
         threshold: the firing threshold. It is named in bounds; alone, it bounds nothing.
-        amplitude: the value that stands for one event.
+        amplitude: the value that stands for one event, or how to read it from the module as it is
+            now: ``lambda module: module.v_threshold``.
         signed: whether there may be events of both signs. If there are none, counting is faster.
 
     Raises:
-        InputError: ``type`` is no class, or a number makes no sense.
+        InputError: ``type`` is none of these, or a number makes no sense.
 
     Example:
         >>> import torch, fxsynops
@@ -162,27 +167,59 @@ def register_spiking(
         >>> fxsynops.register_spiking(Resonator, max_spikes=1)
         <class '...Resonator'>
     """
-    if not inspect.isclass(type):
-        raise InputError(f"register_spiking takes a class, not {type!r}.")
+    type = getattr(type, "__self__", type)  # Function.apply
+    if not inspect.isclass(type) and not isinstance(type, str | FunctionType):
+        raise InputError(
+            f"register_spiking takes a class, its name, or a function in Python, not {type!r}."
+        )
+    reads = amplitude if callable(amplitude) else None
+    if reads is not None and not isinstance(type, str) and not _is_module(type):
+        raise InputError(
+            f"amplitude can be read from modules only, and {type.__name__} is none: pass a number."
+        )
     if amplitude == 0 or (max_spikes is not None and max_spikes < 0):
         raise InputError(
             f"amplitude must not be zero and max_spikes not negative: {amplitude}, {max_spikes}."
         )
     cap = math.inf if max_spikes is None else float(max_spikes)
-    _registered[type] = Neuron(
+    key = _as_one_call(type) if isinstance(type, FunctionType) else type
+    _registered[key] = Neuron(
         output,
         max_spikes=cap,
-        amplitude=amplitude,
+        amplitude=amplitude if reads is None else lambda module: torch.as_tensor(reads(module)),
         signed=signed,
         threshold=threshold,
         promised=True,
     )
-    return type
+    return key
 
 
-def registered(cls: Any) -> Neuron | None:
-    """What users registered for a class or one of its bases."""
-    return next((_registered[base] for base in cls.__mro__ if base in _registered), None)
+def _is_module(type: Any) -> bool:
+    return inspect.isclass(type) and issubclass(type, nn.Module)
+
+
+def _as_one_call(function: FunctionType) -> Any:
+    """A function in Python that is one call for whoever records calls of torch's."""
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        tensors = tuple(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
+        if has_torch_function(tensors):
+            return handle_torch_function(called, tensors, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return called
+
+
+def registered(target: Any) -> Neuron | None:
+    """What users registered for a function, or for a class or one of its bases."""
+    if not inspect.isclass(target):
+        return _registered.get(target) if isinstance(target, FunctionType) else None
+    for base in target.__mro__:
+        for key in (base, base.__name__, f"{base.__module__}.{base.__qualname__}"):
+            if key in _registered:
+                return _registered[key]
+    return None
 
 
 def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
