@@ -21,12 +21,13 @@ from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.hooks import has_hooks
 from fxsynops.tracing.places import Place
+from fxsynops.tracing.torch_api import modules_of
 
 
 def check_untouched(
     findings: Findings,
     module: nn.Module,
-    harmless: dict[str, Number],
+    harmless: dict[str, Number | None],
     constant: Callable[[fx.Node], Any],
 ) -> None:
     """Check that a neuron does what its library says, and nothing else.
@@ -34,13 +35,14 @@ def check_untouched(
     Args:
         findings: an analysis of the model.
         module: a neuron of it.
-        harmless: by the name of a state, the largest value that it may be set to without charge.
+        harmless: by the name of a state, the largest value that it may be set to without charge;
+            None if it plays no part.
         constant: the value of a node, or its range if it is none.
 
     Raises:
         NoArgumentError: it is hooked, patched, or written to.
     """
-    parts = list(module.modules())
+    parts = list(modules_of(module))
     if any(has_hooks(part) or is_patched(part) for part in parts):
         raise NoArgumentError("it has hooks, or other methods than its type's")
     roots = {id(part.__dict__) for part in parts}
@@ -64,8 +66,11 @@ def _changes_nothing(findings: Findings, node: fx.Node) -> bool:
     return operation is not None and operation.is_copy(call)
 
 
-def _holds_no_charge(place: Place, value: Any, harmless: dict[str, Number]) -> bool:
-    limit = harmless.get(str(place.path[-1]))
+def _holds_no_charge(place: Place, value: Any, harmless: dict[str, Number | None]) -> bool:
+    name = str(place.path[-1])
+    limit = harmless.get(name)
+    if limit is None and name in harmless:
+        return True
     if limit is not None and (value is None or (isinstance(value, list) and not value)):
         return True
     if limit is None or not isinstance(value, Tensor | int | float) or isinstance(value, bool):
@@ -107,7 +112,7 @@ def state_unlike_later(findings: Findings) -> str | None:
         analysis was made, or is written to out of sight (through ``.data``); None if there is none.
     """
     trace, roles = findings.trace, findings.connector.signals.roles.values()
-    neurons = {id(m.__dict__) for role in roles if role.module for m in role.module.modules()}
+    neurons = {id(m.__dict__) for role in roles if role.module for m in modules_of(role.module)}
     tensors = {(id(p.root), p.path) for name, p in trace.reads.items() if name in trace.stateful}
 
     def hidden(place: Place) -> bool:

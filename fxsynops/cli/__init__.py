@@ -24,6 +24,7 @@ from fxsynops.reporting.comparison import compare
 from fxsynops.reporting.files import write_whole
 from fxsynops.reporting.report import FORMS, Report, number
 from fxsynops.results import Bound
+from fxsynops.tracing.torch_api import parameters_of
 
 _MODEL = """\
 The model is package.module:name or file.py:name, of an instance, or of a class
@@ -285,7 +286,7 @@ def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
         inputs = nir_example(model, events=not options.analog)
     else:
         raise InputError("say what the model takes: --input 1x1x28x28, samples and steps in front.")
-    if (parameter := next(model.parameters(), None)) is not None:  # on a GPU, or without values
+    if (parameter := next(parameters_of(model), None)) is not None:  # on a GPU, or without values
         inputs = pytree.tree_map(lambda x: x.to(parameter.device), inputs)
     return fxsynops.analyze(
         model,

@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensor
 
 from fxsynops.connectivity.connect import Connector, SynapseCalls, Tap, Unresolved
 from fxsynops.tracing.inputs import Inputs, Layout, Window
+from fxsynops.tracing.torch_api import parameters_of
 from fxsynops.tracing.trace import Trace
 
 Events = Literal["value", "nonzero"]
@@ -230,6 +231,6 @@ def _graph(findings: Findings) -> nx.MultiDiGraph:
 
 def without_values(findings: Findings) -> bool:
     """Whether the model, or its example, has shapes alone (meta and fake tensors)."""
-    tensors = [*findings.model.parameters(), *findings.model.buffers()]
+    tensors = [*parameters_of(findings.model), *findings.model.buffers()]
     tensors += [tensor for _, tensor in findings.example.tensors()]
     return any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)

@@ -20,11 +20,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.sample_axes import Leading, leading
@@ -224,6 +224,8 @@ class Replay(fx.Interpreter):
         function: Any = node.target
         if node.op == "call_module":
             function = self.submodules[str(node.target)]
+            if type(function).__call__ is not nn.Module.__call__:  # what else it does is recorded
+                function = partial(nn.Module.__call__, function)
         mode, ambient = node.meta["mode"], self.analysis.trace.mode
         if mode == ambient:
             return function

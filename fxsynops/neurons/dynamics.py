@@ -114,14 +114,14 @@ class Dynamics:
         steps: where its input and output have their time steps.
         feedback: recurrent weights and their bias.
         resets: by the name of a state, the largest value that the model's forward may set it to
-            without bringing charge.
+            without bringing charge; None for an attribute that has no part in the dynamics.
     """
 
     up: Drive
     down: Drive | None = None
     steps: Steps = Steps()
     feedback: Feedback | None = None
-    resets: dict[str, Number] = field(default_factory=dict)
+    resets: dict[str, Number | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

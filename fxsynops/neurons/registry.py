@@ -21,6 +21,7 @@ from fxsynops.errors import FxSynopsError, InputError
 from fxsynops.neurons import libraries
 from fxsynops.neurons.dynamics import FindDynamics
 from fxsynops.tracing.recorder import Inside
+from fxsynops.tracing.torch_api import modules_of
 
 
 def _in_order(names: tuple[str, ...]) -> dict[str, int]:
@@ -267,7 +268,7 @@ def reset_states(model: nn.Module) -> list[nn.Module]:
         the modules that were reset.
     """
     resets = [file.reset for file in _loaded() if hasattr(file, "reset")]
-    return [module for module in model.modules() for reset in resets if reset(module)]
+    return [module for module in modules_of(model) for reset in resets if reset(module)]
 
 
 def _loaded() -> list[ModuleType]:
@@ -303,5 +304,6 @@ def _describe_by_library(module: nn.Module) -> Neuron | None:
                 if found is not None and found.inside is not None:
                     own = _is_of(type(module).forward, library)
                     return found if own else None  # a forward that is not the library's
-                return found
+                if found is not None:
+                    return found
     return None

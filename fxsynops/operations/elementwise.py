@@ -50,7 +50,7 @@ copies = Operation(
 operations.add(
     """contiguous clone detach to type type_as float double half bfloat16 int long short byte char
     bool cpu cuda alias requires_grad detach_copy _to_copy pin_memory positive
-    get_data deepcopy share_memory""",
+    get_data deepcopy shallow_copy share_memory""",
     copies,
 )
 

@@ -43,6 +43,7 @@ from fxsynops.tracing.random_states import (
     python_random_state,
     torch_random_state,
 )
+from fxsynops.tracing.torch_api import modules_of
 
 # What is borrowed, and what is patched while it is, belongs to one thread at a time.
 _ONE_AT_A_TIME = threading.RLock()
@@ -188,7 +189,7 @@ class Borrowed:
 
     def _below(self, module: nn.Module) -> Iterator[_Held]:
         """What is held of a module and its parts."""
-        for part in module.modules():
+        for part in modules_of(module):
             yield from self._by_root[id(part.__dict__)]
 
     def _put_back(self) -> None:

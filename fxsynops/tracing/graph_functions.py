@@ -51,6 +51,11 @@ def deepcopy(input: Tensor) -> Tensor:
     return copy.deepcopy(input)
 
 
+def shallow_copy(input: Tensor) -> Tensor:
+    """Another object over the same memory, cut off from the gradient (``copy.copy``)."""
+    return copy.copy(input)
+
+
 def after(input: Tensor, call: Any) -> Tensor:
     """``input`` as ``call`` has left it, a call that writes to one of its arguments."""
     return input

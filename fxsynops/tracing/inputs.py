@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fxsynops.errors import InputError
 from fxsynops.tracing.places import fingerprint
+from fxsynops.tracing.torch_api import parameters_of
 from fxsynops.tracing.trees import leaves_of, mapped, structure_of
 
 # The names of positional arguments, by function and number, so as to look at signatures once.
@@ -287,7 +288,7 @@ def check_devices(model: nn.Module, inputs: Inputs) -> None:
     Raises:
         InputError: an input is on a device where the model has nothing.
     """
-    tensors = [t for t in (*model.parameters(), *model.buffers()) if not nn.parameter.is_lazy(t)]
+    tensors = [t for t in (*parameters_of(model), *model.buffers()) if not nn.parameter.is_lazy(t)]
     devices = {t.device for t in tensors if t.numel()}
     if len(devices) != 1:
         return

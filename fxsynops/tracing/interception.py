@@ -7,6 +7,7 @@ code (scripted functions, ``vmap``).
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxsynops.errors import TraceError
+from fxsynops.tracing.graph_functions import shallow_copy
 
 _UNREAD = frozenset(
     """_parameters _buffers _modules _forward_hooks _forward_pre_hooks _backward_hooks
@@ -161,6 +163,22 @@ def autograd_functions(listener: Listener) -> Iterator[None]:
         del _SingleLevelFunction.apply  # type: ignore[attr-defined]
         if before is not None:
             _SingleLevelFunction.apply = before  # type: ignore[attr-defined]
+
+
+@contextmanager
+def shallow_copies(listener: Listener) -> Iterator[None]:
+    """``copy.copy`` of a tensor, which takes it to pieces and puts them together again."""
+
+    def copied(tensor: Tensor) -> Any:
+        if listener.quiet:
+            return copy._reconstruct(tensor, None, *tensor.__reduce_ex__(4))  # type: ignore
+        return listener.call(shallow_copy, (tensor,), {})
+
+    Tensor.__copy__ = copied  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del Tensor.__copy__  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from fxsynops.errors import TraceError
 from fxsynops.tracing import graph_functions, interception
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_writer import GraphWriter
-from fxsynops.tracing.places import Place
+from fxsynops.tracing.places import MAX_OBJECT_DEPTH, Place
 from fxsynops.tracing.tensors import Tensors
+from fxsynops.tracing.torch_api import modules_of
 
 
 class ModelReads:
@@ -54,20 +55,31 @@ class ModelReads:
             if name in module.__dict__:
                 self._condition(module, name)
             self._tensors.known(value)
-        elif not self._tensors.known(value):  # the state of a module kept whole: as it is now
-            place = Place(
-                module.__dict__, _where(module, name, value), f"{self._paths[module]}.{name}"
-            )
-            after = (n for m, n in self._tensors.last_call.items() if module in set(m.modules()))
-            virtual, self._writer.virtual = self._writer.virtual, False  # what is in it is real
-            node = self._writer.node(
-                "call_function", graph_functions.read_state, (place, *after), {}, name
-            )
-            self._writer.virtual = virtual
-            self._tensors.bind(value, node)
+        if module in self._inner:
+            where = _where(module, name, value)
+            place = Place(module.__dict__, where, f"{self._paths[module]}.{name}")
+            self._note_state(module, place, value)
+
+    def _note_state(self, module: nn.Module, place: Place, value: Any) -> None:
+        """What a module kept whole holds, as it is now: a tensor, or tensors in dicts and lists."""
+        if isinstance(value, Tensor):
+            if not self._tensors.known(value):
+                after = (
+                    n for m, n in self._tensors.last_call.items() if module in set(modules_of(m))
+                )
+                call = (place, *after)
+                virtual, self._writer.virtual = self._writer.virtual, False  # what is in it is real
+                node = self._writer.node(
+                    "call_function", graph_functions.read_state, call, {}, str(place.path[-1])
+                )
+                self._writer.virtual = virtual
+                self._tensors.bind(value, node)
+        elif isinstance(value, dict | list) and len(place.path) < MAX_OBJECT_DEPTH:
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                self._note_state(module, place.below(key), part)
 
     def _note_plain(self, module: nn.Module, name: str, value: Any) -> None:
-        called = any(module in set(m.modules()) for m in self._tensors.last_call)
+        called = any(module in set(modules_of(m)) for m in self._tensors.last_call)
         if called and not self._writer.virtual and self._borrowed.differs(module, name, value):
             raise TraceError(
                 f"'{self._paths[module]}.{name}' is read after a call that changes it "

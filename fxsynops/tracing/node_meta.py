@@ -9,6 +9,8 @@ from types import CodeType
 
 import torch
 
+from fxsynops.tracing.torch_api import parameters_of
+
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # the package
 TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 
@@ -57,7 +59,7 @@ class Mode:
 
 def main_device(model: torch.nn.Module) -> str:
     """The type of device that a model runs on, for its autocast mode."""
-    devices = (p.device.type for p in model.parameters())
+    devices = (p.device.type for p in parameters_of(model))
     return next((device for device in devices if device != "meta"), "cpu")
 
 

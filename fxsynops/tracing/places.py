@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MethodType
 from typing import Any
 
 import torch
@@ -190,6 +191,8 @@ def fingerprint(value: Any, depth: int = 0, *, identical: bool = False) -> Any:
     if isinstance(value, dict):
         items = ((k, fingerprint(v, depth, identical=identical)) for k, v in value.items())
         return (type(value), *items)
+    if isinstance(value, MethodType):  # a new object at each access
+        return (id(value.__func__), id(value.__self__))
     if depth < MAX_OBJECT_DEPTH and is_plain_object(value):
         own = dict(attributes_of(value))
         return (id(value), _shared(type(value)), fingerprint(own, depth + 1, identical=identical))

@@ -38,6 +38,7 @@ from fxsynops.tracing.random_states import is_alone, python_random_state
 from fxsynops.tracing.read_numbers import ReadNumber, number
 from fxsynops.tracing.surroundings import Surroundings
 from fxsynops.tracing.tensors import Tensors, memory_of
+from fxsynops.tracing.torch_api import modules_of
 from fxsynops.tracing.trees import leaves_of, mapped, parts_of, tensors_in
 from fxsynops.tracing.trials import try_out
 from fxsynops.tracing.witness import Witness
@@ -118,7 +119,7 @@ class Recorder(TorchFunctionMode):
         self._device = main_device(model)
         self.writer = GraphWriter(self._device, Recorder.run.__code__)
         self.tensors = Tensors(self.writer, borrowed)
-        inner = {part for m in self._paths if known.whole(m) for part in m.modules()}
+        inner = {part for m in self._paths if known.whole(m) for part in modules_of(m)}
         self.surroundings = Surroundings(m for m in self._paths if m not in inner)
         self.model_reads = ModelReads(self.writer, self.tensors, borrowed, inner)
         self._binary: WeakIdKeyDictionary | None = None  # inside a custom function: what is 0 or 1
@@ -144,6 +145,7 @@ class Recorder(TorchFunctionMode):
             stack.enter_context(interception.module_calls(self._paths, self._wrapper))
             stack.enter_context(interception.attributes(self, self._paths))
             stack.enter_context(interception.autograd_functions(self))
+            stack.enter_context(interception.shallow_copies(self))
             stack.enter_context(interception.seeding(self))
             stack.enter_context(interception.compiled_code(self))
             stack.enter_context(self)

@@ -21,6 +21,7 @@ from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.node_meta import TensorSpec
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.read_numbers import ReadNumber
+from fxsynops.tracing.torch_api import parameters_of
 from fxsynops.tracing.trees import parts_of, tensors_in
 
 
@@ -47,7 +48,7 @@ class Tensors:
         self.hidden: set[int] = set()
         self._writer, self._borrowed = writer, borrowed
         # The parameters of scripted modules stay in place.
-        self._own = {id(p) for p in borrowed.model.parameters()}
+        self._own = {id(p) for p in parameters_of(borrowed.model)}
         self._nodes: Any = WeakIdKeyDictionary()
         self._by_storage: dict[int, list[ReferenceType[Tensor]]] = defaultdict(list)
         self._specs: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
