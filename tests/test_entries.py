@@ -68,6 +68,7 @@ VISITS: dict[str, Visit] = {
     "pin_memory": Visit(only=lambda v: v.cpu()),
     "get_data": Visit(only=lambda v: v.data),
     "deepcopy": Visit(only=copy.deepcopy),
+    "shallow_copy": Visit(only=copy.copy),
     "share_memory": Visit(only=lambda v: v.clone().share_memory_()),
     "tensor": Visit(only=lambda v: torch.tensor([e * 1 for e in v.flatten()])),
     "as_tensor": _(data=x, dtype=torch.float64),

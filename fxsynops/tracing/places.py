@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import MethodType
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -41,6 +40,8 @@ class Attributes(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
             return self._others[name]
+        if isinstance(self._value, type):
+            return vars(self._value)[name]  # and no descriptor is asked, which would run code
         try:
             if not isinstance(self._value, type):
                 return getattr(self._value, name)
@@ -63,7 +64,8 @@ class Attributes(MutableMapping[str, Any]):
             del self._others[name]
 
     def __iter__(self) -> Iterator[str]:
-        yield from (name for name in self._names if hasattr(self._value, name))
+        has: Any = vars(self._value).__contains__ if isinstance(self._value, type) else None
+        yield from filter(has or partial(hasattr, self._value), self._names)
         yield from self._others
 
     def __len__(self) -> int:
@@ -191,8 +193,6 @@ def fingerprint(value: Any, depth: int = 0, *, identical: bool = False) -> Any:
     if isinstance(value, dict):
         items = ((k, fingerprint(v, depth, identical=identical)) for k, v in value.items())
         return (type(value), *items)
-    if isinstance(value, MethodType):  # a new object at each access
-        return (id(value.__func__), id(value.__self__))
     if depth < MAX_OBJECT_DEPTH and is_plain_object(value):
         own = dict(attributes_of(value))
         return (id(value), _shared(type(value)), fingerprint(own, depth + 1, identical=identical))

@@ -35,6 +35,7 @@ _LONGEST = 1000  # entries of a container that are compared one by one
 SHALLOW = MAX_OBJECT_DEPTH - 1  # of an object outside, only its own attributes are compared
 # Instructions between a global and an attribute of it; the last two come before ``+=``.
 _BETWEEN = frozenset("CACHE PRECALL PUSH_NULL EXTENDED_ARG COPY DUP_TOP".split())
+_FUNCTIONS = (FunctionType, partial, MethodType, staticmethod, classmethod)
 _UNTRUSTED = frozenset(["random", "numpy.random"])  # modules that draw random numbers
 
 
@@ -156,8 +157,8 @@ class Surroundings:
             self._note_module(value, chain)
         elif isinstance(value, type):
             self._note_class(value, chain)
-        elif isinstance(value, FunctionType | partial | MethodType):
-            if _is_users(value):
+        elif isinstance(value, _FUNCTIONS):
+            if _is_users(getattr(value, "__func__", value)):
                 self._places.setdefault(known, place)
             self._note_draws(value)
             self._walk(value)
@@ -185,9 +186,16 @@ class Surroundings:
         for base in cls.__mro__ if chain else ():
             if chain[0] in vars(base):
                 if _is_users(base):
-                    root, name = Attributes(base, chain[:1]), f"{base.__name__}.{chain[0]}"
-                    self._note(Place(root, chain[:1], name), chain[1:], key=id(base))
+                    self._note_attribute(base, chain)
+                if isinstance(vars(base)[chain[0]], classmethod):  # it may read them by its cls
+                    for owner in filter(_is_users, cls.__mro__):
+                        for name in [n for n, v in vars(owner).items() if isinstance(v, ATOMS)]:
+                            self._note_attribute(owner, (name,))
                 return
+
+    def _note_attribute(self, cls: type, chain: tuple[str, ...]) -> None:
+        root, name = Attributes(cls, chain[:1]), f"{cls.__name__}.{chain[0]}"
+        self._note(Place(root, chain[:1], name), chain[1:], key=id(cls))
 
     def _note_draws(self, value: Any) -> None:
         owner = getattr(value, "__module__", None) or type(getattr(value, "__self__", 0)).__module__

@@ -27,6 +27,8 @@ def recompute(model: nn.Module, x: Any, synapses: Synapses) -> tuple[Any, dict[s
 
     def hook(name: str) -> Any:
         def seen(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if not isinstance(args[0], Tensor):
+                return  # a container of parts
             for part, y in synapses(module, args[0].double().abs(), output).items():
                 counts[f"{name}.{part}".strip(".")] += float(y.detach().sum())
 
