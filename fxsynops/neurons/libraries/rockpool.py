@@ -78,6 +78,8 @@ def _cap(module: Any) -> float:
 
 def _counts(module: Any) -> bool:
     """Whether it spikes ⌊v / θ⌋ times at a positive θ, up to a whole number of times."""
+    if not hasattr(module, "spike_generation_fn") or not hasattr(module, "max_spikes_per_dt"):
+        return False  # of an early release
     fires = getattr(module.spike_generation_fn, "__self__", module.spike_generation_fn)
     own = fires if isinstance(fires, type) else type(fires)
     known = own.__name__ in _COUNTS and own.__module__.startswith(("rockpool.", "sinabs."))
@@ -146,6 +148,8 @@ def _membrane(module: Any, start: Start) -> Dynamics:
 def _leaky(module: Any, start: Start) -> Dynamics:
     """I ← β·(i + input), V ← α·v + i + b; θ off for each spike, which comes back to i."""
     window = _check(module, start, module.n_synapses)
+    if not hasattr(module, "alpha"):
+        raise NoArgumentError("an early release computes its decays in its forward")
     number(module.alpha, "membrane decay", 0, 1)
     reach = powers(number(module.beta, "synapse decay", 0, 1).reshape(-1), 1, window)
     charge = _held(module, window)
