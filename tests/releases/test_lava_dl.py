@@ -20,6 +20,7 @@ try:
         sys.modules.setdefault("cv2", ModuleType("cv2"))  # for pictures of boxes
         import lava.lib.dl.slayer as slayer
 except ImportError:
+    del sys.modules["cv2"]
     pytest.skip("lava-dl is not there", allow_module_level=True)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
