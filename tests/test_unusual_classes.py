@@ -142,3 +142,37 @@ def test_class_methods_and_descriptors_outside_of_the_model(monkeypatch):
     with pytest.raises(fxsynops.TraceError, match=r"changes 'Helper\.scale'"):
         fxsynops.analyze(Meddles(), x)
     assert vars(Helper)["scale"] is before
+
+
+class Late(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, late):
+        steps = int(late)
+        return torch.cat([torch.zeros_like(x[:, :steps]), x[:, : x.shape[1] - steps]], 1)
+
+
+class Learns(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.late, self.a = nn.Parameter(torch.tensor([0.3])), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.a(Late.apply(x, self.late))
+
+
+def test_a_function_with_a_parameter_is_no_copy_because_it_is_one_today():
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="Late"):
+        fxsynops.analyze(Learns(), (torch.rand(2, 3, 4) < 0.5).float())
+
+
+class Numbers(Whole):
+    def forward(self, x):
+        y, _, _ = self.fires(self.a(x) + torch.FloatTensor([0.1]).to(x.device))
+        return self.b(y + 0 * torch.FloatTensor([1.0, 2.0, 3.0]))
+
+
+def test_tensors_of_plain_numbers_lie_where_others_have_lain(spiking):
+    model, x = Numbers(), (torch.rand(2, 4) < 0.5).float()
+    for _ in range(20):
+        counter = fxsynops.SynOpsCounter(model, x)
+        assert torch.equal(counter(x)[0], model(x)[0])

@@ -125,7 +125,11 @@ def analog_like(x: Tensor) -> Tensor:
 # Libraries whose neurons are known, by the names of their files: each has a function ``describe``,
 # ``reset`` if its neurons keep states between forwards, and ``SETTINGS`` if some attributes of them
 # are functions.
-_PARTS = {"torch_nn": "torch.nn", "fxsynops_nn": "fxsynops.nn"}  # files about part of a package
+_PARTS = {  # files about part of a package
+    "torch_nn": "torch.nn",
+    "fxsynops_nn": "fxsynops.nn",
+    "lava_lib_dl_slayer": "lava.lib.dl.slayer",
+}
 LIBRARIES = tuple(sorted(_PARTS.get(f.name, f.name) for f in iter_modules(libraries.__path__)))
 
 _registered: dict[Any, Neuron] = {}

@@ -269,6 +269,7 @@ class Recorder(TorchFunctionMode):
                 return result  # a mode switch, a seed: no tensor in sight
             if func is torch.ops.aten.lift_fresh.default:  # a tensor made of plain numbers
                 func = torch.clone
+                self.tensors.made_anew(tensors[0])
             if func is Tensor.__setitem__:
                 func = graph_functions.setitem
             nodes = self.tensors.in_nodes(args), self.tensors.in_nodes(kwargs)

@@ -64,6 +64,12 @@ class Tensors:
         """Read it anew when it is used next."""
         self._nodes.pop(tensor, None)
 
+    def made_anew(self, tensor: Tensor) -> None:
+        """Whatever tensors have lain in its memory before are gone, unless they are known."""
+        if not self.known(tensor):
+            self.hidden.discard(memory_of(tensor))
+            self._by_storage.pop(memory_of(tensor), None)
+
     # -- from tensors to nodes -------------------------------------------------------------------
 
     def bind(self, value: Any, node: fx.Node) -> None:

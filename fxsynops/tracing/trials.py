@@ -80,7 +80,7 @@ class _Trials:
             return Trial(whole)
         (value,) = found
         copied = next((i for i, x in enumerate(noise) if _is_same(x, value)), None)
-        if copied is not None:
+        if copied is not None and self._copies_whatever(copied, noise):
             return Trial(whole, copied)
         return Trial(whole, None, self._unit(noise, value, produced[0]), self._apart(noise, value))
 
@@ -90,6 +90,15 @@ class _Trials:
             self._amplitude * _waves(a, phase + i) if i in self._data else a
             for i, a in enumerate(self._args)
         ]
+
+    def _copies_whatever(self, which: int, noise: list[Any]) -> bool:
+        """Whether it does so for other caps, levels and delays, which may be learned."""
+        steering = {i for i, a in enumerate(noise) if i not in self._data and _holds_fractions(a)}
+        if not steering - {which}:
+            return True
+        other = [_OTHER * a + 1 if i in steering else a for i, a in enumerate(noise)]
+        found = list(tensors_in(self._run(*other)))
+        return len(found) == 1 and _is_same(other[which], found[0])
 
     def _unit(self, noise: list[Any], value: Tensor, produced: Tensor) -> int | None:
         """The argument whose multiples come out, also when it is another one."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 import warnings
-from types import ModuleType
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,14 +12,17 @@ from torch import nn
 
 import fxsynops
 from tests.releases.recomputed import counted, equal, recompute
+from tests.releases.stubs import stand_in
 
+if find_spec("lava") is None:
+    pytest.skip("lava-dl is not installed", allow_module_level=True)
+
+stand_in("cv2", "h5py", "torchvision", "torchvision.transforms")  # for pictures, and files
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sys.modules.setdefault("cv2", ModuleType("cv2"))  # for pictures of boxes
         import lava.lib.dl.slayer as slayer
 except ImportError:
-    del sys.modules["cv2"]
     pytest.skip("lava-dl is not there", allow_module_level=True)
 
 pytestmark = pytest.mark.filterwarnings("ignore")

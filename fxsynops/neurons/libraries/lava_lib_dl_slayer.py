@@ -59,7 +59,7 @@ def describe(module: nn.Module) -> Neuron | None:
         max_spikes=1,
         amplitude=_worth,
         checked=_fires_once,
-        dynamics=_current_based if names[0] == "neuron.cuba.Neuron" else None,
+        dynamics=_current_based if _own_name(module) == "neuron.cuba.Neuron" else None,
     )
 
 
@@ -80,6 +80,10 @@ def _names(module: nn.Module) -> list[str]:
     """The classes of slayer that a module is of, its own first."""
     classes = (f"{c.__module__}.{c.__name__}" for c in type(module).__mro__)
     return [name.removeprefix(_PACKAGE) for name in classes if name.startswith(_PACKAGE)]
+
+
+def _own_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__name__}".removeprefix(_PACKAGE)
 
 
 def _parts(block: nn.Module) -> nn.Module | None:

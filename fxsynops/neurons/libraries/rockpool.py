@@ -27,7 +27,7 @@ from fxsynops.neurons.dynamics import (
     positive,
     powers,
 )
-from fxsynops.neurons.registry import Neuron
+from fxsynops.neurons.registry import Neuron, names_of, own_name
 from fxsynops.operations.synapses import one_to_one
 
 SETTINGS = ("spike_generation_fn",)  # functions that are attributes of a neuron
@@ -40,7 +40,7 @@ _COUNTS = ("StepPWL", "PeriodicExponential", "Heaviside")  # ⌊v / θ⌋ spikes
 
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
-    names = _names(module)
+    names = names_of(type(module), "rockpool")
     if any(name in _ANALOG for name in names):
         return Neuron(spikes=False)
     if "UpDownTorch" in names:
@@ -51,13 +51,13 @@ def describe(module: nn.Module) -> Neuron | None:
         max_spikes=_cap(module),
         checked=_counts,
         inside=_recurrence if _has_recurrence(module) else None,
-        dynamics=_DYNAMICS.get(names[0]),
+        dynamics=_DYNAMICS.get(own_name(type(module), "rockpool")),
     )
 
 
 def reset(module: nn.Module) -> bool:
     """Set what a module keeps between forwards to its start; whether it is one that does."""
-    if "TorchModule" not in _names(module):
+    if "TorchModule" not in names_of(type(module), "rockpool"):
         return False
     found: Any = module
     attributes, _ = found._get_attribute_registry()  # name: value, kind, family, start, shape
@@ -65,11 +65,6 @@ def reset(module: nn.Module) -> bool:
     for name in states:
         found._reset_attribute(name)
     return bool(states)
-
-
-def _names(module: nn.Module) -> list[str]:
-    """The classes of rockpool that a module is of, its own first."""
-    return [c.__name__ for c in type(module).__mro__ if c.__module__.startswith("rockpool.")]
 
 
 def _cap(module: Any) -> float:
