@@ -318,7 +318,7 @@ def test_a_first_state_of_a_class_of_its_own(kept):
 
 
 def test_a_neuron_by_the_name_of_its_class_with_an_amplitude_that_is_read():
-    class Scaled(nn.Module):
+    class RisesToItsHeight(nn.Module):
         def __init__(self):
             super().__init__()
             self.height = nn.Parameter(torch.tensor(0.7))
@@ -327,10 +327,10 @@ def test_a_neuron_by_the_name_of_its_class_with_an_amplitude_that_is_read():
             return Step.apply(v) * self.height, v
 
     fxsynops.register_spiking(
-        "Scaled", max_spikes=1, amplitude=lambda module: module.height, signed=False
+        "RisesToItsHeight", max_spikes=1, amplitude=lambda module: module.height, signed=False
     )
     torch.manual_seed(0)
-    model = Written(lambda m, x: m.b(m.n(m.a(x))[0]), a=nn.Linear(6, 4), n=Scaled())
+    model = Written(lambda m, x: m.b(m.n(m.a(x))[0]), a=nn.Linear(6, 4), n=RisesToItsHeight())
     model.b, x = nn.Linear(4, 2), spikes(3, 6)
     counter = fxsynops.SynOpsCounter(model, x)
     for height in (0.7, 0.9):
@@ -360,3 +360,219 @@ def test_amplitudes_are_read_from_modules_only():
         fxsynops.register_spiking(Step, amplitude=lambda module: 1.0)
     with pytest.raises(fxsynops.FxSynopsError, match="a class, its name, or a function"):
         fxsynops.register_spiking(nn.ReLU())
+
+
+# -- sparse layouts --------------------------------------------------------------------------------
+
+
+def sparse(layout: str) -> tuple[Tensor, Tensor]:
+    """Weights of which a third is stored, and where."""
+    kept = torch.rand((5, 6), generator=torch.Generator().manual_seed(6)) < 0.35
+    weight = (randn(5, 6).data * kept).to_sparse()
+    return (weight if layout == "coo" else weight.to_sparse_csr()), kept.float()
+
+
+PRODUCTS = {
+    "sparse.mm": lambda w, x: torch.sparse.mm(w, x.t()).t(),
+    "@": lambda w, x: (w @ x.t()).t(),
+    "mm": lambda w, x: torch.mm(w, x.t()).t(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_the_stored_weights_of_a_sparse_layer_are_its_synapses(layout, product):
+    weight, kept = sparse(layout)
+    x = spikes(3, 6)
+    model = Written(lambda m, x: m.b(Step.apply(PRODUCTS[product](m.w, x))), b=nn.Linear(5, 2))
+    model.w = weight
+    found = counted(model, x)
+    assert found.pop("b") == float(Step.apply(weight.to_dense() @ x.t()).sum()) * 2
+    assert list(found.values()) == [float((kept @ x.t()).sum())]
+    analog = fxsynops.analyze(model, torch.rand(3, 6), input_events=False)
+    assert analog.dense[0].macs == float(kept.sum())
+
+
+def test_events_in_a_sparse_layout():
+    model = Written(
+        lambda m, x: m.b(Step.apply(torch.sparse.mm(x.to_sparse(), m.w))), w=randn(6, 5)
+    )
+    model.b, x = nn.Linear(5, 2), spikes(3, 6)
+    assert float(x.sum()) * 5 in counted(model, x).values()
+
+
+# -- custom functions with weights -----------------------------------------------------------------
+
+
+class OwnLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight.sign(), bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        return grad @ weight, grad.t() @ x, grad.sum(0)
+
+
+class OwnConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(x, weight):
+        return F.conv2d(x, weight, padding=1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, None
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_a_custom_function_with_weights_is_a_synapse(events):
+    def forward(m, x):
+        return m.b(Step.apply(OwnLinear.apply(x, m.w, m.bias)))
+
+    torch.manual_seed(0)
+    model = Written(forward, w=randn(5, 6), bias=randn(5), b=nn.Linear(5, 2))
+    x = spikes(3, 6) if events else torch.rand(3, 6)
+    fired = float(Step.apply(OwnLinear.apply(x, model.w, model.bias)).sum().detach())
+    first = {"OwnLinear": float(x.sum()) * 5} if events else {}
+    assert counted(model, x, input_events=events) == {"b": fired * 2} | first
+    dense = fxsynops.analyze(model, x, input_events=events).dense
+    assert [row.macs for row in dense] == ([] if events else [30])
+
+
+def test_a_custom_convolution_in_both_forms_of_a_function():
+    model = Written(lambda m, x: Step.apply(OwnConvolution.apply(x, m.w)), w=randn(3, 2, 3, 3))
+    x = spikes(2, 2, 5, 5)
+    expected = F.conv2d(x, torch.ones(3, 2, 3, 3), padding=1).sum()
+    assert counted(model, x) == {"OwnConvolution": float(expected)}
+
+
+class Copies(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y):
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, 0.5 * grad
+
+
+class Heights(torch.autograd.Function):
+    """Spikes as high as a threshold."""
+
+    @staticmethod
+    def forward(ctx, v, threshold):
+        return (v > 0.5 * threshold).float() * threshold
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+class Ladder(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v, levels):
+        return (v.unsqueeze(-1) > levels).float().sum(-1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+def test_a_function_that_hands_on_one_of_its_arguments():
+    torch.manual_seed(0)
+    model = Written(lambda m, x: m.b(Copies.apply(m.a(x), Step.apply(m.a(x)))), a=nn.Linear(6, 4))
+    model.b, x = nn.Linear(4, 2), spikes(3, 6)
+    assert counted(model, x)["b"] == float(compared(model.a(x)).sum()) * 2
+
+
+@pytest.mark.parametrize("height", [0.7, 1.0, 6.0, [0.5, 0.6, 0.7, 0.8]])
+def test_spikes_as_high_as_a_threshold_that_is_learned(height):
+    torch.manual_seed(0)
+    model = Written(lambda m, x: m.b(Heights.apply(5 * m.a(x), m.h)), a=nn.Linear(6, 4))
+    model.h, model.b = nn.Parameter(torch.tensor(height)), nn.Linear(4, 2)
+    x = spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    for _ in range(2):
+        counter(x)
+        fired = float((5 * model.a(x) > 0.5 * model.h).sum())
+        assert float(counter.per_synapse["b"].detach()) == fired * 2 > 0
+        model.h.data.mul_(0.9)
+
+
+def test_levels_in_a_tensor_of_their_own():
+    torch.manual_seed(0)
+    model = Written(
+        lambda m, x: m.b(Ladder.apply(m.a(x), m.levels)), levels=torch.tensor([0.1, 0.3, 0.6])
+    )
+    model.a, model.b, x = nn.Linear(6, 4), nn.Linear(4, 2), spikes(3, 6)
+    climbed = Ladder.apply(model.a(x).detach(), model.levels)
+    assert counted(model, x)["b"] == float(climbed.sum()) * 2
+
+
+class Smooth(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+def test_a_function_that_is_taken_for_analog_is_named():
+    model = Written(lambda m, x: m.b(Smooth.apply(m.a(x))), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    analysis = fxsynops.analyze(model, spikes(3, 6))
+    assert "'Smooth'" in str(analysis)
+    assert "is taken for analog: what it puts out is neither whole numbers" in str(
+        analysis
+    ).replace("\n", " ")
+
+
+# -- what is said of what is not counted -----------------------------------------------------------
+
+
+def test_a_gate_on_events_beside_constants_is_refused():
+    def forward(m, x):
+        return m.b(m.drop(torch.cat((x, m.held), -1)))
+
+    model = Written(forward, drop=nn.Dropout(0.3), b=nn.Linear(8, 2), held=torch.ones(3, 2))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="constants lie beside the events"):
+        fxsynops.analyze(model, spikes(3, 6))
+    assert counted(model.eval(), spikes(3, 6)) == {"b": float(spikes(3, 6).sum()) * 2}
+
+
+def test_spectra_of_events_are_refused_and_distances_of_analog_values_are_no_synapses():
+    model = Written(lambda m, x: m.b(Step.apply(torch.fft.rfft(x).abs())), b=nn.Linear(4, 2))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="rfft"):
+        fxsynops.analyze(model, spikes(3, 6))
+    near = Written(lambda m, x: m.b(x[torch.cdist(x, x).argmin(1)]), b=nn.Linear(6, 2))
+    assert [d.synapse for d in fxsynops.analyze(near, torch.rand(3, 6), input_events=False).dense]
+
+
+def test_a_rule_says_which_argument_it_does_not_know():
+    model = Written(lambda m, x: m.b(torch.round(x, decimals=1)), b=nn.Linear(6, 2))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="does not know of decimals="):
+        fxsynops.analyze(model, spikes(3, 6))
+
+
+@pytest.mark.parametrize(
+    "fire",
+    [
+        lambda v: (torch.sign(v) + 1) / 2,
+        lambda v: v.sign() * 0.5 + 0.5,
+        lambda v: 0.5 * (1 + torch.sign(v)),
+    ],
+)
+def test_half_of_a_sign_plus_one_is_a_step(fire):
+    torch.manual_seed(0)
+    model = Written(lambda m, x: m.b(fire(m.a(x))), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    x = spikes(3, 6)
+    assert counted(model, x)["b"] == float(compared(model.a(x)).sum()) * 2
+    assert fxsynops.analyze(model, x).upper_bound().structural == 6 * 4 + 4 * 2

@@ -167,8 +167,9 @@ class Caps:
             return _times(low, terms) + less, _times(high, terms) + more
         if role.kind == "gate" and (operation.factors or operation.kind is Kind.PRODUCT):
             return _multiplied([self.ranges[carrier] for carrier in role.carriers])
-        if operation.merges and role.kind == "routing":
-            return self._merged(role, call, operation)
+        if operation.merges:  # measured there, if it is a gate
+            own = role.neuron.max_spikes if role.neuron else math.inf
+            return (0.0, own) if own < math.inf else self._merged(role, call, operation)
         if (limited := self._limited(role, call, operation)) is not None:
             return limited
         gain = operation.gain(call)

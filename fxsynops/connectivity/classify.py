@@ -50,9 +50,10 @@ from fxsynops.operations import (
     written_out,
 )
 from fxsynops.operations.call import shape
-from fxsynops.operations.operation import Scale, SynapseCall
+from fxsynops.operations.operation import Scale, SynapseCall, stored
 from fxsynops.operations.products import Product
 from fxsynops.tracing import graph_functions
+from fxsynops.tracing.graph_functions import is_assignment
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.guards import is_mask, mask_or_version
 from fxsynops.tracing.places import Place
@@ -252,6 +253,8 @@ class _Classifier(Values):
         """A tensor that a call has written to without returning it."""
         before, writer = node.args
         call, operation = self.calls[writer]  # type: ignore[index]
+        if is_assignment(call.target) and isinstance(call.args[1], fx.Node):
+            return self._same_as(call.args[1], node)  # x.data = y
         data = [n for n in call.operands() if self.roles[n].signal.kind != "const"]
         if not data:
             return self._same_as(before, node)
@@ -442,7 +445,16 @@ class _Classifier(Values):
         if weights:
             which = 1 - pair.index(weights[-1])
             rule = product.synapse(which, True, call.name)
-            return self._driven(call, operation, SynapseCall(call, rule, pair[which], weights[-1]))
+            held = self.constant(weights[-1])
+            sparse = held is not None and held.layout != torch.strided
+            synapse = SynapseCall(
+                call,
+                rule,
+                pair[which],
+                weights[-1],
+                stored(held) if held is not None and sparse else None,
+            )
+            return self._driven(call, operation, synapse)
         if any(self.roles[n].signal.mask is not None for n in pair):
             return self._unknown(call, data, "events and analog values meet in it", True)
         events = [n for n in pair if self.roles[n].signal.kind == "events"]
@@ -555,7 +567,7 @@ class _Classifier(Values):
         signals = [self.roles[n].signal for n in data]
         if len(carriers) < len(data) or not all(s.whole for s in signals):
             if self._beside_constants(carriers):
-                reason = "constants lie beside the events that it gates, or takes the place of"
+                reason = "constants lie beside the events that it gates"
                 return self._unknown(call, carriers, reason)
             return _other(ANALOG)
         return self._measured(call, operation, carriers, self.units.gated(call, operation, data))
@@ -568,9 +580,7 @@ class _Classifier(Values):
             if role.kind != "routing" or entry is None or call is None:
                 continue
             added = self.added(call, entry, entry.carriers(call)) if entry.joins else []
-            if any(not self.is_zero(a) for a in added) or (
-                role.folded and not entry.joins and not entry.elementwise and not entry.merges
-            ):
+            if any(not self.is_zero(a) for a in added):
                 return True
         return False
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import torch
 from torch import fx, nn
 
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.operations.registry import operation_name
 from fxsynops.tracing import graph_functions
+from fxsynops.tracing.graph_walk import upstream
 from fxsynops.tracing.node_meta import Site
 from fxsynops.tracing.trace import Trace
 
@@ -62,6 +64,9 @@ class Names:
         site: Site = origin.meta["site"]
         module = self._modules.get(site.module)
         is_synapse = role is not None and role.counted
+        compiled = isinstance(origin.target, torch._ops.OpOverload)
+        if compiled and role and role.synapse and (owner := self._owner(role.synapse.weight)):
+            return owner
         if site.module and (
             _is_torch_layer(module) or (is_synapse and site.module in self._single)
         ):
@@ -70,6 +75,13 @@ class Names:
         short = function.__name__ if function else operation_name(origin.target)
         name = f"{site.module}:{short}" if site.module else short
         return self._numbered(name, site.code)
+
+    def _owner(self, weight: fx.Node | None) -> str:
+        """The module that holds the weight of a call in compiled code, where no module is seen."""
+        held = [n for n in upstream([weight]) if n.op == "get_attr"] if weight else []
+        name = (held[0].meta.get("parameter") or str(held[0].target)) if held else ""
+        owner = name.rpartition(".")[0]
+        return owner if owner in self._modules else ""
 
     def _numbered(self, name: str, code: object) -> str:
         numbers = self._sites[name]

@@ -277,6 +277,8 @@ class _Auditor:
     def _ones(self, role: Role, weights: Tensor) -> Tensor:
         """All weights one; with ``weights="nonzero"``, those that are zero are none."""
         assert role.synapse is not None
+        if weights.layout != torch.strided:
+            raise _UnknownError("its weights are sparse")
         if self.findings.options.weights == "nonzero" and role.synapse.weight is not None:
             return (weights != 0).double()
         return torch.ones_like(weights, dtype=torch.float64)

@@ -50,7 +50,8 @@ copies = Operation(
 operations.add(
     """contiguous clone detach to type type_as float double half bfloat16 int long short byte char
     bool cpu cuda alias requires_grad detach_copy _to_copy pin_memory positive
-    get_data deepcopy shallow_copy share_memory""",
+    get_data deepcopy shallow_copy share_memory to_sparse to_sparse_coo to_sparse_csr to_sparse_csc
+    to_dense coalesce""",
     copies,
 )
 

@@ -311,6 +311,21 @@ class Synapse:
     weight: str = "weight"
 
 
+def as_dense(value: Tensor) -> Tensor:
+    """A tensor of any layout in the usual one."""
+    return value if value.layout == torch.strided else value.to_dense()
+
+
+def stored(value: Tensor) -> Tensor:
+    """Ones where a sparse tensor stores a value, also a zero."""
+    value = value.detach()
+    if value.layout != torch.sparse_coo:
+        value = value.to_sparse_coo()
+    value = value.coalesce()
+    ones = torch.ones(value.values().shape, dtype=torch.float64)
+    return torch.sparse_coo_tensor(value.indices().cpu(), ones, value.shape).to_dense()
+
+
 @dataclass(frozen=True)
 class SynapseCall:
     """One call of a synapse.
@@ -319,19 +334,23 @@ class SynapseCall:
         call, rule: what is called, and how to count it.
         input: what carries the events (or analog values).
         weight: what holds the weights, if it is to be looked at.
+        stored: of weights in a sparse layout, ones where one is stored.
     """
 
     call: Call
     rule: Synapse
     input: fx.Node
     weight: fx.Node | None
+    stored: Tensor | None = None
 
     def fanout(self, weight: Tensor | None = None) -> Tensor:
         """The map at the input; with ``weight``, only its nonzero entries count."""
+        if weight is None and self.stored is not None:
+            weight = self.stored
         if weight is None:
             return self.rule.fanout(self.call, self.input)
         with torch.enable_grad(), torch.inference_mode(False):
-            mask = (weight.detach() != 0).double()
+            mask = (as_dense(weight.detach()) != 0).double()
             size = self.rule.sample(self.call, self.input)
             x = torch.zeros(size, dtype=torch.float64, device=mask.device, requires_grad=True)
             y = self.rule.pairs(self.call, x, mask)

@@ -243,6 +243,8 @@ def _of(
 operations.add("matmul", _of(_matmul, "input", "other"))
 operations.add("rmatmul", _of(lambda a, b: _matmul(b, a), "input", "other"))
 operations.add("mm bmm", _of(_matmul, "input", "mat2"))
+operations.add("_sparse_mm", _of(_matmul, "sparse", "dense"))
+operations.add("_sparse_addmm", _of(_matmul, "mat1", "mat2", added="input"))
 operations.add("mv", _of(_matmul, "input", "vec"))
 operations.add("dot", _of(_matmul, "input", "tensor"))
 operations.add("vdot", _of(_matmul, "input", "other"))

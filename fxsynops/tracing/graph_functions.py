@@ -56,6 +56,12 @@ def shallow_copy(input: Tensor) -> Tensor:
     return copy.copy(input)
 
 
+def is_assignment(target: Any) -> bool:
+    """Whether a call is ``x.data = y``."""
+    held = getattr(getattr(target, "__self__", None), "__name__", "")
+    return getattr(target, "__name__", "") == "__set__" and held == "data"
+
+
 def after(input: Tensor, call: Any) -> Tensor:
     """``input`` as ``call`` has left it, a call that writes to one of its arguments."""
     return input

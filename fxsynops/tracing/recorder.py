@@ -25,10 +25,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fxsynops.errors import FxSynopsError, TraceError
-from fxsynops.tracing import graph_functions, interception
+from fxsynops.tracing import graph_functions, interception, trials
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.devices import users_device
-from fxsynops.tracing.graph_functions import getitem
+from fxsynops.tracing.graph_functions import getitem, is_assignment
 from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.model_reads import ModelReads
@@ -40,8 +40,8 @@ from fxsynops.tracing.surroundings import Surroundings
 from fxsynops.tracing.tensors import Tensors, memory_of
 from fxsynops.tracing.torch_api import modules_of
 from fxsynops.tracing.trees import leaves_of, mapped, parts_of, tensors_in
-from fxsynops.tracing.trials import try_out
-from fxsynops.tracing.witness import Witness
+from fxsynops.tracing.trials import Trial, try_out
+from fxsynops.tracing.witness import FACTORS, Witness
 
 # Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
 # what came out. They are run once, beside the recording, for the analysis alone.
@@ -123,6 +123,8 @@ class Recorder(TorchFunctionMode):
         self.surroundings = Surroundings(m for m in self._paths if m not in inner)
         self.model_reads = ModelReads(self.writer, self.tensors, borrowed, inner)
         self._binary: WeakIdKeyDictionary | None = None  # inside a custom function: what is 0 or 1
+        self._multiplied = False  # likewise, whether it has made a product
+        self._trials: dict[Any, Trial] = {}
         self._reads_out = False  # whether the present call has read a number out of a tensor
         self._compiled: list[Any] = []  # results of compiled code, kept for their memory's sake
         self._random = python_random_state()
@@ -238,6 +240,7 @@ class Recorder(TorchFunctionMode):
             versions = [t._version for t in tensors]
             known = [self.tensors.known(t) for t in tensors]
             self._binary = WeakIdKeyDictionary() if function else None
+            self._multiplied = False
             result = (run or func)(*args, **kwargs)
             binary, self._binary = self._binary, None
             if isinstance(func, torch._ops.OpOverload) and self.witness is not None:
@@ -282,7 +285,9 @@ class Recorder(TorchFunctionMode):
                 node.meta["function"] = function
                 node.meta["binary"] = binary is not None and all(t in binary for t in produced)
                 is_data = self._is_data(args, produced)
-                trial = try_out(function, run or func, args, produced, is_data)
+                trial = try_out(
+                    function, run or func, args, produced, is_data, self._multiplied, self._trials
+                )
                 node.meta["trial"] = trial
                 if trial.copied is not None:
                     shown = nodes[0][trial.copied]
@@ -301,6 +306,11 @@ class Recorder(TorchFunctionMode):
             if isinstance(func, torch._ops.OpOverload):
                 self._compiled.append(result)
             self.tensors.note_writes(written, produced, node)
+            plain = isinstance(result, Tensor) and not written
+            inlines = function is not None and plain and self._multiplied and not trial.apart
+        if inlines:
+            node.meta["as"] = self._inlined(function, args)
+            node.meta["as"].append(node)  # behind it, as it is understood
         if (inside := self._known.inside(func)) is not None:
             given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
             self._run_inside(self.writer.module, lambda: inside(func, given, result))
@@ -318,6 +328,22 @@ class Recorder(TorchFunctionMode):
             result = meaning(self._depends_on_data)
         self.writer.virtual = False
         return None if result is None else self.tensors.node_of(result)
+
+    def _inlined(self, function: Any, args: tuple[Any, ...]) -> fx.Node:
+        """The forward of a custom function with weights, recorded for the analysis alone."""
+        path = f"{self.writer.module}.{function.__name__}".strip(".")
+        with self._virtually(path), torch.no_grad():
+            result = trials.forward(function, args)
+        return self.tensors.node_of(result)
+
+    @contextmanager
+    def _virtually(self, path: str) -> Iterator[None]:
+        self.writer.virtual, before = True, self.writer.virtual
+        try:
+            with self.writer.inside(path):
+                yield
+        finally:
+            self.writer.virtual = before
 
     def _depends_on_data(self, tensor: Tensor) -> bool:
         with self._quietly():
@@ -370,11 +396,9 @@ class Recorder(TorchFunctionMode):
 
     def _run_inside(self, path: str, inside: Callable[[], dict[str, Callable[[], Any]]]) -> None:
         """Record the synapses inside of a call that is one node."""
-        self.writer.virtual, before = True, self.writer.virtual
         for name, run in inside().items():
-            with self.writer.inside(f"{path}.{name}" if path else name):
+            with self._virtually(f"{path}.{name}" if path else name):
                 run()
-        self.writer.virtual = before
 
     def call_function_class(self, cls: Any, args: tuple[Any, ...]) -> Any:
         """Run ``cls.apply(*args)``, a custom autograd function, as one node."""
@@ -393,6 +417,7 @@ class Recorder(TorchFunctionMode):
         self._reads_out |= _reads_out(func)
         if self._binary is not None:
             self._note_binary(func, args, result)
+            self._multiplied |= func in FACTORS
         if self.witness is not None:
             self.witness.see(func, args)
 
@@ -569,9 +594,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_assignment(func: Any) -> bool:
-    """Whether a call puts other values in the place of a tensor's own."""
-    held = getattr(func, "__self__", None)
-    return func.__name__ == "__set__" and getattr(held, "__name__", "") in ("data", "real", "imag")
+    """Whether a call puts other values in the place of a tensor's own, or of a part of them."""
+    held = getattr(getattr(func, "__self__", None), "__name__", "")
+    return is_assignment(func) or (func.__name__ == "__set__" and held in ("real", "imag"))
 
 
 def _written_by_schema(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

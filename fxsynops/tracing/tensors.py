@@ -49,6 +49,8 @@ class Tensors:
         self._writer, self._borrowed = writer, borrowed
         # The parameters of scripted modules stay in place.
         self._own = {id(p) for p in parameters_of(borrowed.model)}
+        named = nn.Module.named_parameters(borrowed.model)
+        self._scripted = {_begin(p): name for name, p in named if id(p) not in borrowed.places}
         self._nodes: Any = WeakIdKeyDictionary()
         self._by_storage: dict[int, list[ReferenceType[Tensor]]] = defaultdict(list)
         self._specs: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
@@ -133,7 +135,9 @@ class Tensors:
                 )
             target = f"_constant_{len(self.constants)}"
             self.constants[target] = tensor
-            self.bind(tensor, self._writer.node("get_attr", target, (), {}, target))
+            node = self._writer.node("get_attr", target, (), {}, target)
+            node.meta["parameter"] = self._scripted.get(_begin(tensor), "")
+            self.bind(tensor, node)
         return self._nodes[tensor]
 
     def _read_state(self, tensor: Tensor, place: Place) -> None:

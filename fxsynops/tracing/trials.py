@@ -7,7 +7,7 @@ half of the elements, and with another threshold, where one answer alone could b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ def try_out(
     args: tuple[Any, ...],
     produced: list[Tensor],
     is_data: Callable[[Tensor], bool],
+    multiplied: bool,
+    known: dict[Any, Trial],
 ) -> Trial:
     """Call a custom function on noise.
 
@@ -51,24 +53,43 @@ def try_out(
         args: of the example.
         produced: what it made of them.
         is_data: tells data among the arguments from caps, limits and levels.
+        multiplied: whether it has made a product of two tensors.
+        known: what was found out before, by function and arguments.
     """
     whole = all(map(is_whole, produced))
     if function.__module__.startswith("torch."):
         return Trial(whole)
+    key = function, tuple(_looks_of(a, is_data) for a in args)
     try:
-        with torch.no_grad():
-            return _Trials(run, args, is_data).result(whole, produced)
+        if key not in known:
+            with torch.no_grad():
+                known[key] = _Trials(run, args, is_data, multiplied).result(True, produced)
     except Exception:  # it wants particular values
         return Trial(whole)
+    found = known[key]
+    return replace(found, whole=found.whole and whole)
+
+
+def _looks_of(arg: Any, is_data: Callable[[Tensor], bool]) -> Any:
+    """All of an argument that a trial depends on: of data, only the size and type."""
+    if not isinstance(arg, Tensor):
+        return repr(arg)
+    data = _holds_fractions(arg) and is_data(arg)
+    return (arg.shape, arg.dtype) if data else (id(arg), arg._version)
 
 
 class _Trials:
     def __init__(
-        self, run: Callable[..., Any], args: tuple[Any, ...], is_data: Callable[[Tensor], bool]
+        self,
+        run: Callable[..., Any],
+        args: tuple[Any, ...],
+        is_data: Callable[[Tensor], bool],
+        multiplied: bool,
     ) -> None:
         self._run, self._args = run, args
         self._data = [i for i, a in enumerate(args) if _holds_fractions(a) and is_data(a)]
         levels = [a for i, a in enumerate(args) if i not in self._data and _holds_fractions(a)]
+        self._mixes = multiplied or any(a.dim() for a in levels)
         largest = max((float(a.abs().amax()) for a in levels if a.numel()), default=0.0)
         self._amplitude = 3 * max(1.0, largest)  # some of the noise exceeds every threshold
 
@@ -82,7 +103,8 @@ class _Trials:
         copied = next((i for i, x in enumerate(noise) if _is_same(x, value)), None)
         if copied is not None and self._copies_whatever(copied, noise):
             return Trial(whole, copied)
-        return Trial(whole, None, self._unit(noise, value, produced[0]), self._apart(noise, value))
+        unit = self._unit(noise, value, produced[0])
+        return Trial(whole, None, unit, self._mixes and self._apart(noise, value))
 
     def _noise(self, phase: float) -> list[Any]:
         """The arguments, with waves in place of the data."""
@@ -102,7 +124,7 @@ class _Trials:
 
     def _unit(self, noise: list[Any], value: Tensor, produced: Tensor) -> int | None:
         """The argument whose multiples come out, also when it is another one."""
-        if bool(((value == 0) | (value == 1)).all()) or not bool(value.any()):
+        if not bool(value.any()):
             return None
         for i, unit in enumerate(noise):
             if i in self._data or not _is_unit(unit, value) or not _are_multiples(value, unit):
@@ -126,6 +148,33 @@ class _Trials:
             mixed[i] = torch.where(every_other, changed[i], noise[i])
         left, right = self._run(*mixed), self._run(*changed)
         return torch.equal(torch.where(every_other, right, value), left)
+
+
+class _Context:
+    """What a custom function's forward gets to keep things in, when it is called as it is."""
+
+    saved_tensors: tuple[Any, ...] = ()
+
+    def __init__(self, needs: int) -> None:
+        self.needs_input_grad = (True,) * needs
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        self.saved_tensors = tensors
+
+    save_for_forward = save_for_backward
+
+    def mark_dirty(self, *_: Any) -> None: ...
+
+    def mark_non_differentiable(self, *_: Any) -> None: ...
+
+    def set_materialize_grads(self, _: bool) -> None: ...
+
+
+def forward(function: Any, args: tuple[Any, ...]) -> Any:
+    """The forward of a custom function, called as any other code is."""
+    if function.setup_context is torch.autograd.Function.setup_context:
+        return function.forward(_Context(len(args)), *args)
+    return function.forward(*args)
 
 
 def is_whole(tensor: Tensor) -> bool:

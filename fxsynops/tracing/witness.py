@@ -17,7 +17,7 @@ from fxsynops.tracing.tensors import memory_of
 
 aten = torch.ops.aten
 # The operators that multiply and add up, and where their two factors stand.
-_FACTORS: dict[Any, tuple[int, int]] = {
+FACTORS: dict[Any, tuple[int, int]] = {
     aten.convolution.default: (0, 1),
     aten.mm.default: (0, 1),
     aten.bmm.default: (0, 1),
@@ -92,8 +92,8 @@ class Witness:
 
     def see(self, operator: Any, args: tuple[Any, ...]) -> None:
         """An operator was called."""
-        if operator in _FACTORS:
-            versions = [args[i]._version for i in _FACTORS[operator]]
+        if operator in FACTORS:
+            versions = [args[i]._version for i in FACTORS[operator]]
             self._seen.append((operator, args, versions))
 
     def belongs(self, node: fx.Node, operands: Iterable[tuple[Tensor, fx.Node]]) -> None:
@@ -105,7 +105,7 @@ class Witness:
         for operator, args, versions in self._seen:
             left, right = (
                 Factor(args[i].detach(), version, memory.get(memory_of(args[i])))
-                for i, version in zip(_FACTORS[operator], versions, strict=True)
+                for i, version in zip(FACTORS[operator], versions, strict=True)
             )
             options = tuple(args[3:9]) if operator is aten.convolution.default else ()
             found.append(Product(operator, (left, right), options))

@@ -88,7 +88,7 @@ def test_the_zoo_of_old():
 
     options = {"input_events": False, "timesteps": 2}
     case = Case(build, lambda: (torch.randn(1, 3, 32, 32),), options, reset=functional.reset_net)
-    assert checked(case)["layer4.1.conv2"] >= 0
+    assert sum(checked(case).values()) > 0
 
 
 @pytest.mark.skipif(not NEW, reason="a release without activation_based")
