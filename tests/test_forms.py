@@ -206,7 +206,20 @@ def rounded(u: Tensor) -> Tensor:
     return u + (u.clamp(0, 3).round() - u).detach()
 
 
-@pytest.mark.parametrize("fire", [hard_minus_soft, soft_plus_rest, rounded])
+def injected(u: Tensor) -> Tensor:
+    """The gradient of another function, by a product that is zero."""
+    return compared(u) + (u - u.detach()) * torch.exp(-u.abs()).detach()
+
+
+def computed_twice(u: Tensor) -> Tensor:
+    g = torch.sigmoid(u)
+    return u * g.detach() - (u * g.detach()).detach() + compared(u)
+
+
+STRAIGHT = [hard_minus_soft, soft_plus_rest, rounded, injected, computed_twice]
+
+
+@pytest.mark.parametrize("fire", STRAIGHT)
 def test_straight_through_sums_have_the_gradient_of_what_cancels(fire):
     torch.manual_seed(0)
     model = Written(lambda m, x: m.b(fire(3 * m.a(x))), a=nn.Linear(6, 4), b=nn.Linear(4, 2))

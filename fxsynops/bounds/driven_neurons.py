@@ -326,8 +326,9 @@ def input_steps(layout: Layout, window: Window, size: tuple[int, ...]) -> Steps:
     """Where an input of some size has its time steps, if it has all axes of the layout."""
     if "T" not in layout.axes or not layout.covers(size, window):
         return Steps()
-    axis = layout.axes.strip("()").index("T")
-    return Steps(axis, window.samples if layout.axes.startswith("(") else None)
+    if layout.merged:
+        return Steps(layout.order.index("T"), window.samples)
+    return Steps(layout.place("T", len(size)))
 
 
 def filled(node: fx.Node, value: float) -> Tensor:

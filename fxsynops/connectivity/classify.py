@@ -349,12 +349,14 @@ class _Classifier(Values):
         if operation.kind is Kind.THRESHOLD:
             return self._threshold(call, operation, carriers)
         if operation.merges:
-            terms = straight_through.terms(call.node, self.calls.__getitem__)
+            terms = straight_through.terms(call.node, self.calls.__getitem__, self.vanishes)
             left = [n for n, times in terms.items() if times] if terms is not None else None
             if left is not None and all(self.roles[n].signal.kind == "events" for n in left):
-                return self._straight_through(call, left)
+                return self._straight_through(call, terms or {}, left)
         if (written := self._written_out(call, operation)) is not None:
             return written
+        if operation.factors and any(map(self.vanishes, operands)):
+            return _other(ZERO)
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
         if operation.merges and (step := self._step_of_sign(call, operation)) is not None:
@@ -522,11 +524,13 @@ class _Classifier(Values):
             operands = [n for n in operands if n is not node.args[0]]
         return any(map(self._depends_on_data, operands))
 
-    def _straight_through(self, call: Call, left: list[fx.Node]) -> Role:
+    def _straight_through(
+        self, call: Call, terms: dict[fx.Node, float], left: list[fx.Node]
+    ) -> Role:
         """A sum in which something cancels, so that only the events are left of it."""
         if not left:
             return _other(ZERO)
-        operation = straight_through.straight_through(self.calls.__getitem__)
+        operation = straight_through.straight_through(terms)
         role = self._routing(call, operation, left, self._joined(call, operation, left))
         behind = reachable(left, lambda n: self.roles[n].carriers)
         made = [self.roles[n] for n in behind if self.roles[n].kind == "source"]
@@ -615,6 +619,8 @@ class _Classifier(Values):
         factors: tuple[Any, ...],
     ) -> Role:
         """Events times a constant are routed; times events, they gate each other."""
+        if any(isinstance(factor, fx.Node) and self.vanishes(factor) for factor in factors):
+            return _other(ZERO)
         if not carriers:
             return _other(ANALOG)
         divides = operation.divides

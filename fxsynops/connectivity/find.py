@@ -187,6 +187,7 @@ def _connection(edge: Edge, window: Window, layout: Layout) -> Connection:
     )
     total = synapses / per_step
     size = tuple(shape(edge.taps[0].node))
+    beside = leading(size, len(edge.taps), window, layout).axes
     return Connection(
         source=edge.sources[0] if len(edge.sources) == 1 else edge.measured_at,
         sources=edge.sources,
@@ -194,7 +195,7 @@ def _connection(edge: Edge, window: Window, layout: Layout) -> Connection:
         kind=edge.synapse.kind,
         measured_at=edge.measured_at,
         neurons=whole(elements / per_step),
-        shape=size[leading(size, len(edge.taps), window, layout).count :],
+        shape=tuple(n for axis, n in enumerate(size) if axis not in beside),
         fanout=FanOut(
             map.round().to(torch.int64),
             mean=synapses / elements,

@@ -11,7 +11,7 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from fxsynops.connectivity.calls import Calls
-from fxsynops.connectivity.signals import CONST, Role, Signal
+from fxsynops.connectivity.signals import CONST, ZERO, Role, Signal
 from fxsynops.operations import Call, Operation
 from fxsynops.operations.call import shape
 from fxsynops.operations.linear_forms import overlay
@@ -93,8 +93,15 @@ class Values:
         """Whether a factor is nothing but zeros, and stays so."""
         if not isinstance(factor, fx.Node):
             return factor == 0
+        if self.vanishes(factor):
+            return True
         value = self.constant(factor) if self.roles[factor].signal.fixed else None
         return value is not None and not value.is_meta and not bool(value.any())
+
+    def vanishes(self, node: fx.Node) -> bool:
+        """Whether a value is zero because it is a sum in which everything cancels."""
+        role = self.roles.get(node)
+        return role is not None and role.signal is ZERO
 
     def is_whole(self, added: Any) -> bool:
         """Whether what is added is nothing but whole numbers, and stays so."""

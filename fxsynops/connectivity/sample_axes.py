@@ -20,16 +20,16 @@ Size = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Leading:
-    """The axes in front of those of neurons.
+    """The axes beside those of neurons.
 
     Attributes:
-        count: how many there are.
+        axes: which they are.
         sample: which of them holds the samples; None if that is not known.
         merged: "NT" or "TN" if that axis holds the steps, too; the first of them varies slowest.
         window: how many samples and steps there are.
     """
 
-    count: int
+    axes: tuple[int, ...]
     sample: int | None
     merged: str
     window: Window
@@ -57,20 +57,24 @@ def leading(size: Sequence[int], calls: int, window: Window, layout: Layout) -> 
     """
     n, t = window.samples, window.timesteps
     size = tuple(size)
-    order = layout.axes.strip("()")
+    order = layout.order
     known = order in ("NT", "TN")
     if calls == 1 and t > 1:
+        inner = layout.inner_time(len(size))
+        if inner is not None and size[inner] == t and (n == 1 or size[0] == n):
+            samples = "N" in order and size[0] == n
+            return Leading((0, inner) if samples else (inner,), 0 if samples else None, "", window)
         if sorted(size[:2]) == sorted((n, t)):
             if n != t:
-                return Leading(2, size.index(n), "", window)
-            return Leading(2, order.index("N") if known else None, "", window)
+                return Leading((0, 1), size.index(n), "", window)
+            return Leading((0, 1), order.index("N") if known else None, "", window)
         if size[:1] == (n * t,):
-            return Leading(1, 0 if known else None, order if known else "", window)
+            return Leading((0,), 0 if known else None, order if known else "", window)
         if n == 1 and size[:1] == (t,):
-            return Leading(1, None, "", window)
+            return Leading((0,), None, "", window)
     if size[:1] == (n,):
-        return Leading(1, 0, "", window)
-    return Leading(0, None, "", window)
+        return Leading((0,), 0, "", window)
+    return Leading((), None, "", window)
 
 
 def varying(

@@ -129,7 +129,7 @@ def _steps(findings: Findings, calls: list[fx.Node]) -> int:
         synapse = findings.connector.signals.roles[node].synapse
         size = shape(node if synapse is None else synapse.input)
         lead = leading(size, 1, window, findings.options.layout)
-        if (lead.count, lead.sample) != (1, 0) or size[0] != window.samples:
+        if (lead.axes, lead.sample) != ((0,), 0) or size[0] != window.samples:
             return window.timesteps
     return 1
 

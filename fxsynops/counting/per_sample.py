@@ -139,5 +139,5 @@ class PerSample:
                 continue
             index = self._index(product, left, right)
             met = product.pairs(sums[left], sums[right], by=index)
-            found.append(Leading(1, 0, lead.merged, lead.window).by_sample(met))
+            found.append(Leading((0,), 0, lead.merged, lead.window).by_sample(met))
         return torch.stack(found)

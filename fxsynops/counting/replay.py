@@ -146,7 +146,7 @@ class Replay(fx.Interpreter):
                 if name in axes:
                     summed = axes[name][i]
                 else:
-                    summed = tuple(range(self._leading(stop, len(nodes)).count))
+                    summed = self._leading(stop, len(nodes)).axes
                 own = [axis for axis in range(len(shape(node))) if axis not in summed]
                 by_shape[tuple(shape(node)[axis] for axis in own)].append((stop, summed))
                 stop.kept |= set(own)

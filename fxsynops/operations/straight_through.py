@@ -7,6 +7,7 @@ it is ``round(x) - x + x``: what is analog in it cancels, and what stays are eve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import Tensor, fx
 
@@ -19,37 +20,51 @@ _DEPTH = 6
 Entry = Callable[[fx.Node], "tuple[Call, Operation | None]"]
 
 
-def terms(node: fx.Node, entry: Entry) -> dict[fx.Node, float] | None:
+def terms(
+    node: fx.Node, entry: Entry, vanishes: Callable[[fx.Node], bool]
+) -> dict[fx.Node, float] | None:
     """The values that ``node`` is a sum of, each with how often it is added; None if none cancel.
 
     Args:
         node: any node.
         entry: the call of a node, and the entry that holds for it.
+        vanishes: whether a value is zero because its own terms cancel.
     """
     found: dict[fx.Node, float] = {}
     added: dict[fx.Node, float] = {}
+    first: dict[Any, fx.Node] = {}  # of those that compute the same
+    cancel = False
     stack = [(node, 1.0, _DEPTH)]
     while stack:
         at, times, depth = stack.pop()
+        if at is not node and vanishes(at):
+            cancel = True
+            continue
         parts = _terms(at, entry) if depth else None
         if parts is None:
-            at = _first_of_its_kind(at, entry)
+            at = first.setdefault(_said(at, entry), at)
             found[at] = found.get(at, 0.0) + times
             added[at] = added.get(at, 0.0) + abs(times)
             continue
         stack += [(operand, times * factor, depth - 1) for factor, operand in parts]
     found = {at: round(times, 9) for at, times in found.items()}  # 1 + k - k is 1
-    return found if any(abs(found[at]) < round(added[at], 9) for at in found) else None
+    cancel = cancel or any(abs(found[at]) < round(added[at], 9) for at in found)
+    return found if cancel else None
 
 
-def _first_of_its_kind(node: fx.Node, entry: Entry) -> fx.Node:
-    """The first node that computes the same of the same."""
-    operation = entry(node)[1] if node.op == "call_function" and node.all_input_nodes else None
+def _said(value: Any, entry: Entry, depth: int = 3) -> Any:
+    """What a value is computed from, in a form that is equal for what is computed twice."""
+    if isinstance(value, list | tuple):
+        return tuple(_said(v, entry, depth) for v in value)
+    if not isinstance(value, fx.Node):
+        return repr(value)
+    if value.op != "call_function" or not depth:
+        return value
+    operation = entry(value)[1]
     if operation is None or operation.kind is Kind.RANDOM or operation.masks:
-        return node
-    said = node.target, node.args, node.kwargs
-    users = node.all_input_nodes[0].users
-    return next(n for n in users if n.op == node.op and (n.target, n.args, n.kwargs) == said)
+        return value
+    kwargs = tuple((k, _said(v, entry, depth - 1)) for k, v in value.kwargs.items())
+    return value.target, _said(list(value.args), entry, depth - 1), kwargs
 
 
 def _terms(node: fx.Node, entry: Entry) -> list[tuple[float, fx.Node]] | None:
@@ -70,11 +85,11 @@ def _terms(node: fx.Node, entry: Entry) -> list[tuple[float, fx.Node]] | None:
     return parts if parts and plain else None
 
 
-def straight_through(entry: Entry) -> Operation:
-    """The entry of a sum in which something cancels."""
+def straight_through(found: dict[fx.Node, float]) -> Operation:
+    """The entry of a sum in which something cancels, by its :func:`terms`."""
 
-    def left(call: Call) -> list[tuple[float, fx.Node]]:
-        return [(times, n) for n, times in (terms(call.node, entry) or {}).items() if times]
+    def left(_: Call) -> list[tuple[float, fx.Node]]:
+        return [(times, n) for n, times in found.items() if times]
 
     def pull(call: Call, map: Tensor) -> Iterator[Slot]:
         for times, node in left(call):

@@ -138,10 +138,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the leading axes of the inputs mean.
+    """What the axes of the inputs mean.
 
     Attributes:
-        axes: one of "N", "NT", "TN", "T", "", and "(NT)" or "(TN)" for one merged axis.
+        axes: "N" for samples and "T" for time steps, of the axes in front: "N", "NT", "TN", "T",
+            "". "(NT)" and "(TN)" are one merged axis. With time inside, a letter for each axis:
+            "NCT", "NCTHW"; "…" (or "...") stands for any number of a sample's own: "N…T".
         batch_size: samples, where the shape does not tell (or to be checked against it).
         timesteps: likewise; unknown means one step, the whole pass.
     """
@@ -151,22 +153,70 @@ class Layout:
     timesteps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.axes not in LAYOUTS:
-            raise InputError(f"layout {self.axes!r} is none of {', '.join(map(repr, LAYOUTS))}.")
+        letters = self.axes.replace("...", "…")
+        plain = letters.replace("…", "", 1)
+        written = plain.isalpha() and plain.isupper() and plain.isascii()
+        inner = written and letters.count("T") == 1 and letters.count("N") < 2
+        if self.axes not in LAYOUTS and not inner:
+            raise InputError(
+                f"layout {self.axes!r} is none of {', '.join(map(repr, LAYOUTS))}, nor one with "
+                "time inside, a letter for each axis: 'NCT', 'NCTHW', 'N…T'."
+            )
         for name in ("batch_size", "timesteps"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value is True or value < 1):
                 raise InputError(f"{name} must be a positive whole number, not {value!r}.")
-        if self.axes in ("(NT)", "(TN)") and not (self.batch_size or self.timesteps):
+        if self.merged and not (self.batch_size or self.timesteps):
             raise InputError(
                 f"layout {self.axes!r} merges samples and steps into one axis: "
                 "pass batch_size= or timesteps= to tell them apart."
             )
 
     @property
-    def leading(self) -> int:
-        """How many axes come before a sample's own."""
-        return 1 if self.axes.startswith("(") else len(self.axes)
+    def merged(self) -> bool:
+        """Whether one axis holds both samples and steps."""
+        return self.axes.startswith("(")
+
+    @property
+    def order(self) -> str:
+        """Samples and steps, in the order of their axes."""
+        return "".join(letter for letter in self.axes if letter in "NT")
+
+    @property
+    def least(self) -> int:
+        """How many axes an input has at least."""
+        return 1 if self.merged else len("".join(self._parts))
+
+    @property
+    def _parts(self) -> tuple[str, str]:
+        before, _, behind = self.axes.replace("...", "…").partition("…")
+        return before, behind
+
+    def place(self, axis: str, rank: int) -> int | None:
+        """Where a tensor of so many axes has samples ("N") or steps ("T"); None: nowhere."""
+        if self.merged:
+            return 0
+        before, behind = self._parts
+        if axis in before:
+            return before.index(axis)
+        return rank - len(behind) + behind.index(axis) if axis in behind else None
+
+    def inner_time(self, rank: int) -> int | None:
+        """Where tensors inside of the model have time, if inputs have it behind axes of a sample.
+
+        Behind all of them it is behind all others, too: pixels become features on their way.
+        """
+        if self.merged or "T" not in self.axes or self.axes[: len(self.order)] == self.order:
+            return None
+        if self.axes.endswith("T"):
+            return rank - 1 if rank > 1 else None
+        at = self.place("T", rank)
+        return at if at is not None and 0 < at < rank else None
+
+    def own(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The sizes of a sample's own axes."""
+        places = {self.place(axis, len(size)) for axis in self.order}
+        return tuple(n for i, n in enumerate(size) if i not in places)
 
     def window(self, inputs: Inputs) -> Window:
         """Samples and time steps of a call.
@@ -175,7 +225,7 @@ class Layout:
             InputError: the shape contradicts the layout, ``batch_size`` or ``timesteps``.
         """
         name, shape = next(
-            ((n, tuple(t.shape)) for n, t in inputs.tensors() if t.dim() >= self.leading),
+            ((n, tuple(t.shape)) for n, t in inputs.tensors() if t.dim() >= self.least),
             ("", None),
         )
         if shape is None:
@@ -185,15 +235,16 @@ class Layout:
                     f"the example holds no tensor (its arguments: {kinds}). Pass tensors (torch."
                     "as_tensor), or tuples, lists, dicts or dataclasses of them."
                 )
-            if self.leading:
+            if self.least:
                 raise InputError(
-                    f"no input has the {self.leading} leading axes of layout {self.axes!r}. "
+                    f"no input has the {self.least} axes of layout {self.axes!r}. "
                     'Pass layout="" for an input that is a single sample.'
                 )
             shape = ()
-        if self.axes in ("(NT)", "(TN)"):
+        if self.merged:
             return self._merged(name, shape[0])
-        sizes = dict(zip(self.axes, shape, strict=False))
+        places = {axis: self.place(axis, len(shape)) for axis in self.order}
+        sizes = {axis: shape[at] for axis, at in places.items() if at is not None}
         if 0 in sizes.values():
             raise InputError(f"input '{name}' of shape {shape} is empty in layout {self.axes!r}.")
         for axis, option in (("N", "batch_size"), ("T", "timesteps")):
@@ -201,7 +252,7 @@ class Layout:
             if axis in sizes and given not in (None, sizes[axis]):
                 raise InputError(
                     f"{option}={given}, but input '{name}' of shape {shape} has {sizes[axis]} "
-                    f"along axis {self.axes.index(axis)} ({axis} of layout {self.axes!r})."
+                    f"along axis {places[axis]} ({axis} of layout {self.axes!r})."
                 )
         return Window(sizes.get("N") or self.batch_size or 1, sizes.get("T") or self.timesteps or 1)
 
@@ -217,11 +268,12 @@ class Layout:
 
     def covers(self, size: Sequence[int], window: Window) -> bool:
         """Whether a tensor of some size has the layout's axes; a static input has not."""
-        if self.axes.startswith("("):
+        if self.merged:
             return len(size) > 0 and size[0] == window.samples * window.timesteps
         wanted = {"N": window.samples, "T": window.timesteps}
-        return len(size) >= self.leading and all(
-            size[i] == wanted[axis] for i, axis in enumerate(self.axes)
+        places = {axis: self.place(axis, len(size)) for axis in self.order}
+        return len(size) >= self.least and all(
+            at is not None and size[at] == wanted[axis] for axis, at in places.items()
         )
 
     def picked(self, inputs: Inputs, window: Window, axis: str, index: Tensor) -> Inputs:
@@ -229,17 +281,17 @@ class Layout:
 
         What does not have the layout's axes, such as a static input, stays as it is.
         """
-        merged = self.axes.startswith("(")
-        at = self.axes.strip("()").index(axis)
         sizes = {"N": window.samples, "T": window.timesteps}
 
         def pick(x: Any) -> Any:
             if not isinstance(x, Tensor) or not self.covers(x.shape, window):
                 return x
-            if merged:
-                x = x.unflatten(0, [sizes[name] for name in self.axes.strip("()")])
+            at = self.order.index(axis) if self.merged else self.place(axis, x.dim())
+            assert at is not None
+            if self.merged:
+                x = x.unflatten(0, [sizes[name] for name in self.order])
             x = x.index_select(at, index.to(x.device))
-            return x.flatten(0, 1) if merged else x
+            return x.flatten(0, 1) if self.merged else x
 
         args, kwargs = mapped(pick, (inputs.args, inputs.kwargs))
         return Inputs(args, kwargs, inputs.names)
@@ -271,15 +323,19 @@ class Layout:
                 "Analyze it again with such an example, or pass the same inputs."
             )
         for (name, tensor), (_, analyzed) in zip(ours, theirs, strict=True):
-            if tuple(tensor.shape[self.leading :]) != tuple(analyzed.shape[self.leading :]) or (
-                tensor.dim() != analyzed.dim()
-            ):
+            same = self.own(tensor.shape) == self.own(analyzed.shape)
+            if not same or tensor.dim() != analyzed.dim():
                 raise InputError(
                     f"input '{name}' has shape {tuple(tensor.shape)}, but the model was analyzed "
-                    f"for {tuple(analyzed.shape)}; with layout {self.axes!r} only the first "
-                    f"{self.leading} axes may differ. Analyze the model again with an example of "
+                    f"for {tuple(analyzed.shape)}; with layout {self.axes!r} only "
+                    f"{_named(self.order)} may differ. Analyze the model again with an example of "
                     "the new size."
                 )
+
+
+def _named(order: str) -> str:
+    names = {"N": "the number of samples", "T": "the number of steps"}
+    return " and ".join(names[axis] for axis in sorted(order)) or "values"
 
 
 def check_devices(model: nn.Module, inputs: Inputs) -> None:
