@@ -589,3 +589,56 @@ def test_half_of_a_sign_plus_one_is_a_step(fire):
     x = spikes(3, 6)
     assert counted(model, x)["b"] == float(compared(model.a(x)).sum()) * 2
     assert fxsynops.analyze(model, x).upper_bound().structural == 6 * 4 + 4 * 2
+
+
+@torch.jit.script
+def scripted_step(v: Tensor, current: Tensor):
+    v = 0.5 * v + torch.sigmoid(current)
+    return v * (1.0 - torch.tanh(v)), v
+
+
+def test_scripted_code_that_has_been_optimized_keeps_its_gradients():
+    def forward(m, x):
+        v = torch.zeros(len(x), 4)
+        for _ in range(2):
+            out, v = scripted_step(v, m.a(x))
+        return m.b(Step.apply(out - 0.3))
+
+    torch.manual_seed(0)
+    model, x = Written(forward, a=nn.Linear(6, 4), b=nn.Linear(4, 2)), spikes(3, 6)
+    for _ in range(4):  # the executor profiles, and then optimizes
+        model(x).sum().backward()
+    expected = torch.autograd.grad(model(x).sum(), model.a.weight)[0]
+    counter = fxsynops.SynOpsCounter(model, x)
+    found = torch.autograd.grad(counter(x).sum(), model.a.weight)[0]
+    assert torch.allclose(found, expected)
+    assert found.any()
+
+
+BETWEEN = {
+    "view": lambda m, x: (x.unsqueeze(1) * m.w).view(len(x), 5, 2, 4).sum((2, 3)),
+    "flatten": lambda m, x: (x.view(-1, 1, 2, 4) * m.w.view(5, 2, 4)).flatten(2).sum(-1),
+    "a number": lambda m, x: (0.5 * (x.unsqueeze(1) * m.w)).sum(-1),
+    "a copy": lambda m, x: (x.unsqueeze(1) * m.w).clone().unsqueeze(-1).sum((-1, -2)),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_a_product_and_its_sum_with_a_shape_between(name):
+    model = Written(lambda m, x: Step.apply(BETWEEN[name](m, x)), w=randn(5, 8))
+    x = spikes(3, 8)
+    assert counted(model, x) == {"sum": float(x.sum()) * 5}
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda y: torch.cat((y, torch.zeros(3, 5, 1)), -1).sum(-1),
+        lambda y: y.permute(0, 2, 1).reshape(3, -1, 5).sum(1),
+        lambda y: y.view(3, 5, 2, 4).sum(2).flatten(1),
+    ],
+)
+def test_weights_that_are_added_up_in_other_ways_are_refused(between):
+    model = Written(lambda m, x: Step.apply(between(x.unsqueeze(1) * m.w)), w=randn(5, 8))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="weights multiply its events"):
+        fxsynops.analyze(model, spikes(3, 8))

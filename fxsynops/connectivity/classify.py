@@ -471,7 +471,7 @@ class _Classifier(Values):
         """A synapse that is written as a product and a sum."""
         product = written_out.product(call, self.calls.__getitem__)
         if product is None:
-            return None
+            return self._mixed_out_of_sight(call) if call.name == "sum" else None
         for which, weight in enumerate(product.operands):
             x = product.operands[1 - which]
             kinds = self.roles[weight].signal.kind, self.roles[x].signal.kind
@@ -480,6 +480,21 @@ class _Classifier(Values):
             if written_out.mixes(product, which) and self.holds_weights(weight):
                 rule = product.synapse(1 - which, True, call.name)
                 return self._driven(call, operation, SynapseCall(call, rule, x, weight))
+        return None
+
+    def _mixed_out_of_sight(self, call: Call) -> Role | None:
+        """A sum of events that weights have multiplied, and spread, in a form not followed."""
+        for node in reachable([call.x], lambda n: self.roles[n].carriers):
+            factors = written_out.multiplied(node, self.calls.__getitem__)
+            if factors is None or self.roles[node].kind != "routing":
+                continue
+            for x, weight in (factors, factors[::-1]):
+                spreads = math.prod(shape(x)) < math.prod(shape(node))
+                varies = sum(n > 1 for n in shape(weight)) > 1
+                weighs = self.roles[weight].signal.kind == "const" and self.holds_weights(weight)
+                if spreads and varies and weighs:
+                    reason = "weights multiply its events before they are added up"
+                    return self._unknown(call, [call.x], reason, weighted=True)
         return None
 
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:

@@ -29,6 +29,7 @@ from fxsynops.counting.measured_nodes import Stop
 from fxsynops.counting.replay import Replay
 from fxsynops.neurons import describe
 from fxsynops.operations.call import shape
+from fxsynops.operations.operation import as_dense
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_walk import reachable
@@ -59,7 +60,8 @@ class AuditRow:
     way: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        numbers = f"{_said(self.left)} SynOps left the sources, {_said(self.arrived)} arrived"
+        arrived = "" if self.arrived is None else f", {_said(self.arrived)} arrived"
+        numbers = f"{_said(self.left)} SynOps left the sources{arrived}"
         reason = f" ({self.reason})" if self.reason else ""
         way = f"; on the way: {', '.join(self.way)}" if self.way else ""
         return f"'{self.synapse}': {numbers}{reason}{way}"
@@ -126,7 +128,8 @@ class _Measuring(Replay):
     def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
         """Count the events in a value, which should be whole."""
         super().measure(stop, value, unit)
-        value, unit = value.detach(), unit.detach() if isinstance(unit, Tensor) else unit
+        value = as_dense(value).detach()
+        unit = unit.detach() if isinstance(unit, Tensor) else unit
         worth_one = type(unit) is float and unit == 1.0
         events = value if worth_one and value.is_floating_point() else _in_units(value, unit)
         if events.numel() and bool(events.amin() < 0):
@@ -248,7 +251,7 @@ class _Auditor:
         else:
             x, other = _met(role)
         mine = [factor.node is x for factor in products[0].factors]
-        theirs = [factor.node is other for factor in products[0].factors]
+        theirs = [other is not None and factor.node is other for factor in products[0].factors]
         if mine[0] != mine[1]:
             return products[0], mine.index(True)
         if theirs[0] != theirs[1]:

@@ -332,6 +332,8 @@ class Replay(fx.Interpreter):
 
     def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
+        if value.layout is not torch.strided:
+            value = value.to_dense()
         self._parts[stop.number] = sum_events(value, unit, stop.reading)
         if stop.doubtful and value.is_floating_point():
             self._samples[stop.number] = sample_events(value, unit)

@@ -6,6 +6,7 @@ the matrix product that ``einsum`` would say, and gets its normal form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import fx
@@ -25,19 +26,75 @@ def product(call: Call, entry: Entry) -> Product | None:
         call: of ``sum``.
         entry: the call of a node, and the entry that holds for it.
     """
-    made = call.x
-    if call.name != "sum" or made.op != "call_function":
+    if call.name != "sum":
         return None
-    multiplied, operation = entry(made)
-    factors = operation.factors(multiplied) if operation is not None and operation.factors else ()
-    if operation is None or operation.divides or len(factors) != 2:
-        return None
-    if not all(isinstance(n, fx.Node) and "spec" in n.meta for n in factors):
+    made, reduced = call.x, set(summed_axes(call))
+    while (behind := _moved_by(made, entry)) is not None:
+        found = _axes_behind(shape(behind), shape(made), reduced)
+        if found is None:
+            return None
+        made, reduced = behind, found
+    factors = multiplied(made, entry)
+    if factors is None:
         return None
     left, right = factors
-    rank, reduced = len(shape(made)), summed_axes(call)
+    rank = len(shape(made))
     a, b = (tuple(range(rank - len(shape(n)), rank)) for n in (left, right))
     return Product((left, right), (a, b), tuple(i for i in range(rank) if i not in reduced))
+
+
+def multiplied(node: fx.Node, entry: Entry) -> tuple[fx.Node, fx.Node] | None:
+    """The two tensors that a node is the product of, element by element."""
+    if node.op != "call_function":
+        return None
+    call, operation = entry(node)
+    if operation is None or operation.factors is None or operation.divides:
+        return None
+    left, right = operation.factors(call)
+    tensors = all(isinstance(n, fx.Node) and "spec" in n.meta for n in (left, right))
+    return (left, right) if tensors else None
+
+
+_RESHAPES = frozenset("view reshape flatten unflatten squeeze unsqueeze _unsafe_view".split())
+
+
+def _moved_by(node: fx.Node, entry: Entry) -> fx.Node | None:
+    """What a node gives another shape, copies, or multiplies by a number."""
+    if node.op != "call_function":
+        return None
+    call, operation = entry(node)
+    if call.name in _RESHAPES:
+        return call.x
+    terms = operation.terms(call) if operation is not None and operation.terms else []
+    (only,) = terms if len(terms) == 1 else ((0, None),)
+    same = isinstance(only[1], fx.Node) and shape(only[1]) == shape(node)
+    return only[1] if same and isinstance(only[0], int | float) and only[0] else None
+
+
+def _axes_behind(
+    before: tuple[int, ...], after: tuple[int, ...], reduced: set[int]
+) -> set[int] | None:
+    """The axes that are reduced where some are, once the shape was another; None if in part."""
+    found: set[int] = set()
+    i = j = 0
+    while i < len(before) or j < len(after):
+        left, right = [i], [j]
+        m, n = math.prod(before[i : i + 1]), math.prod(after[j : j + 1])
+        while m != n:
+            if m < n:
+                left.append(i + len(left))
+                m *= before[left[-1]]
+            else:
+                right.append(j + len(right))
+                n *= after[right[-1]]
+        i, j = i + len(left), j + len(right)
+        inside = [k for k in right if k < len(after) and after[k] > 1]
+        gone = [k in reduced for k in inside]
+        if any(gone) and not all(gone):
+            return None
+        if any(gone):
+            found.update(k for k in left if k < len(before))
+    return found
 
 
 def mixes(product: Product, weights: int) -> bool:

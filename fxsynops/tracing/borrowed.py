@@ -303,6 +303,8 @@ def _clone(tensor: Tensor) -> Tensor:
     copy = tensor.detach().clone()
     if isinstance(tensor, nn.Parameter):
         copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
+        if type(tensor) is not nn.Parameter:  # one with methods of its own
+            copy.__class__ = type(tensor)
     elif tensor.is_leaf:
         copy = copy.requires_grad_(tensor.requires_grad)
     else:

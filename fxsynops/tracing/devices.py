@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import torch
 
-from fxsynops.tracing.torch_versions import default_device
+from fxsynops.tracing.torch_versions import default_device, making_on
 
 _users: ContextVar[torch.device | None] = ContextVar("users", default=None)
 
@@ -22,7 +22,7 @@ def own_device() -> Iterator[None]:
         return
     token = _users.set(users)
     try:
-        with torch.device("cpu"):
+        with making_on(torch.device("cpu")):
             yield
     finally:
         _users.reset(token)
@@ -31,4 +31,4 @@ def own_device() -> Iterator[None]:
 def users_device() -> AbstractContextManager[object]:
     """Inside of :func:`own_device`: the user's own default device again, for code of the model."""
     users = _users.get()
-    return nullcontext() if users is None else users
+    return nullcontext() if users is None else making_on(users)

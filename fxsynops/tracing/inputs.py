@@ -118,7 +118,7 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a trace specializes on: shapes, dtypes, devices, and plain Python values."""
     if len(args) == 1 and not kwargs and type(args[0]) is Tensor:
         x = args[0]  # most models: not worth a loop
-        return x.shape, x.stride(), x.dtype, x.device, x.requires_grad
+        return x.shape, _strides(x), x.dtype, x.device, x.requires_grad
     leaves, structure = list(leaves_of((args, kwargs))), structure_of((args, kwargs))
     strides = tuple(_strides(leaf) for leaf in leaves if isinstance(leaf, Tensor))
     return structure, strides, tuple(fingerprint(leaf) for leaf in leaves)

@@ -182,6 +182,21 @@ def shallow_copies(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
+def unoptimized(functions: Iterable[Any], modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Scripted code runs operation by operation.
+
+    Once it is optimized, it cuts its inputs off, and differentiates on its own.
+    """
+    scripted = [m for m in modules if isinstance(m, torch.jit.ScriptModule)]
+    methods = [getattr(m, name, None) for m in scripted for name in m._c._method_names()]
+    for function in (*functions, *methods):
+        if hasattr(function, "_debug_flush_compilation_cache"):
+            function._debug_flush_compilation_cache()  # which optimizes again, later
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        yield
+
+
+@contextmanager
 def module_calls(
     modules: dict[nn.Module, str],
     wrap: Callable[[nn.Module, str, Callable[..., Any]], Callable[..., Any]],

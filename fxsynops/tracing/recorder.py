@@ -149,6 +149,7 @@ class Recorder(TorchFunctionMode):
             stack.enter_context(interception.autograd_functions(self))
             stack.enter_context(interception.shallow_copies(self))
             stack.enter_context(interception.seeding(self))
+            stack.enter_context(interception.unoptimized(self.surroundings.scripted, self._paths))
             stack.enter_context(interception.compiled_code(self))
             stack.enter_context(self)
             stack.enter_context(users_device())
@@ -175,8 +176,9 @@ class Recorder(TorchFunctionMode):
 
     def _explain(self, error: Exception) -> str:
         compiles = type(error).__module__.startswith("torch._dynamo")
-        if compiles or "HigherOrderOperator" in str(error):
-            name = str(error).partition("HigherOrderOperator ")[2].partition(" ")[0]
+        words = str(error).replace("HigherOrderOperator ", "HOP ")
+        if compiles or "HOP " in words:
+            name = words.partition("HOP ")[2].partition(" ")[0]
             return (
                 f"'{name or 'torch.cond, or the like'}' is called ({site_of(error)}), which takes "
                 "functions, and what these do cannot be recorded. Write it in plain torch "
@@ -402,7 +404,9 @@ class Recorder(TorchFunctionMode):
 
     def call_function_class(self, cls: Any, args: tuple[Any, ...]) -> Any:
         """Run ``cls.apply(*args)``, a custom autograd function, as one node."""
-        if cls.__module__ == "torch.utils.checkpoint":  # (run_function, preserve_rng_state, *args)
+        if (
+            cls is torch.utils.checkpoint.CheckpointFunction
+        ):  # (function, preserve_rng_state, *args)
             return args[0](*args[2:])
         return self.call(cls.apply, args, {}, lambda *args: interception.apply_function(cls, *args))
 

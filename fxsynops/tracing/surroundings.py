@@ -48,10 +48,12 @@ class Surroundings:
     Attributes:
         draws: whether the code mentions random numbers that are not torch's.
         asks_types: whether it calls ``type``, so that nothing can stand in for anything.
+        scripted: the functions of TorchScript that it names.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.draws = self.asks_types = False
+        self.scripted: list[Any] = []
         self._places: dict[tuple[int, Any], Place] = {}
         self._walked: set[int] = set()
         for module in modules:
@@ -162,6 +164,8 @@ class Surroundings:
                 self._places.setdefault(known, place)
             self._note_draws(value)
             self._walk(value)
+        elif isinstance(value, torch.jit.ScriptFunction):
+            self.scripted.append(value)
         elif isinstance(value, nn.Module) or (callable(value) and not is_plain_object(value)):
             self._note_draws(value)
         elif _is_comparable(value):

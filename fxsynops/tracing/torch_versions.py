@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.overrides
 from torch.utils import _device
 from torch.utils import _pytree as pytree
 
 
+def _device_contexts() -> list[Any]:
+    """The contexts ``with device:`` that are open, the one that counts last."""
+    modes = torch.overrides._get_current_function_mode_stack()
+    return [mode for mode in modes if isinstance(mode, _device.DeviceContext)]
+
+
 def default_device() -> torch.device:
-    """Where new tensors are made; ``torch.get_default_device`` knows no contexts before 2.6."""
+    """Where new tensors are made; ``torch.get_default_device`` knows no contexts before 2.7."""
     device = torch.get_default_device()
-    return device if device.type != "cpu" else _device.CURRENT_DEVICE or device
+    opened = [mode.device for mode in _device_contexts()]
+    return opened[-1] if device.type == "cpu" and opened else device
+
+
+@contextmanager
+def making_on(device: torch.device) -> Iterator[None]:
+    """``with device:``, also inside of another such context, which goes first in torch 2.6."""
+    outer = _device_contexts()
+    before = [mode.device for mode in outer]
+    with device:
+        for mode in outer:
+            mode.device = device
+        try:
+            yield
+        finally:
+            for mode, own in zip(outer, before, strict=True):
+                mode.device = own
 
 
 def is_leaf(value: Any) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from fxsynops.tracing.trees import tensors_in
@@ -131,7 +131,7 @@ class _Trials:
                 continue
             if not _are_multiples(produced, unit):
                 continue
-            other = unit * _OTHER
+            other = _larger(unit)
             again = self._run(*(other if k == i else x for k, x in enumerate(noise)))
             if _are_multiples(again, other) and not _are_multiples(again, unit):
                 return i
@@ -209,6 +209,16 @@ def _is_unit(unit: Any, value: Tensor) -> bool:
         )
         return _holds_fractions(unit) and fits and bool((unit != 0).all())
     return isinstance(unit, float) and unit != 0
+
+
+def _larger(unit: Any) -> Any:
+    """The same, a little larger; a parameter with methods of its own stays one."""
+    if not isinstance(unit, nn.Parameter):
+        return unit * _OTHER
+    other = nn.Parameter(unit.detach() * _OTHER, requires_grad=False)
+    other.__class__ = type(unit)
+    other.__dict__.update(unit.__dict__)
+    return other
 
 
 def _are_multiples(value: Tensor, unit: Any) -> bool:

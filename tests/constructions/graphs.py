@@ -115,7 +115,8 @@ class Sampled(nn.Module):
         return self.agg2(torch.cat((s, s[self.table].sum(1)), -1))
 
 
-@construction("graph: sparse adjacency", spikes(N, C), refused="sparse")
+# Counted right (see test_forms); the oracle does not see sparse products.
+@construction("graph: sparse adjacency", spikes(N, C), still_open=True)
 class Sparse(nn.Module):
     def __init__(self) -> None:
         super().__init__()
