@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -636,9 +637,129 @@ def test_a_product_and_its_sum_with_a_shape_between(name):
         lambda y: torch.cat((y, torch.zeros(3, 5, 1)), -1).sum(-1),
         lambda y: y.permute(0, 2, 1).reshape(3, -1, 5).sum(1),
         lambda y: y.view(3, 5, 2, 4).sum(2).flatten(1),
+        lambda y: (y - torch.sigmoid(y)).sum(-1),
+        lambda y: y.flatten(1) + 0.1,
     ],
 )
-def test_weights_that_are_added_up_in_other_ways_are_refused(between):
+def test_a_product_that_spreads_events_over_weights_is_a_synapse_alone(between):
     model = Written(lambda m, x: Step.apply(between(x.unsqueeze(1) * m.w)), w=randn(5, 8))
-    with pytest.raises(fxsynops.UnsupportedOperationError, match="weights multiply its events"):
-        fxsynops.analyze(model, spikes(3, 8))
+    x = spikes(3, 8)
+    assert counted(model, x) == {"mul": float(x.sum()) * 5}
+
+
+def test_weights_of_a_product_fold_into_the_next_synapse():
+    def forward(m, x):
+        return m.b((x.unsqueeze(1) * m.w).flatten(1))
+
+    model = Written(forward, w=randn(5, 8), b=nn.Linear(40, 2))
+    assert counted(model, x := spikes(3, 8)) == {"b": float(x.sum()) * 5 * 2}
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_levels_that_a_neuron_adds_up_are_no_synapse(samples):
+    levels = torch.tensor([0.5, 0.25, 0.125])
+
+    def forward(m, x):
+        fired = Step.apply(m.a(x).unsqueeze(-1) - m.levels)
+        return m.b((fired * m.levels).sum(-1))
+
+    torch.manual_seed(0)
+    model = Written(forward, a=nn.Linear(6, 4), b=nn.Linear(4, 2), levels=levels)
+    x = spikes(samples, 6)
+    fired = Step.apply(model.a(x).unsqueeze(-1) - levels).detach()
+    assert counted(model, x)["b"] == float(fired.sum()) * 2
+
+
+# -- operands that only lend their size, and numbers of NumPy's ------------------------------------
+
+LENT = {
+    "expand_as": lambda s, a: s * a.expand_as(s),
+    "view": lambda s, a: s * a.view(1, -1, 1).expand_as(s),
+    "view_as": lambda s, a: s * torch.ones(s.shape).view_as(s),
+    "reshape_as": lambda s, a: s * a.expand(s.shape).reshape_as(s),
+    "type_as": lambda s, a: s * a.type_as(s),
+    "to": lambda s, a: s * a.to(s),
+    "new_tensor": lambda s, a: s * s.new_tensor([0.5]),
+    "broadcast": lambda s, a: s * torch.broadcast_tensors(s, a)[1],
+    "both": lambda s, a: torch.mul(*torch.broadcast_tensors(s, a)),
+    "divided": lambda s, a: s / a.expand_as(s),
+    "in place": lambda s, a: s.clone().mul_(a.expand_as(s)),
+    "a mask": lambda s, a: s * (a > 0).float().expand_as(s),
+    "filled": lambda s, a: s.masked_fill((a > 9).expand_as(s), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", LENT)
+def test_what_only_lends_its_size_is_no_data(name):
+    model = Written(lambda m, x: m.b(LENT[name](x, m.a)), a=nn.Parameter(torch.rand(1, 3, 1) + 0.5))
+    model.b, x = nn.Conv1d(3, 4, 3), spikes(2, 3, 8)
+    expected = F.conv1d(x, torch.ones(4, 3, 3)).sum()
+    assert counted(model, x) == {"b": float(expected)}
+
+
+def test_a_size_that_is_lent_steers_no_bound():
+    def forward(m, x, index):
+        h = m.a(x)
+        summed = torch.zeros(4, 5).scatter_add(0, index.view(-1, 1).expand_as(h), h)
+        return m.b(Step.apply(summed))
+
+    model = Written(forward, a=nn.Linear(6, 5), b=nn.Linear(5, 3))
+    model.forward = lambda x, index: forward(model, x, index)
+    given = torch.randn(8, 6), torch.randint(0, 4, (8,))
+    analysis = fxsynops.analyze(model, given, input_events=False, layout="")
+    assert analysis.upper_bound(input_range=(-5, 5), max_spikes=1).structural == 4 * 5 * 3
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_numbers_of_numpy_are_numbers(kind):
+    def forward(m, x):
+        y = F.conv1d(x, m.w, padding=kind(1), stride=kind(1))
+        y = F.avg_pool1d(Step.apply(y), kind(2)).transpose(kind(1), 2).reshape(kind(2), -1)
+        return m.b(y.roll(kind(1), kind(1)) * np.float32(0.5))
+
+    model = Written(forward, w=randn(4, 3, 3), b=nn.Linear(16, 2))
+    x = spikes(2, 3, 8)
+    fired = Step.apply(F.conv1d(x, model.w, padding=1)).detach()
+    found = counted(model, x)
+    assert found.pop("b") == float(fired.sum()) * 2
+    assert list(found.values()) == [float(F.conv1d(x, torch.ones(4, 3, 3), padding=1).sum())]
+
+
+def test_a_number_that_is_read_and_handed_to_numpy():
+    model = Written(lambda m, x: m.a(x) * np.sqrt(x.sum().item()), a=nn.Linear(6, 3))
+    x = torch.ones(2, 6)
+    assert counted(model, x) == {"a": 36}
+
+
+def test_analog_attention_of_spikes_in_heads():
+    def forward(m, x):
+        q, k, v = (part.view(2, 5, 2, 3).transpose(1, 2) for part in (m.q(x), m.k(x), m.v(x)))
+        scores = torch.softmax(q @ k.transpose(-2, -1), -1)
+        return scores @ Step.apply(v)
+
+    torch.manual_seed(0)
+    model = Written(forward, **{name: nn.Linear(6, 6) for name in "qkv"})
+    x = spikes(2, 5, 6)
+    found = counted(model, x)
+    fired = float(Step.apply(model.v(x)).sum().detach())
+    assert {n: v for n, v in found.items() if n not in "qkv"} == {"matmul#2": fired * 5}
+
+
+class Level(nn.Parameter):
+    """A parameter with a method and an attribute of its own."""
+
+    def __new__(cls, data):
+        return super().__new__(cls, data)
+
+    def __init__(self, data):
+        self.least = 0.1
+
+    def value(self):
+        return self.abs() + self.least
+
+
+def test_a_parameter_of_a_class_of_its_own():
+    model = Written(lambda m, x: m.b(Step.apply(x - m.level.value())), b=nn.Linear(6, 3))
+    model.level, x = Level(torch.tensor(0.3)), torch.rand(4, 6)
+    assert counted(model, x, input_events=False) == {"b": float((x > 0.4).sum()) * 3}
+    assert type(model.level) is Level

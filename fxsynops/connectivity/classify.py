@@ -17,7 +17,7 @@ tensor (``cat``), a mask tells them apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -83,9 +83,10 @@ def classify(
     parameters = {n for n, place in trace.reads.items() if isinstance(place.get(), nn.Parameter)}
     kept = {name for name in trace.written if name not in parameters}
     firing: set[fx.Node] = set()
+    weighing: set[fx.Node] = set()
 
     def classified(states: dict[str, State]) -> tuple[_Classifier, dict[str, State]]:
-        classifier = _Classifier(trace, event_inputs, spiking, graded, states, firing)
+        classifier = _Classifier(trace, event_inputs, spiking, graded, states, firing, weighing)
         roles = classifier.run()
         found = {name: roles[node] for name, node in trace.written.items()}
         return classifier, {n: _left(r) for n, r in found.items() if r.signal.kind != "const"}
@@ -102,6 +103,9 @@ def classify(
         roles = classifier.roles
         if not classifier.found_firing <= firing:
             firing |= classifier.found_firing
+            continue
+        if not (uncounted := classifier.uncounted()) <= weighing:
+            weighing |= uncounted
             continue
         assumed = {name for name in states.keys() - known.keys() if states[name].holds_events}
         if idle := _undriven(trace, roles, assumed):
@@ -150,7 +154,9 @@ class _Classifier(Values):
     graded: bool
     states: dict[str, State]
     firing: set[fx.Node]  # neurons that fire before any data has come to them
+    weighing: set[fx.Node]  # products that are synapses of their own
     found_firing: set[fx.Node] = field(default_factory=set)
+    summed: set[fx.Node] = field(default_factory=set)  # products that are part of a synapse
     units: Units = field(init=False)
 
     def __post_init__(self) -> None:
@@ -353,8 +359,13 @@ class _Classifier(Values):
             left = [n for n, times in terms.items() if times] if terms is not None else None
             if left is not None and all(self.roles[n].signal.kind == "events" for n in left):
                 return self._straight_through(call, terms or {}, left)
-        if (written := self._written_out(call, operation)) is not None:
+        if call.name == "sum" and (written := self._written_out(call)) is not None:
             return written
+        if call.node in self.weighing:
+            product = written_out.unsummed(call.node, self.calls.__getitem__)
+            assert product is not None
+            which = next(i for i in (0, 1) if self._weighs(product, i, written_out.spreads))
+            return self._product_with(call, product, which)
         if operation.factors and any(map(self.vanishes, operands)):
             return _other(ZERO)
         if not carriers or operation.kind is Kind.ANALOG:
@@ -467,35 +478,53 @@ class _Classifier(Values):
         synapse = SynapseCall(call, product.synapse(which, False, call.name), pair[which], None)
         return Role("synapse", ANALOG, call, operation, tuple(counted), synapse=synapse)
 
-    def _written_out(self, call: Call, operation: Operation) -> Role | None:
+    def _written_out(self, call: Call) -> Role | None:
         """A synapse that is written as a product and a sum."""
-        product = written_out.product(call, self.calls.__getitem__)
-        if product is None:
-            return self._mixed_out_of_sight(call) if call.name == "sum" else None
-        for which, weight in enumerate(product.operands):
-            x = product.operands[1 - which]
-            kinds = self.roles[weight].signal.kind, self.roles[x].signal.kind
-            if kinds[0] != "const" or kinds[1] == "const":
-                continue
-            if written_out.mixes(product, which) and self.holds_weights(weight):
-                rule = product.synapse(1 - which, True, call.name)
-                return self._driven(call, operation, SynapseCall(call, rule, x, weight))
-        return None
+        found = written_out.product(call, self.calls.__getitem__)
+        if found is None:
+            return None
+        product, made = found
+        which = next((i for i in (0, 1) if self._weighs(product, i, written_out.mixes)), None)
+        if which is None:
+            return None
+        self.summed.add(made)
+        return self._product_with(call, product, which)
 
-    def _mixed_out_of_sight(self, call: Call) -> Role | None:
-        """A sum of events that weights have multiplied, and spread, in a form not followed."""
-        for node in reachable([call.x], lambda n: self.roles[n].carriers):
-            factors = written_out.multiplied(node, self.calls.__getitem__)
-            if factors is None or self.roles[node].kind != "routing":
+    def _weighs(
+        self, product: Product, which: int, in_what_way: Callable[[Product, int], bool]
+    ) -> bool:
+        """Whether an operand of a product holds weights, which meet the other in some way."""
+        weight, x = product.operands[which], product.operands[1 - which]
+        kinds = self.roles[weight].signal.kind, self.roles[x].signal.kind
+        known = kinds[0] == "const" and kinds[1] != "const" and in_what_way(product, which)
+        return known and self.holds_weights(weight)
+
+    def _product_with(self, call: Call, product: Product, which: int) -> Role:
+        rule = product.synapse(1 - which, True, call.name)
+        pair = product.operands
+        operation = self.calls[call.node][1]
+        assert operation is not None
+        return self._driven(call, operation, SynapseCall(call, rule, pair[1 - which], pair[which]))
+
+    def uncounted(self) -> set[fx.Node]:
+        """Products that spread events over weights, and reach no synapse in which these fold."""
+        ahead: dict[fx.Node, list[fx.Node]] = {}
+        for node, role in self.roles.items():
+            for carrier in role.carriers:
+                ahead.setdefault(carrier, []).append(node)
+        found = set()
+        for node, role in self.roles.items():
+            if role.kind != "routing" or node in self.summed:
                 continue
-            for x, weight in (factors, factors[::-1]):
-                spreads = math.prod(shape(x)) < math.prod(shape(node))
-                varies = sum(n > 1 for n in shape(weight)) > 1
-                weighs = self.roles[weight].signal.kind == "const" and self.holds_weights(weight)
-                if spreads and varies and weighs:
-                    reason = "weights multiply its events before they are added up"
-                    return self._unknown(call, [call.x], reason, weighted=True)
-        return None
+            product = written_out.unsummed(node, self.calls.__getitem__)
+            if product is None or not any(
+                self._weighs(product, i, written_out.spreads) for i in (0, 1)
+            ):
+                continue
+            behind = reachable([node], lambda n: ahead.get(n, ()))
+            if not any(self.roles[n].counted or self.roles[n].kind == "unknown" for n in behind):
+                found.add(node)
+        return found
 
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""

@@ -201,8 +201,8 @@ def _linear(ranges: Evaluation, call: Call) -> Any:
 
     def part(name: str) -> Any:
         def choose(n: fx.Node, value: Any) -> Any:
-            if n not in data:
-                return value
+            if n not in data:  # it steers, or lends its size
+                return torch.zeros(shape(n)) if isinstance(value, Range) else value
             if isinstance(value, Range):
                 known = getattr(value, name)
                 return torch.zeros_like(value.up) if known is None else known

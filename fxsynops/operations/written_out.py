@@ -1,26 +1,28 @@
 """Synapses that are written as a product and a sum: ``(z.unsqueeze(1) * weight).sum(-1)``.
 
 Dendrites, locally connected layers and layers with a delay for each synapse are written so. It is
-the matrix product that ``einsum`` would say, and gets its normal form.
+the matrix product that ``einsum`` would say, and gets its normal form. Where something else comes
+between the two, the product alone is the synapse, if it spreads events and reaches no other one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import fx
 
 from fxsynops.operations.call import Call, shape
 from fxsynops.operations.operation import Operation
-from fxsynops.operations.products import Product
+from fxsynops.operations.products import Index, Product
 from fxsynops.operations.windows import summed_axes
 
 Entry = Callable[[fx.Node], "tuple[Call, Operation | None]"]
 
 
-def product(call: Call, entry: Entry) -> Product | None:
-    """The product that a sum adds up; None if it adds up anything else.
+def product(call: Call, entry: Entry) -> tuple[Product, fx.Node] | None:
+    """The product that a sum adds up, and where it is made; None if it adds up anything else.
 
     Args:
         call: of ``sum``.
@@ -30,17 +32,36 @@ def product(call: Call, entry: Entry) -> Product | None:
         return None
     made, reduced = call.x, set(summed_axes(call))
     while (behind := _moved_by(made, entry)) is not None:
-        found = _axes_behind(shape(behind), shape(made), reduced)
-        if found is None:
+        axes = _axes_behind(shape(behind), shape(made), reduced)
+        if axes is None:
             return None
-        made, reduced = behind, found
-    factors = multiplied(made, entry)
+        made, reduced = behind, axes
+    found = unsummed(made, entry)
+    if found is None:
+        return None
+    return replace(found, kept=tuple(i for i in found.kept if i not in reduced)), made
+
+
+def unsummed(node: fx.Node, entry: Entry) -> Product | None:
+    """A product element by element, of which nothing is added up; None for anything else."""
+    factors = multiplied(node, entry)
     if factors is None:
         return None
-    left, right = factors
-    rank = len(shape(made))
-    a, b = (tuple(range(rank - len(shape(n)), rank)) for n in (left, right))
-    return Product((left, right), (a, b), tuple(i for i in range(rank) if i not in reduced))
+    rank = len(shape(node))
+    a, b = (tuple(range(rank - len(shape(n)), rank)) for n in factors)
+    return Product(factors, (a, b), tuple(range(rank)))
+
+
+def spreads(product: Product, weights: int) -> bool:
+    """Whether each element of the other operand meets several weights, and not the same ones."""
+    mine, theirs = _long(product, weights), _long(product, 1 - weights)
+    return bool(mine - theirs) and len(mine) > 1
+
+
+def _long(product: Product, operand: int) -> set[Index]:
+    """The indices along which an operand has more than one element."""
+    axes, sizes = product.axes[operand], shape(product.operands[operand])
+    return {i for i, n in zip(axes, sizes, strict=True) if n > 1}
 
 
 def multiplied(node: fx.Node, entry: Entry) -> tuple[fx.Node, fx.Node] | None:
@@ -108,10 +129,7 @@ def mixes(product: Product, weights: int) -> bool:
         product: of :func:`product`.
         weights: which of its operands.
     """
-    long = [
-        {i for i, n in zip(axes, shape(node), strict=True) if n > 1}
-        for node, axes in zip(product.operands, product.axes, strict=True)
-    ]
-    mine, theirs, kept = long[weights], long[1 - weights], set(product.kept)
-    one_number = len(theirs & kept) < 2
+    mine, theirs = _long(product, weights), _long(product, 1 - weights)
+    kept = set(product.kept)
+    one_number = len(kept) < 2  # of each sample
     return bool(mine - kept) and bool(theirs - kept) and (bool(mine & kept) or one_number)
