@@ -520,6 +520,26 @@ def test_spikes_as_high_as_a_threshold_that_is_learned(height):
         model.h.data.mul_(0.9)
 
 
+class PerStep(torch.autograd.Function):
+    """Spikes of area one: as high as a step is short."""
+
+    @staticmethod
+    def forward(ctx, v, dt):
+        return (v > 0).float() / dt
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+@pytest.mark.parametrize("dt", [0.1, 0.001, 1.0])
+def test_spikes_that_are_divided_by_a_step(dt):
+    torch.manual_seed(0)
+    model = Written(lambda m, x: m.b(PerStep.apply(m.a(x), dt)), a=nn.Linear(6, 4))
+    model.b, x = nn.Linear(4, 2), spikes(3, 6)
+    assert counted(model, x)["b"] == float(compared(model.a(x)).sum()) * 2
+
+
 def test_levels_in_a_tensor_of_their_own():
     torch.manual_seed(0)
     model = Written(
@@ -763,3 +783,54 @@ def test_a_parameter_of_a_class_of_its_own():
     model.level, x = Level(torch.tensor(0.3)), torch.rand(4, 6)
     assert counted(model, x, input_events=False) == {"b": float((x > 0.4).sum()) * 3}
     assert type(model.level) is Level
+
+
+class Draws(torch.autograd.Function):
+    """Fires at random, and in one step of two."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.floor(torch.relu(x) + torch.rand(x.shape)).sum(1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.unsqueeze(1).expand(-1, 2, -1)
+
+
+def test_a_function_that_draws_and_makes_another_shape():
+    def forward(m, x):
+        return m.c(Draws.apply(m.b(Draws.apply(m.a(x)).unsqueeze(1).repeat(1, 2, 1))))
+
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = Written(forward, a=nn.Linear(6, 8), b=nn.Linear(8, 5), c=nn.Linear(5, 3))
+        x = 6 * torch.rand(4, 2, 6)
+        counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+        fired = []
+        hook = model.c.register_forward_pre_hook(lambda m, args, f=fired: f.append(args[0]))
+        counter(x)
+        hook.remove()
+        assert float(counter.per_synapse["c"].detach()) == float(fired[-1].sum().detach()) * 3
+
+
+class Holds(nn.Module):
+    """Scripted code in a static method, as spikingjelly has it."""
+
+    @staticmethod
+    @torch.jit.script
+    def reset(v: Tensor, s: Tensor, threshold: float):
+        v = v - s * threshold
+        return v
+
+    def forward(self, v):
+        return self.reset(v, torch.tanh(v), 0.3)
+
+
+def test_scripted_static_methods_keep_their_gradients():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 7), Holds(), nn.ReLU(), nn.Linear(7, 3)), spikes(2, 6)
+    for _ in range(4):
+        model(x).sum().backward()
+    expected = torch.autograd.grad(model(x).sum(), model[0].weight)[0]
+    found = torch.autograd.grad(fxsynops.SynOpsCounter(model, x)(x).sum(), model[0].weight)[0]
+    assert torch.allclose(found, expected)

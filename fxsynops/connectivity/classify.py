@@ -304,10 +304,11 @@ class _Classifier(Values):
             for n in operands
             if n not in data
         )
-        if not elementwise and not (trial.apart and out == shape(data[0])):
+        alone = len(data) == len(operands) and not self._events(data)  # no weights, no events
+        if not (elementwise or (trial.apart and out == shape(data[0])) or alone):
             return self._unknown(call, data, "", self._multiplies(call, data))
         if trial.unit is not None:
-            scale = self.units.scaled(Scale(), call.args[trial.unit], False)
+            scale = self.units.scaled(Scale(), call.args[trial.unit], trial.divides)
             neuron = Neuron(signed=True, guessed=True)
             return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron)
         if not trial.whole:

@@ -49,7 +49,7 @@ def terms(
         stack += [(operand, times * factor, depth - 1) for factor, operand in parts]
     found = {at: round(times, 9) for at, times in found.items()}  # 1 + k - k is 1
     cancel = cancel or any(abs(found[at]) < round(added[at], 9) for at in found)
-    return found if cancel else None
+    return found if cancel and all(times.is_integer() for times in found.values()) else None
 
 
 def _said(value: Any, entry: Entry, depth: int = 3) -> Any:

@@ -60,7 +60,9 @@ class Surroundings:
             for cls in type(module).__mro__:
                 self._walk_class(cls)
             for value in module.__dict__.values():
-                if callable(value) and not isinstance(value, nn.Module):
+                if isinstance(value, dict | list | tuple) or (
+                    callable(value) and not isinstance(value, nn.Module)
+                ):
                     self._walk(value)
         self._before = [
             (place, self._now(place), _content(place)) for place in self._places.values()
@@ -115,6 +117,15 @@ class Surroundings:
         """What a function reads, and what it calls."""
         while isinstance(value, partial | MethodType | staticmethod | classmethod):
             value = value.func if isinstance(value, partial) else value.__func__
+        if isinstance(value, torch.jit.ScriptFunction):
+            self.scripted.append(value)
+        if isinstance(value, dict | list | tuple) and len(value) <= _LONGEST:
+            for part in value.values() if isinstance(value, dict) else value:
+                if isinstance(part, torch.jit.ScriptFunction):
+                    self.scripted.append(part)
+            return
+        if isinstance(value, type):  # defined inside of another one
+            self._walk_class(value)
         if isinstance(value, property):
             for function in (value.fget, value.fset):
                 self._walk(function)
@@ -165,11 +176,13 @@ class Surroundings:
             self._note_draws(value)
             self._walk(value)
         elif isinstance(value, torch.jit.ScriptFunction):
-            self.scripted.append(value)
+            self._walk(value)
         elif isinstance(value, nn.Module) or (callable(value) and not is_plain_object(value)):
             self._note_draws(value)
         elif _is_comparable(value):
             self._places.setdefault(known, place)
+            if isinstance(value, dict | list | tuple):
+                self._walk(value)
             if is_plain_object(value):
                 self._walk_class(type(value))
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from fxsynops.tracing.random_states import RandomStates
 from fxsynops.tracing.trees import tensors_in
 
 _OTHER = 1.375  # times as large
@@ -27,12 +28,14 @@ class Trial:
         whole: whether only whole numbers come out.
         copied: which argument comes out as it is, or None.
         unit: which argument all that comes out is whole multiples of, or None.
+        divides: whether it is multiples of 1 over that argument.
         apart: whether each element of the output depends on the data's element there alone.
     """
 
     whole: bool = True
     copied: int | None = None
     unit: int | None = None
+    divides: bool = False
     apart: bool = False
 
 
@@ -62,8 +65,12 @@ def try_out(
     key = function, tuple(_looks_of(a, is_data) for a in args)
     try:
         if key not in known:
-            with torch.no_grad():
-                known[key] = _Trials(run, args, is_data, multiplied).result(True, produced)
+            drawn = RandomStates.save([])
+            try:
+                with torch.no_grad():
+                    known[key] = _Trials(run, args, is_data, multiplied).result(True, produced)
+            finally:
+                drawn.restore()
     except Exception:  # it wants particular values
         return Trial(whole)
     found = known[key]
@@ -103,8 +110,8 @@ class _Trials:
         copied = next((i for i, x in enumerate(noise) if _is_same(x, value)), None)
         if copied is not None and self._copies_whatever(copied, noise):
             return Trial(whole, copied)
-        unit = self._unit(noise, value, produced[0])
-        return Trial(whole, None, unit, self._mixes and self._apart(noise, value))
+        unit, divides = self._unit(noise, value, produced[0])
+        return Trial(whole, None, unit, divides, self._mixes and self._apart(noise, value))
 
     def _noise(self, phase: float) -> list[Any]:
         """The arguments, with waves in place of the data."""
@@ -122,20 +129,22 @@ class _Trials:
         found = list(tensors_in(self._run(*other)))
         return len(found) == 1 and _is_same(other[which], found[0])
 
-    def _unit(self, noise: list[Any], value: Tensor, produced: Tensor) -> int | None:
-        """The argument whose multiples come out, also when it is another one."""
-        if not bool(value.any()):
-            return None
-        for i, unit in enumerate(noise):
-            if i in self._data or not _is_unit(unit, value) or not _are_multiples(value, unit):
+    def _unit(self, noise: list[Any], value: Tensor, produced: Tensor) -> tuple[int | None, bool]:
+        """The argument whose multiples come out (or those of 1 over it), also of another one."""
+        for i, arg in enumerate(noise) if bool(value.any()) else ():
+            if i in self._data or not _is_unit(arg, value):
                 continue
-            if not _are_multiples(produced, unit):
-                continue
-            other = _larger(unit)
-            again = self._run(*(other if k == i else x for k, x in enumerate(noise)))
-            if _are_multiples(again, other) and not _are_multiples(again, unit):
-                return i
-        return None
+            other = _larger(arg)
+            again: Tensor | None = None
+            for divides in (False, True):
+                unit, larger = (1 / arg, 1 / other) if divides else (arg, other)
+                if not _are_multiples(value, unit) or not _are_multiples(produced, unit):
+                    continue
+                if again is None:
+                    again = self._run(*(other if k == i else x for k, x in enumerate(noise)))
+                if _are_multiples(again, larger) and not _are_multiples(again, unit):
+                    return i, divides
+        return None, False
 
     def _apart(self, noise: list[Any], value: Tensor) -> bool:
         """Whether elements stay as they are where the data did."""
