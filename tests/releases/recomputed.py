@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fxsynops
+from tests.outcome import Case, count
 
 Synapses = Callable[[nn.Module, Tensor, Any], dict[str, Tensor]]
 
@@ -57,3 +58,16 @@ def leaves(value: Any) -> list[Tensor]:
 def equal(a: Any, b: Any) -> bool:
     """Whether two outputs hold the same tensors, bit for bit."""
     return len(leaves(a)) == len(leaves(b)) > 0 and all(map(torch.equal, leaves(a), leaves(b)))
+
+
+def checked(case: Case) -> dict[str, float]:
+    """Count one pass, and hold it against the oracle and the bound; the SynOps by module."""
+    outcome = count(case)
+    assert outcome.same_output
+    assert outcome.synops == outcome.expected_synops
+    assert outcome.macs == outcome.expected_macs
+    counts = outcome.counter.counts
+    bound = outcome.counter.analysis.upper_bound()
+    assert float(counts.total) / counts.samples <= bound.charge + 1e-6
+    assert bound.charge <= bound.structural
+    return outcome.synops

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import fxsynops
-from tests.outcome import Case, count
+from tests.outcome import Case
+from tests.releases.recomputed import checked
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 STEPS, SAMPLES = 6, 3
@@ -31,14 +32,7 @@ def network(layer, last=None):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name):
-    outcome = count(Case(lambda: network(LAYERS[name]()), inputs, {"layout": "TN"}))
-    assert outcome.same_output
-    assert outcome.synops == outcome.expected_synops
-    assert outcome.macs == outcome.expected_macs
-    measured = float(outcome.counter.counts.total) / SAMPLES
-    bound = outcome.counter.analysis.upper_bound()
-    assert measured <= bound.charge + 1e-6
-    assert bound.charge <= bound.structural
+    checked(Case(lambda: network(LAYERS[name]()), inputs, {"layout": "TN"}))
 
 
 def test_recurrent_layers_count_what_their_neurons_emit():
@@ -68,7 +62,4 @@ def test_cells_in_a_loop():
                 out.append(self.b(spikes))
             return torch.stack(out)
 
-    outcome = count(Case(Loop, inputs, {"layout": "TN"}))
-    assert outcome.same_output
-    assert outcome.synops == outcome.expected_synops
-    assert outcome.synops["b"] > 0
+    assert checked(Case(Loop, inputs, {"layout": "TN"}))["b"] > 0

@@ -13,7 +13,8 @@ import sinabs.activation as sa  # noqa: E402
 import sinabs.layers as sl  # noqa: E402
 
 from fxsynops.neurons import reset_states  # noqa: E402
-from tests.outcome import Case, count  # noqa: E402
+from tests.outcome import Case  # noqa: E402
+from tests.releases.recomputed import checked  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 STEPS, SAMPLES = 4, 3
@@ -38,18 +39,6 @@ LAYERS = {
 
 def spikes(*shape):
     return (torch.rand(shape) < 0.5).float()
-
-
-def checked(case: Case) -> dict[str, float]:
-    outcome = count(case)
-    assert outcome.same_output
-    assert outcome.synops == outcome.expected_synops
-    assert outcome.macs == outcome.expected_macs
-    measured = float(outcome.counter.counts.total) / SAMPLES
-    bound = outcome.counter.analysis.upper_bound()
-    assert measured <= bound.charge + 1e-6
-    assert bound.charge <= bound.structural
-    return outcome.synops
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -11,7 +11,8 @@ from torch import nn
 
 import fxsynops
 from fxsynops.neurons import reset_states
-from tests.outcome import Case, count
+from tests.outcome import Case
+from tests.releases.recomputed import checked
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 STEPS, SAMPLES = 4, 3
@@ -54,18 +55,6 @@ def spikes(*shape):
 
 def inputs():
     return (spikes(STEPS, SAMPLES, 8),)
-
-
-def checked(case: Case) -> dict[str, float]:
-    outcome = count(case)
-    assert outcome.same_output
-    assert outcome.synops == outcome.expected_synops
-    assert outcome.macs == outcome.expected_macs
-    measured = float(outcome.counter.counts.total) / SAMPLES
-    bound = outcome.counter.analysis.upper_bound()
-    assert measured <= bound.charge + 1e-6
-    assert bound.charge <= bound.structural
-    return outcome.synops
 
 
 @pytest.mark.parametrize("kind", NEURONS)

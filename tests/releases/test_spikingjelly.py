@@ -10,7 +10,8 @@ from torch import nn
 
 import fxsynops
 from tests import conftest
-from tests.outcome import Case, count
+from tests.outcome import Case
+from tests.releases.recomputed import checked
 
 conftest.pytest_configure()  # its zoo imports torchvision
 OLD = find_spec("spikingjelly.clock_driven") is not None
@@ -21,19 +22,6 @@ STEPS, SAMPLES = 4, 3
 
 def spikes():
     return ((torch.rand(STEPS, SAMPLES, 2, 8, 8) < 0.3).float(),)
-
-
-def checked(case: Case) -> dict[str, float]:
-    outcome = count(case)
-    assert outcome.same_output
-    assert outcome.synops == outcome.expected_synops
-    assert outcome.macs == outcome.expected_macs
-    counts = outcome.counter.counts
-    measured = float(counts.total) / counts.samples
-    bound = outcome.counter.analysis.upper_bound()
-    assert measured <= bound.charge + 1e-6
-    assert bound.charge <= bound.structural
-    return outcome.synops
 
 
 @pytest.mark.skipif(not OLD, reason="a release without clock_driven")
