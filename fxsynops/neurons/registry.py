@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import lru_cache, wraps
 from importlib import import_module
 from pkgutil import iter_modules
 from types import FunctionType, ModuleType
@@ -106,10 +106,10 @@ _HARMLESS = frozenset(["__init__", "extra_repr", "__repr__", "__doc__"])
 def _is_overridden(cls: type) -> bool:
     """Whether a class of a library, or derived from one, has methods that are not the library's."""
     bases = [base for base in cls.__mro__ if is_librarys(base) and base is not nn.Module]
-    theirs = {name for base in bases for name in vars(base)}
+    theirs = {name for base in bases for name in vars(base)} - _HARMLESS
     return any(
         isinstance(function := getattr(value, "__func__", value), FunctionType)
-        and name in theirs - _HARMLESS
+        and name in theirs
         and not is_librarys(function)
         for base in cls.__mro__
         if base is not nn.Module
@@ -245,7 +245,12 @@ def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
 
 def is_librarys(function: Any) -> bool:
     """Whether a function or class was written by one of the libraries whose neurons are known."""
-    return any(_is_of(function, library) for library in LIBRARIES)
+    return _is_librarys(str(getattr(function, "__module__", "")))
+
+
+@lru_cache(maxsize=4096)
+def _is_librarys(module: str) -> bool:
+    return any(f"{module}.".startswith(f"{library}.") for library in LIBRARIES)
 
 
 def names_of(cls: type, package: str) -> tuple[str, ...]:
