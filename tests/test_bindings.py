@@ -36,6 +36,8 @@ def tensor() -> fx.Node:
 def example(annotation: ast.expr | None) -> Any:
     """A value of a type, the first where there are several; None if the type is not plain."""
     text = ast.unparse(annotation) if annotation is not None else ""
+    if "EllipsisType" in text:
+        return None  # names of axes, which no traced model has
     kinds = [kind.strip() for kind in text.split("|")]
     kind = next((k for k in kinds if k.startswith("tuple[Tensor")), kinds[0])  # out=(a, b)
     if kind.startswith(("Sequence[", "list[", "tuple[")):
