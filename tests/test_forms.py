@@ -834,3 +834,41 @@ def test_scripted_static_methods_keep_their_gradients():
     expected = torch.autograd.grad(model(x).sum(), model[0].weight)[0]
     found = torch.autograd.grad(fxsynops.SynOpsCounter(model, x)(x).sum(), model[0].weight)[0]
     assert torch.allclose(found, expected)
+
+
+class Fused(torch.autograd.Function):
+    """A step of a neuron in one function: its spikes, and its membrane."""
+
+    @staticmethod
+    def forward(ctx, x, v):
+        v = 0.5 * v + x
+        z = (v > 0.2).float()
+        return z, v * (1 - z)
+
+    @staticmethod
+    def backward(ctx, grad_z, grad_v):
+        return grad_z, grad_v
+
+
+def test_a_function_that_returns_spikes_and_its_membrane():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 4), nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            v, out = torch.zeros(len(x), 4), 0
+            for _ in range(3):
+                z, v = Fused.apply(self.a(x), v)
+                out = out + self.b(z) + self.c(v)
+            return out
+
+    torch.manual_seed(0)
+    model, x = Loop(), spikes(3, 6)
+    _, synops, macs = watch(model, x)
+    counter = fxsynops.SynOpsCounter(model, x, timesteps=3)
+    counter(x)
+    found = {name: float(n.detach()) for name, n in counter.per_synapse.items()}
+    assert found == synops
+    assert synops["b"] > 0
+    assert {row.synapse: row.macs * 9 for row in counter.analysis.dense} == macs

@@ -297,7 +297,7 @@ class _Classifier(Values):
             data = operands[:1]
         if not data:
             return _other(self.const(operands))
-        out, trial = shape(call.node), call.node.meta["trial"]
+        out, trial = shape(call.node), origin_of(call.node)[0].meta["trial"]
         elementwise = out == shape(data[0]) and all(
             (_broadcasts(shape(n), out) and sum(size > 1 for size in shape(n)) < 2)
             or (shape(n) == out and self.roles[n].signal.fixed)  # thresholds, not weights
@@ -311,11 +311,11 @@ class _Classifier(Values):
             scale = self.units.scaled(Scale(), call.args[trial.unit], trial.divides)
             neuron = Neuron(signed=True, guessed=True)
             return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron)
-        if not trial.whole:
+        if not trial.is_whole(call.output):
             if any(self.roles[n].signal.kind == "events" for n in data):
                 return self._unknown(call, data, "it makes other values of events")
             return Role("other", ANALOG, call, reason=_FRACTIONS)
-        binary = call.node.meta["binary"]
+        binary = origin_of(call.node)[0].meta["binary"]
         cap = 1.0 if binary else math.inf
         neuron = Neuron(max_spikes=cap, signed=not binary, guessed=True)
         return Role("source", EVENTS, call, neuron=neuron)

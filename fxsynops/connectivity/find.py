@@ -134,7 +134,7 @@ def _doubts(recorded: Trace, signals: Signals, options: Options) -> Iterator[str
     for kind in options.spiking:
         used = any(
             isinstance(module, kind)
-            or (call is not None and call.node.meta.get("function") is kind)
+            or (call is not None and origin_of(call.node)[0].meta.get("function") is kind)
             or (call is not None and call.name.replace("_", "") == kind.__name__.lower())
             for module, call in found
         )
@@ -147,7 +147,7 @@ def _doubts(recorded: Trace, signals: Signals, options: Options) -> Iterator[str
     for node, role in signals.roles.items():
         origin, _ = origin_of(node)
         if role.kind == "other" and role.reason:
-            name = signals.calls[node][0].node.meta["function"].__name__
+            name = origin.meta["function"].__name__
             said.add(
                 f"'{name}' {origin.meta['site']} is taken for analog: {role.reason}. If these are "
                 f"events, say so: register_spiking({name}, amplitude=…)."

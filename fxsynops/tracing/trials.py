@@ -25,18 +25,23 @@ class Trial:
     """What was found out.
 
     Attributes:
-        whole: whether only whole numbers come out.
+        whole: of each tensor that comes out, whether it holds only whole numbers.
         copied: which argument comes out as it is, or None.
         unit: which argument all that comes out is whole multiples of, or None.
         divides: whether it is multiples of 1 over that argument.
         apart: whether each element of the output depends on the data's element there alone.
     """
 
-    whole: bool = True
+    whole: tuple[bool, ...] = ()
     copied: int | None = None
     unit: int | None = None
     divides: bool = False
     apart: bool = False
+
+    def is_whole(self, part: Any = None) -> bool:
+        """Whether all that comes out is whole, or one part of a returned tuple."""
+        known = isinstance(part, int) and part < len(self.whole)
+        return self.whole[part] if known else all(self.whole)
 
 
 def try_out(
@@ -59,7 +64,7 @@ def try_out(
         multiplied: whether it has made a product of two tensors.
         known: what was found out before, by function and arguments.
     """
-    whole = all(map(is_whole, produced))
+    whole = tuple(map(is_whole, produced))
     if function.__module__.startswith("torch."):
         return Trial(whole)
     key = function, tuple(_looks_of(a, is_data) for a in args)
@@ -68,13 +73,14 @@ def try_out(
             drawn = RandomStates.save([])
             try:
                 with torch.no_grad():
-                    known[key] = _Trials(run, args, is_data, multiplied).result(True, produced)
+                    known[key] = _Trials(run, args, is_data, multiplied).result(produced)
             finally:
                 drawn.restore()
     except Exception:  # it wants particular values
         return Trial(whole)
     found = known[key]
-    return replace(found, whole=found.whole and whole)
+    both = tuple(a and b for a, b in zip(found.whole, whole, strict=True))
+    return replace(found, whole=both)
 
 
 def _looks_of(arg: Any, is_data: Callable[[Tensor], bool]) -> Any:
@@ -100,10 +106,10 @@ class _Trials:
         largest = max((float(a.abs().amax()) for a in levels if a.numel()), default=0.0)
         self._amplitude = 3 * max(1.0, largest)  # some of the noise exceeds every threshold
 
-    def result(self, whole: bool, produced: list[Tensor]) -> Trial:
+    def result(self, produced: list[Tensor]) -> Trial:
         noise = self._noise(0.5)
         found = list(tensors_in(self._run(*noise)))
-        whole = whole and all(map(is_whole, found))
+        whole = tuple(map(is_whole, found))
         if len(found) != 1 or not _has_values(found[0]):
             return Trial(whole)
         (value,) = found
