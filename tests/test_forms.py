@@ -872,3 +872,10 @@ def test_a_function_that_returns_spikes_and_its_membrane():
     assert found == synops
     assert synops["b"] > 0
     assert {row.synapse: row.macs * 9 for row in counter.analysis.dense} == macs
+
+
+def test_a_refusal_says_that_an_input_may_hold_indices():
+    model = Written(lambda m, i: m.b(Step.apply(m.w[i])), w=randn(10, 4), b=nn.Linear(4, 2))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="'x' holds indices, input_events"):
+        fxsynops.analyze(model, index := torch.tensor([1, 2, 3]))
+    assert set(counted(model, index, input_events=False)) == {"b"}

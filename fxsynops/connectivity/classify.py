@@ -403,7 +403,7 @@ class _Classifier(Values):
         if not all(not isinstance(c, fx.Node) or self.roles[c].signal.fixed for c in constants):
             if not choosing:
                 return _other(ANALOG)
-            reason = "events choose among weights"
+            reason = "events choose among weights" + _may_be_indices(choosing)
             elementwise = all(n.meta["spec"].dtype == torch.bool for n in choosing) and all(
                 _broadcasts(shape(n), shape(call.node)) for n in call.operands()
             )
@@ -774,6 +774,15 @@ _MIXED = "events and analog values lie in one state of the model's; take them ap
 
 def _other(signal: Signal) -> Role:
     return Role("other", signal)
+
+
+def _may_be_indices(nodes: list[fx.Node]) -> str:
+    """What to do if an input of whole numbers holds indices."""
+    for node in upstream(nodes):
+        dtype = node.meta["spec"].dtype if "spec" in node.meta else torch.float32
+        if node.op == "placeholder" and not (dtype.is_floating_point or dtype == torch.bool):
+            return f"; if the input '{node.target}' holds indices, input_events=False says so"
+    return ""
 
 
 def _broadcasts(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
