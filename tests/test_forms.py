@@ -879,3 +879,132 @@ def test_a_refusal_says_that_an_input_may_hold_indices():
     with pytest.raises(fxsynops.UnsupportedOperationError, match="'x' holds indices, input_events"):
         fxsynops.analyze(model, index := torch.tensor([1, 2, 3]))
     assert set(counted(model, index, input_events=False)) == {"b"}
+
+
+# -- what a review found ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["N", "TN"])
+@pytest.mark.parametrize(
+    "weigh",
+    [
+        lambda z, w: (z * w[0]).sum(-1),
+        lambda z, w: torch.stack([(z * row).sum(-1) for row in w], -1),
+        lambda z, w: sum(z[..., i : i + 1] * w[:, i] for i in range(8)),
+        lambda z, w: (z.unsqueeze(-2) * w).amax(-1),
+        lambda z, w: (z.unsqueeze(-2).expand(*z.shape[:-1], 3, 8) * w).mean(-1),
+    ],
+)
+def test_weights_that_reach_no_synapse_are_synapses_in_every_layout(weigh, layout):
+    x = spikes(5, 4, 8) if layout == "TN" else spikes(4, 8)
+    weight = randn(3, 8)
+    outputs = weigh(x, weight)[(0,) * (x.dim() - 1)].numel()
+    model = Written(lambda m, x: weigh(x, m.w), w=weight)
+    assert sum(counted(model, x, layout=layout).values()) == float(x.sum()) * outputs
+
+
+class Exceeds(torch.autograd.Function):
+    """Lets pass what is above a level that may be out of sight."""
+
+    @staticmethod
+    def forward(ctx, x, level):
+        return x * (x > (level or 40.0))
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+class Clips(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, most):
+        return x.clamp(max=most)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+@pytest.mark.parametrize("level", [10.0, None])
+def test_levels_that_the_example_does_not_reach(level):
+    model = Written(lambda m, x: m.b(Exceeds.apply(x, level)), b=nn.Linear(6, 3))
+    analysis = fxsynops.analyze(model, torch.rand(4, 6), input_events=False)
+    assert not analysis.connections
+    assert "'Exceeds'" in str(analysis)
+
+
+def test_a_cap_that_the_example_does_not_reach():
+    model = Written(lambda m, x: m.b(Clips.apply(x, 50.0)), b=nn.Linear(6, 3))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="other values of events"):
+        fxsynops.analyze(model, spikes(4, 6))
+
+
+class Tracks(torch.autograd.Function):
+    """Compares with a level that it moves."""
+
+    @staticmethod
+    def forward(ctx, x, level):
+        level.mul_(0.9).add_(0.1 * x.abs().max())
+        return (x > level).float()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+def test_trials_leave_what_a_function_writes_to():
+    def forward(m, x):
+        return sum(m.b(Tracks.apply(3 * m.a(x), m.level)) for _ in range(2))
+
+    torch.manual_seed(0)
+    model = Written(forward, level=torch.tensor(0.1), a=nn.Linear(6, 4), b=nn.Linear(4, 3))
+    x = spikes(3, 6)
+    level, fired = model.level.clone(), 0.0
+    for _ in range(2):
+        fired += float(Tracks.apply(3 * model.a(x).detach(), level).sum())
+    assert counted(model, x, timesteps=2)["b"] == fired * 3
+    assert torch.equal(model.level, level)
+
+
+class SaysOnly(torch.autograd.Function):
+    """Has weights, and does what cannot be recorded."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        return torch.as_tensor((x @ weight.t()).detach().numpy() * 1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+def test_a_function_with_weights_that_cannot_be_followed_is_refused():
+    model = Written(lambda m, x: m.b(Step.apply(SaysOnly.apply(x, m.w))), w=randn(5, 6))
+    model.b = nn.Linear(5, 2)
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="SaysOnly"):
+        fxsynops.analyze(model, spikes(3, 6))
+
+
+def drawn_twice(u: Tensor) -> Tensor:
+    return compared(u) + (F.dropout(u, 0.5) - F.dropout(u, 0.5))
+
+
+def test_what_is_drawn_twice_does_not_cancel():
+    torch.manual_seed(0)
+    model = Written(lambda m, x: m.b(drawn_twice(m.a(x))), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    assert [row.synapse for row in fxsynops.analyze(model, spikes(3, 6)).dense] == ["b"]
+
+
+@pytest.mark.parametrize("amplitude", [None, "a", 0, lambda m: m.missing, lambda m: "x"])
+def test_amplitudes_that_make_no_sense(amplitude):
+    class RisesSomehow(nn.Module):
+        def forward(self, v):
+            return Step.apply(v)
+
+    def analyze():
+        fxsynops.register_spiking(RisesSomehow, amplitude=amplitude)
+        model = nn.Sequential(nn.Linear(6, 4), RisesSomehow(), nn.Linear(4, 2))
+        return fxsynops.analyze(model, spikes(3, 6))
+
+    with pytest.raises(fxsynops.FxSynopsError, match="amplitude"):
+        analyze()

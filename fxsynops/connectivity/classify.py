@@ -186,6 +186,8 @@ class _Classifier(Values):
             return self._handed_on(_part(handed_on, path), node, origin.meta["hooked"])
         if origin.target is graph_functions.after:
             return self._written_to(node)
+        if origin.meta.get("void"):
+            return _other(ANALOG)
         if "as" in origin.meta:
             return self._same_as(origin.meta["as"], node)
         call, operation = self.calls[node]
@@ -360,11 +362,11 @@ class _Classifier(Values):
             left = [n for n, times in terms.items() if times] if terms is not None else None
             if left is not None and all(self.roles[n].signal.kind == "events" for n in left):
                 return self._straight_through(call, terms or {}, left)
-        if call.name == "sum" and (written := self._written_out(call)) is not None:
+        if (written := self._written_out(call)) is not None:
             return written
-        if call.node in self.weighing:
-            product = written_out.unsummed(call.node, self.calls.__getitem__)
-            assert product is not None
+        if call.node in self.weighing and (
+            product := written_out.unsummed(call.node, self.calls.__getitem__)
+        ):
             which = next(i for i in (0, 1) if self._weighs(product, i, written_out.spreads))
             return self._product_with(call, product, which)
         if operation.factors and any(map(self.vanishes, operands)):
@@ -485,7 +487,8 @@ class _Classifier(Values):
         if found is None:
             return None
         product, made = found
-        which = next((i for i in (0, 1) if self._weighs(product, i, written_out.mixes)), None)
+        way = written_out.mixes if call.node in self.weighing else written_out.differs
+        which = next((i for i in (0, 1) if self._weighs(product, i, way)), None)
         if which is None:
             return None
         self.summed.add(made)
@@ -508,24 +511,33 @@ class _Classifier(Values):
         return self._driven(call, operation, SynapseCall(call, rule, pair[1 - which], pair[which]))
 
     def uncounted(self) -> set[fx.Node]:
-        """Products that spread events over weights, and reach no synapse in which these fold."""
-        ahead: dict[fx.Node, list[fx.Node]] = {}
+        """Products of events with weights that reach no synapse in which these could fold.
+
+        They are summed with different weights, or spread over several: they are synapses.
+        """
+        ahead: dict[fx.Node, list[fx.Node]] = {node: [] for node in self.roles}
         for node, role in self.roles.items():
             for carrier in role.carriers:
-                ahead.setdefault(carrier, []).append(node)
-        found = set()
-        for node, role in self.roles.items():
-            if role.kind != "routing" or node in self.summed:
-                continue
-            product = written_out.unsummed(node, self.calls.__getitem__)
-            if product is None or not any(
-                self._weighs(product, i, written_out.spreads) for i in (0, 1)
-            ):
-                continue
-            behind = reachable([node], lambda n: ahead.get(n, ()))
-            if not any(self.roles[n].counted or self.roles[n].kind == "unknown" for n in behind):
-                found.add(node)
-        return found
+                ahead[carrier].append(node)
+        return {
+            node
+            for node, role in self.roles.items()
+            if role.kind == "routing"
+            and node not in self.summed
+            and self._is_weighted(node)
+            and not any(
+                self.roles[n].counted for n in reachable([node], lambda n: ahead.get(n, ()))
+            )
+        }
+
+    def _is_weighted(self, node: fx.Node) -> bool:
+        """Whether a node spreads events over weights, or sums them with different ones."""
+        entry = self.calls.__getitem__
+        product, way = written_out.unsummed(node, entry), written_out.spreads
+        if product is None:
+            found = written_out.product(self.calls[node][0], entry)
+            product, way = (found[0] if found else None), written_out.mixes
+        return product is not None and any(self._weighs(product, i, way) for i in (0, 1))
 
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""

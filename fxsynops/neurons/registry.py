@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from importlib import import_module
 from pkgutil import iter_modules
 from types import FunctionType, ModuleType
@@ -172,13 +172,18 @@ def register_spiking(
         >>> fxsynops.register_spiking(Resonator, max_spikes=1)
         <class '...Resonator'>
     """
-    type = getattr(type, "__self__", type)  # Function.apply
-    if not inspect.isclass(type) and not isinstance(type, str | FunctionType):
+    owner = getattr(type, "__self__", None)
+    if _is(owner, torch.autograd.Function) and type.__name__ == "apply":
+        type = owner
+    known = _is(type, nn.Module) or _is(type, torch.autograd.Function)
+    if not known and not isinstance(type, str | FunctionType):
         raise InputError(
             f"register_spiking takes a class, its name, or a function in Python, not {type!r}."
         )
     reads = amplitude if callable(amplitude) else None
-    if reads is not None and not isinstance(type, str) and not _is_module(type):
+    if reads is None and not isinstance(amplitude, int | float):
+        raise InputError(f"amplitude must be a number, or read one, not {amplitude!r}.")
+    if reads is not None and not isinstance(type, str) and not _is(type, nn.Module):
         raise InputError(
             f"amplitude can be read from modules only, and {type.__name__} is none: pass a number."
         )
@@ -191,7 +196,7 @@ def register_spiking(
     _registered[key] = Neuron(
         output,
         max_spikes=cap,
-        amplitude=amplitude if reads is None else lambda module: torch.as_tensor(reads(module)),
+        amplitude=amplitude if reads is None else partial(_read, reads),
         signed=signed,
         threshold=threshold,
         promised=True,
@@ -199,8 +204,23 @@ def register_spiking(
     return key
 
 
-def _is_module(type: Any) -> bool:
-    return inspect.isclass(type) and issubclass(type, nn.Module)
+def _is(value: Any, base: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, base)
+
+
+def _read(reads: Callable[[Any], Any], module: Any) -> Tensor:
+    """A module's amplitude, as a user's function reads it."""
+    name = "a function" if module is None else f"a {type(module).__name__}"
+    try:
+        found = torch.as_tensor(reads(module))
+    except Exception as error:
+        raise InputError(
+            f"the amplitude of {name} could not be read: {type(error).__name__}: {error}. Pass a "
+            "number, or a function that finds one in each module that was registered."
+        ) from error
+    if not found.is_meta and not bool((found != 0).all()):
+        raise InputError(f"the amplitude of {name} must not be zero: {found}.")
+    return found
 
 
 def _as_one_call(function: FunctionType) -> Any:

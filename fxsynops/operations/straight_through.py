@@ -60,8 +60,10 @@ def _said(value: Any, entry: Entry, depth: int = 3) -> Any:
         return repr(value)
     if value.op != "call_function" or not depth:
         return value
-    operation = entry(value)[1]
+    call, operation = entry(value)
     if operation is None or operation.kind is Kind.RANDOM or operation.masks:
+        return value
+    if operation.draws(call) or value.meta.get("writes"):  # or it may give something else each time
         return value
     kwargs = tuple((k, _said(v, entry, depth - 1)) for k, v in value.kwargs.items())
     return value.target, _said(list(value.args), entry, depth - 1), kwargs

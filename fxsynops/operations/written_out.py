@@ -28,7 +28,7 @@ def product(call: Call, entry: Entry) -> tuple[Product, fx.Node] | None:
         call: of ``sum``.
         entry: the call of a node, and the entry that holds for it.
     """
-    if call.name != "sum":
+    if call.name not in ("sum", "mean"):
         return None
     made, reduced = call.x, set(summed_axes(call))
     while (behind := _moved_by(made, entry)) is not None:
@@ -53,9 +53,8 @@ def unsummed(node: fx.Node, entry: Entry) -> Product | None:
 
 
 def spreads(product: Product, weights: int) -> bool:
-    """Whether each element of the other operand meets several weights, and not the same ones."""
-    mine, theirs = _long(product, weights), _long(product, 1 - weights)
-    return bool(mine - theirs) and len(mine) > 1
+    """Whether each element of the other operand meets several weights."""
+    return bool(_long(product, weights) - _long(product, 1 - weights))
 
 
 def _long(product: Product, operand: int) -> set[Index]:
@@ -119,17 +118,21 @@ def _axes_behind(
 
 
 def mixes(product: Product, weights: int) -> bool:
-    """Whether the sum gives its terms different weights, and not the same ones everywhere.
-
-    Weights that are alike in all that is kept make a weighted average, of time steps, say, which
-    moves events. They are a synapse if they differ in what is kept, too, or if one number is made
-    of each sample.
+    """Whether the sum gives its terms different weights.
 
     Args:
         product: of :func:`product`.
         weights: which of its operands.
     """
-    mine, theirs = _long(product, weights), _long(product, 1 - weights)
     kept = set(product.kept)
-    one_number = len(kept) < 2  # of each sample
-    return bool(mine - kept) and bool(theirs - kept) and (bool(mine & kept) or one_number)
+    return bool(_long(product, weights) - kept) and bool(_long(product, 1 - weights) - kept)
+
+
+def differs(product: Product, weights: int) -> bool:
+    """Whether these weights are others in other sums, too, or one number is made of each sample.
+
+    Weights that are alike in all that is kept make a weighted average, of time steps, say, which
+    moves events to the next synapse, if there is one.
+    """
+    kept = set(product.kept)
+    return mixes(product, weights) and (bool(_long(product, weights) & kept) or len(kept) < 2)

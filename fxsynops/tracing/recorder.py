@@ -310,9 +310,9 @@ class Recorder(TorchFunctionMode):
             self.tensors.note_writes(written, produced, node)
             plain = isinstance(result, Tensor) and not written
             inlines = function is not None and plain and self._multiplied and not trial.apart
-        if inlines:
-            node.meta["as"] = self._inlined(function, args)
-            node.meta["as"].append(node)  # behind it, as it is understood
+        if inlines and (inlined := self._inlined(function, args)) is not None:
+            node.meta["as"] = inlined
+            inlined.append(node)  # behind it, as it is understood
         if (inside := self._known.inside(func)) is not None:
             given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
             self._run_inside(self.writer.module, lambda: inside(func, given, result))
@@ -331,12 +331,17 @@ class Recorder(TorchFunctionMode):
         self.writer.virtual = False
         return None if result is None else self.tensors.node_of(result)
 
-    def _inlined(self, function: Any, args: tuple[Any, ...]) -> fx.Node:
+    def _inlined(self, function: Any, args: tuple[Any, ...]) -> fx.Node | None:
         """The forward of a custom function with weights, recorded for the analysis alone."""
         path = f"{self.writer.module}.{function.__name__}".strip(".")
-        with self._virtually(path), torch.no_grad():
-            result = trials.forward(function, args)
-        return self.tensors.node_of(result)
+        before = set(self.writer.graph.nodes)
+        try:
+            with self._virtually(path), torch.no_grad():
+                return self.tensors.node_of(trials.forward(function, args))
+        except Exception:  # it does what cannot be recorded, and stays one node
+            for node in self.writer.graph.nodes:
+                node.meta["void"] = node not in before and node.op == "call_function"
+            return None
 
     @contextmanager
     def _virtually(self, path: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ half of the elements, and with another threshold, where one answer alone could b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from fxsynops.tracing.random_states import RandomStates
 from fxsynops.tracing.trees import tensors_in
 
 _OTHER = 1.375  # times as large
+_FAR = 64.0
 
 
 @dataclass(frozen=True)
@@ -99,30 +101,38 @@ class _Trials:
         is_data: Callable[[Tensor], bool],
         multiplied: bool,
     ) -> None:
-        self._run, self._args = run, args
+        self._function, self._args = run, args
         self._data = [i for i, a in enumerate(args) if _holds_fractions(a) and is_data(a)]
         levels = [a for i, a in enumerate(args) if i not in self._data and _holds_fractions(a)]
         self._mixes = multiplied or any(a.dim() for a in levels)
-        largest = max((float(a.abs().amax()) for a in levels if a.numel()), default=0.0)
+        sizes = [float(a.abs().amax()) for a in levels if a.numel()]
+        sizes += [abs(a) for a in args if isinstance(a, int | float)]
+        largest = max((size for size in sizes if math.isfinite(size)), default=0.0)
         self._amplitude = 3 * max(1.0, largest)  # some of the noise exceeds every threshold
 
     def result(self, produced: list[Tensor]) -> Trial:
         noise = self._noise(0.5)
-        found = list(tensors_in(self._run(*noise)))
-        whole = tuple(map(is_whole, found))
+        found, more = list(tensors_in(self._run(*noise))), self._noise(0.5, _FAR)
+        beyond = list(tensors_in(self._run(*more)))  # of thresholds that nobody has passed in
+        whole = tuple(is_whole(a) and is_whole(b) for a, b in zip(found, beyond, strict=True))
         if len(found) != 1 or not _has_values(found[0]):
             return Trial(whole)
         (value,) = found
         copied = next((i for i, x in enumerate(noise) if _is_same(x, value)), None)
-        if copied is not None and self._copies_whatever(copied, noise):
+        far = copied is not None and _is_same(more[copied], beyond[0])
+        if copied is not None and far and self._copies_whatever(copied, noise):
             return Trial(whole, copied)
         unit, divides = self._unit(noise, value, produced[0])
         return Trial(whole, None, unit, divides, self._mixes and self._apart(noise, value))
 
-    def _noise(self, phase: float) -> list[Any]:
+    def _run(self, *args: Any) -> Any:
+        """Call the function on copies, which it may write to."""
+        return self._function(*(_copied(a) if isinstance(a, Tensor) else a for a in args))
+
+    def _noise(self, phase: float, times: float = 1.0) -> list[Any]:
         """The arguments, with waves in place of the data."""
         return [
-            self._amplitude * _waves(a, phase + i) if i in self._data else a
+            times * self._amplitude * _waves(a, phase + i) if i in self._data else a
             for i, a in enumerate(self._args)
         ]
 
@@ -184,6 +194,9 @@ class _Context:
 
     def set_materialize_grads(self, _: bool) -> None: ...
 
+    def name(self) -> str:
+        return "Backward"
+
 
 def forward(function: Any, args: tuple[Any, ...]) -> Any:
     """The forward of a custom function, called as any other code is."""
@@ -227,13 +240,20 @@ def _is_unit(unit: Any, value: Tensor) -> bool:
 
 
 def _larger(unit: Any) -> Any:
-    """The same, a little larger; a parameter with methods of its own stays one."""
-    if not isinstance(unit, nn.Parameter):
+    """The same, a little larger."""
+    if not isinstance(unit, Tensor):
         return unit * _OTHER
-    other = nn.Parameter(unit.detach() * _OTHER, requires_grad=False)
-    other.__class__ = type(unit)
-    other.__dict__.update(unit.__dict__)
-    return other
+    return _copied(unit, unit.detach() * _OTHER)
+
+
+def _copied(tensor: Tensor, value: Tensor | None = None) -> Tensor:
+    """A copy, or another value; a parameter with methods of its own stays one."""
+    copy = tensor.detach().clone() if value is None else value
+    if isinstance(tensor, nn.Parameter):
+        copy = nn.Parameter(copy, requires_grad=False)
+        copy.__class__ = type(tensor)
+    copy.__dict__.update(tensor.__dict__)
+    return copy
 
 
 def _are_multiples(value: Tensor, unit: Any) -> bool:

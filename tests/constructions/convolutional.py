@@ -229,7 +229,7 @@ class NormAfterSpikes(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(C, C, 3), nn.Conv2d(C, C, 3)
-        self.bn = nn.BatchNorm2d(C, affine=False, eps=0.0)
+        self.bn = nn.BatchNorm2d(C, affine=False, eps=1e-12)
         self.bn.running_var.fill_(4.0)
         self.eval()
 
