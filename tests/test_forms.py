@@ -908,7 +908,7 @@ class Exceeds(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, level):
-        return x * (x > (level or 40.0))
+        return x * (x > (level or 20.0))
 
     @staticmethod
     def backward(ctx, grad):
@@ -1008,3 +1008,56 @@ def test_amplitudes_that_make_no_sense(amplitude):
 
     with pytest.raises(fxsynops.FxSynopsError, match="amplitude"):
         analyze()
+
+
+def test_another_sparse_weight_has_other_synapses():
+    model = Written(lambda m, x: Step.apply(torch.sparse.mm(m.w, x.t()).t()))
+    model.w, x = sparse("coo")[0], spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    for weight in (model.w, torch.ones(5, 6).to_sparse(), torch.eye(5, 6).to_sparse()):
+        model.w = weight
+        counter(x)
+        kept = (weight.to_dense() != 0).float()
+        assert float(counter.synops) == float((kept @ x.t()).sum())
+    assert counted(model, x, weights="nonzero") == {"_sparse_mm": float((kept @ x.t()).sum())}
+
+
+def test_halves_of_events_are_said():
+    model = Written(lambda m, x: m.b((torch.sign(x) + 1) / 2), b=nn.Linear(6, 3))
+    counter = fxsynops.SynOpsCounter(model, torch.rand(4, 6) + 0.1, input_events=False)
+    counter(torch.zeros(4, 6))
+    assert not counter.counts.exact
+
+
+class Quantizes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, levels):
+        return torch.round(x.clamp(0, 1) * levels) / levels
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+@pytest.mark.parametrize("levels", [4, 4.0])
+def test_levels_as_a_whole_number(levels):
+    model = Written(lambda m, x: m.b(Quantizes.apply(x, levels)), b=nn.Linear(6, 3))
+    x = torch.rand(4, 6)
+    found = counted(model, x, input_events=False)
+    assert found == {"b": float((Quantizes.apply(x, levels) * levels).sum()) * 3}
+
+
+def test_a_comparison_that_fires_before_data_have_come():
+    def forward(m, x):
+        v, out = torch.zeros(len(x), 4), 0
+        for _ in range(3):
+            k = (v >= 0).float()
+            out = out + m.b(k)
+            v = 0.5 * v + m.a(x) - k
+        return out
+
+    torch.manual_seed(0)
+    model = Written(forward, a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    x = spikes(3, 6)
+    _, synops, _ = watch(model, x)
+    assert counted(model, x, timesteps=3) == synops | {"a": float(x.sum()) * 4 * 3}

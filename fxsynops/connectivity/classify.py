@@ -23,7 +23,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from fxsynops import neurons
@@ -55,7 +55,7 @@ from fxsynops.operations.products import Product
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_functions import is_assignment
 from fxsynops.tracing.graph_walk import reachable, upstream
-from fxsynops.tracing.guards import is_mask, mask_or_version
+from fxsynops.tracing.guards import is_mask, mask_or_version, stored_where
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.trace import Trace
 
@@ -462,14 +462,10 @@ class _Classifier(Values):
             which = 1 - pair.index(weights[-1])
             rule = product.synapse(which, True, call.name)
             held = self.constant(weights[-1])
-            sparse = held is not None and held.layout != torch.strided
-            synapse = SynapseCall(
-                call,
-                rule,
-                pair[which],
-                weights[-1],
-                stored(held) if held is not None and sparse else None,
-            )
+            kept = None if held is None or held.layout == torch.strided else stored(held)
+            if kept is not None:  # as long as it is the same tensor
+                self._hold(stored_where, weights[-1:])
+            synapse = SynapseCall(call, rule, pair[which], weights[-1], kept)
             return self._driven(call, operation, synapse)
         if any(self.roles[n].signal.mask is not None for n in pair):
             return self._unknown(call, data, "events and analog values meet in it", True)
@@ -557,6 +553,14 @@ class _Classifier(Values):
         signal = replace(EVENTS, scale=scale, whole=whole)
         return Role("product", signal, call, operation, product.operands, product=product)
 
+    def _hold(self, read: Callable[[Tensor], Any], nodes: Iterable[fx.Node]) -> None:
+        """The trace holds as long as this can be said of all that some constants are made of."""
+        for node in upstream(nodes):
+            if node.op == "get_attr":
+                target = str(node.target)
+                held = Place(self.trace.constants, (target,), target)
+                self.trace.conditions.also(read, self.trace.reads.get(target, held))
+
     def _worth_alike(self, scale: Scale | None) -> Scale | None:
         """A scale that is the same in all elements, but where masks of 0 and 1 are zero."""
         if scale is None or not scale.each:
@@ -565,11 +569,7 @@ class _Classifier(Values):
             value = None if self._depends_on_data(mask) else self.constant(mask)
             if value is None or value.is_meta or not is_mask(value):
                 return None
-        for node in upstream(scale.each):  # that they are masks holds until they are written to
-            if node.op == "get_attr":
-                target = str(node.target)
-                held = Place(self.trace.constants, (target,), target)
-                self.trace.conditions.also(mask_or_version, self.trace.reads.get(target, held))
+        self._hold(mask_or_version, scale.each)  # that they are masks, until they are written to
         return replace(scale, each=())
 
     def _depends_on_data(self, node: fx.Node) -> bool:
@@ -617,10 +617,14 @@ class _Classifier(Values):
         made = self.roles[at].call
         if made is None or made.name not in ("sign", "sgn") or scale is None or not scale.fixed:
             return None
-        if abs(numbers[0]) != abs(factor * scale.factor):
+        low = self.roles[made.x].operation if self.roles[at].kind == "source" else None
+        rectified = low is not None and low.lower == 0
+        if abs(numbers[0]) != abs(factor * scale.factor) or self.roles[at].kind != "source":
+            return None
+        if rectified:
             return None
         found = self._measured(call, operation, [node], Scale(2 * numbers[0]))
-        return replace(found, neuron=Neuron(max_spikes=1.0, rounded=True))
+        return replace(found, neuron=Neuron(max_spikes=1.0, rounded=True, guessed=True))
 
     def _gate(
         self, call: Call, operation: Operation, data: list[fx.Node], carriers: list[fx.Node]

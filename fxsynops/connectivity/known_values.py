@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -171,13 +172,22 @@ class Values:
         """Whether a value depends on this pass's inputs, and not on the model's own state alone."""
         return any(at.op in ("placeholder", "call_module") for at in upstream([node]))
 
+    @cached_property
+    def _compared(self) -> set[Any]:
+        """Where in the code data are compared, at some step."""
+        nodes = self.trace.graph.nodes
+        return {_place(n) for n in nodes if n.op == "call_function" and n.meta["data"]}
+
     def firing_behind(self, node: fx.Node) -> list[fx.Node]:
         """The neurons that a constant comes from: custom functions, and comparisons of state."""
         found: list[fx.Node] = []
 
         def back(at: fx.Node) -> list[fx.Node]:
             call, operation = self.calls[at]
-            compares = operation is not None and operation.fires and not self.roles[at].signal.fixed
+            compares = operation is not None and operation.fires
+            compares = compares and (
+                not self.roles[at].signal.fixed or _place(at) in self._compared
+            )
             if "function" not in at.meta and not compares:
                 if operation is None or at.op != "call_function":
                     return at.all_input_nodes
@@ -193,6 +203,11 @@ class Values:
         """Whether events of a known source come to ``node``."""
         events = reachable([node], lambda at: self.roles[at].carriers)
         return any(self.roles[at].kind == "source" for at in events)
+
+
+def _place(node: fx.Node) -> Any:
+    """What a call is, and where in the code."""
+    return node.target, node.meta["site"].code
 
 
 def _leaves(node: fx.Node) -> list[fx.Node]:

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from fxsynops.connectivity.connect import SynapseCalls, Tap
 from fxsynops.connectivity.results import Findings
 from fxsynops.counting.exact_sums import Reading, Term
-from fxsynops.operations.operation import Scale
+from fxsynops.operations.operation import Scale, as_dense
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Sparse:
 
     def update(self, values: Mapping[fx.Node, Tensor]) -> bool:
         """Derive the maps anew if another set of values is zero; whether that was so."""
-        masks = [values[node] != 0 for node in self.values]  # versions do not tell of .data
+        masks = [as_dense(values[node]) != 0 for node in self.values]  # .data has no versions
         if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
             return False
         self.masks = masks

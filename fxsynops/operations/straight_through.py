@@ -17,6 +17,7 @@ from fxsynops.operations.transpose import pull_broadcast
 from fxsynops.operations.value_range import sums
 
 _DEPTH = 6
+_UNEQUAL = frozenset("rrelu gumbel_softmax batch_norm instance_norm native_batch_norm".split())
 Entry = Callable[[fx.Node], "tuple[Call, Operation | None]"]
 
 
@@ -63,7 +64,8 @@ def _said(value: Any, entry: Entry, depth: int = 3) -> Any:
     call, operation = entry(value)
     if operation is None or operation.kind is Kind.RANDOM or operation.masks:
         return value
-    if operation.draws(call) or value.meta.get("writes"):  # or it may give something else each time
+    changes = operation.draws(call) or value.meta.get("writes") or call.name in _UNEQUAL
+    if changes:  # it may give something else each time
         return value
     kwargs = tuple((k, _said(v, entry, depth - 1)) for k, v in value.kwargs.items())
     return value.target, _said(list(value.args), entry, depth - 1), kwargs

@@ -164,6 +164,11 @@ def mask_or_version(tensor: Tensor) -> Any:
     return id(tensor), tensor._version
 
 
+def stored_where(tensor: Tensor) -> Any:
+    """Which entries a sparse tensor stores, as long as it is the same tensor."""
+    return id(tensor), tensor._version, tensor.layout
+
+
 class _Read:
     """A place that was read.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -43,10 +42,7 @@ class Attributes(MutableMapping[str, Any]):
         if isinstance(self._value, type):
             return vars(self._value)[name]  # and no descriptor is asked, which would run code
         try:
-            if not isinstance(self._value, type):
-                return getattr(self._value, name)
-            value = inspect.getattr_static(self._value, name)  # no property of a class is called
-            return value.__func__ if isinstance(value, staticmethod) else value
+            return getattr(self._value, name)
         except (AttributeError, ValueError):  # nothing in it yet
             raise KeyError(name) from None
 

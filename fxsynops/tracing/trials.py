@@ -19,7 +19,7 @@ from fxsynops.tracing.random_states import RandomStates
 from fxsynops.tracing.trees import tensors_in
 
 _OTHER = 1.375  # times as large
-_FAR = 64.0
+_FAR = 8.0
 
 
 @dataclass(frozen=True)
@@ -147,18 +147,21 @@ class _Trials:
 
     def _unit(self, noise: list[Any], value: Tensor, produced: Tensor) -> tuple[int | None, bool]:
         """The argument whose multiples come out (or those of 1 over it), also of another one."""
+        near = self._noise(0.9, 1 / self._amplitude)  # within steps that the other jumps over
         for i, arg in enumerate(noise) if bool(value.any()) else ():
             if i in self._data or not _is_unit(arg, value):
                 continue
             other = _larger(arg)
-            again: Tensor | None = None
+            again: list[Tensor] | None = None
             for divides in (False, True):
                 unit, larger = (1 / arg, 1 / other) if divides else (arg, other)
-                if not _are_multiples(value, unit) or not _are_multiples(produced, unit):
+                if not all(_are_multiples(v, unit) for v in (value, produced)):
                     continue
                 if again is None:
-                    again = self._run(*(other if k == i else x for k, x in enumerate(noise)))
-                if _are_multiples(again, larger) and not _are_multiples(again, unit):
+                    both = ([*a[:i], other, *a[i + 1 :]] for a in (noise, near))
+                    again = [self._run(*args) for args in both]
+                follows = all(_are_multiples(v, larger) for v in again)
+                if follows and not all(_are_multiples(v, unit) for v in again):
                     return i, divides
         return None, False
 
@@ -236,13 +239,13 @@ def _is_unit(unit: Any, value: Tensor) -> bool:
             n in (1, m) for n, m in zip(unit.shape[::-1], value.shape[::-1], strict=False)
         )
         return _holds_fractions(unit) and fits and bool((unit != 0).all())
-    return isinstance(unit, float) and unit != 0
+    return isinstance(unit, int | float) and not isinstance(unit, bool) and unit != 0
 
 
 def _larger(unit: Any) -> Any:
     """The same, a little larger."""
     if not isinstance(unit, Tensor):
-        return unit * _OTHER
+        return unit + 1 if isinstance(unit, int) else unit * _OTHER
     return _copied(unit, unit.detach() * _OTHER)
 
 
