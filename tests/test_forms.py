@@ -1010,6 +1010,7 @@ def test_amplitudes_that_make_no_sense(amplitude):
         analyze()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
 def test_another_sparse_weight_has_other_synapses():
     model = Written(lambda m, x: Step.apply(torch.sparse.mm(m.w, x.t()).t()))
     model.w, x = sparse("coo")[0], spikes(3, 6)
