@@ -1023,6 +1023,19 @@ def test_another_sparse_weight_has_other_synapses():
     assert counted(model, x, weights="nonzero") == {"_sparse_mm": float((kept @ x.t()).sum())}
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_a_sparse_weight_that_takes_the_place_of_a_freed_one():
+    model = Written(lambda m, x: Step.apply(torch.sparse.mm(m.w, x.t()).t()))
+    model.w, x = sparse("coo")[0], spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    for entries in range(1, 21):
+        del model.w  # nothing else holds it, so the next one may be at the same address
+        kept = (torch.arange(30).reshape(5, 6) < entries).float()
+        model.w = kept.to_sparse()
+        counter(x)
+        assert float(counter.synops) == float((kept @ x.t()).sum())
+
+
 def test_halves_of_events_are_said():
     model = Written(lambda m, x: m.b((torch.sign(x) + 1) / 2), b=nn.Linear(6, 3))
     counter = fxsynops.SynOpsCounter(model, torch.rand(4, 6) + 0.1, input_events=False)

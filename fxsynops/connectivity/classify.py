@@ -55,7 +55,7 @@ from fxsynops.operations.products import Product
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_functions import is_assignment
 from fxsynops.tracing.graph_walk import reachable, upstream
-from fxsynops.tracing.guards import is_mask, mask_or_version, stored_where
+from fxsynops.tracing.guards import is_mask, mask_or_version, version
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.trace import Trace
 
@@ -464,7 +464,7 @@ class _Classifier(Values):
             held = self.constant(weights[-1])
             kept = None if held is None or held.layout == torch.strided else stored(held)
             if kept is not None:  # as long as it is the same tensor
-                self._hold(stored_where, weights[-1:])
+                self._hold(version, weights[-1:])
             synapse = SynapseCall(call, rule, pair[which], weights[-1], kept)
             return self._driven(call, operation, synapse)
         if any(self.roles[n].signal.mask is not None for n in pair):
@@ -615,13 +615,12 @@ class _Classifier(Values):
                 return None
             at = role.carriers[0]
         made = self.roles[at].call
-        if made is None or made.name not in ("sign", "sgn") or scale is None or not scale.fixed:
+        if self.roles[at].kind != "source" or made is None or made.name not in ("sign", "sgn"):
             return None
-        low = self.roles[made.x].operation if self.roles[at].kind == "source" else None
-        rectified = low is not None and low.lower == 0
-        if abs(numbers[0]) != abs(factor * scale.factor) or self.roles[at].kind != "source":
+        rectified = (before := self.roles[made.x].operation) is not None and before.lower == 0
+        if rectified or scale is None or not scale.fixed:
             return None
-        if rectified:
+        if abs(numbers[0]) != abs(factor * scale.factor):
             return None
         found = self._measured(call, operation, [node], Scale(2 * numbers[0]))
         return replace(found, neuron=Neuron(max_spikes=1.0, rounded=True, guessed=True))

@@ -55,6 +55,7 @@ class Conditions:
         self._all += [_Read(place, identical=True) for place in outside]
         self.places = frozenset((id(read.place.root), read.place.path) for read in self._all)
         self._values = [(read, place, fingerprint(value)) for read, place, value in values]
+        self._kept: list[object] = []  # or other objects could take their identities
         self._modules = list(modules)
         self._hooked = hooked
         self._shared = list(shared)
@@ -65,7 +66,8 @@ class Conditions:
         """One more: what is read out of a place is what it is now."""
         known = ((r, id(p.root), p.path) for r, p, _ in self._values)
         if (read, id(place.root), place.path) not in known:
-            self._values.append((read, place, fingerprint(read(place.get()))))
+            self._kept.append(place.get())
+            self._values.append((read, place, fingerprint(read(self._kept[-1]))))
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
@@ -164,8 +166,8 @@ def mask_or_version(tensor: Tensor) -> Any:
     return id(tensor), tensor._version
 
 
-def stored_where(tensor: Tensor) -> Any:
-    """Which entries a sparse tensor stores, as long as it is the same tensor."""
+def version(tensor: Tensor) -> Any:
+    """Whether it is the same tensor, unwritten: the same entries of a sparse one are stored."""
     return id(tensor), tensor._version, tensor.layout
 
 

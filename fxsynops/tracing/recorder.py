@@ -40,7 +40,7 @@ from fxsynops.tracing.surroundings import Surroundings
 from fxsynops.tracing.tensors import Tensors, memory_of
 from fxsynops.tracing.torch_api import modules_of
 from fxsynops.tracing.trees import leaves_of, mapped, parts_of, tensors_in
-from fxsynops.tracing.trials import Trial, try_out
+from fxsynops.tracing.trials import Trials, try_out
 from fxsynops.tracing.witness import FACTORS, Witness
 
 # Synapses inside of a call that stays whole: by name, each in torch operations on what went in and
@@ -124,7 +124,7 @@ class Recorder(TorchFunctionMode):
         self.model_reads = ModelReads(self.writer, self.tensors, borrowed, inner)
         self._binary: WeakIdKeyDictionary | None = None  # inside a custom function: what is 0 or 1
         self._multiplied = False  # likewise, whether it has made a product
-        self._trials: dict[Any, Trial] = {}
+        self._trials: Trials = {}
         self._reads_out = False  # whether the present call has read a number out of a tensor
         self._compiled: list[Any] = []  # results of compiled code, kept for their memory's sake
         self._random = python_random_state()

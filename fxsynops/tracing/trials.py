@@ -46,6 +46,9 @@ class Trial:
         return self.whole[part] if known else all(self.whole)
 
 
+Trials = dict[Any, tuple[Trial, list[Any]]]
+
+
 def try_out(
     function: Any,
     run: Callable[..., Any],
@@ -53,7 +56,7 @@ def try_out(
     produced: list[Tensor],
     is_data: Callable[[Tensor], bool],
     multiplied: bool,
-    known: dict[Any, Trial],
+    known: Trials,
 ) -> Trial:
     """Call a custom function on noise.
 
@@ -64,7 +67,8 @@ def try_out(
         produced: what it made of them.
         is_data: tells data among the arguments from caps, limits and levels.
         multiplied: whether it has made a product of two tensors.
-        known: what was found out before, by function and arguments.
+        known: what was found out before, by function and arguments; what is not data among these is
+            kept with it, or another object could take its identity.
     """
     whole = tuple(map(is_whole, produced))
     if function.__module__.startswith("torch."):
@@ -75,12 +79,13 @@ def try_out(
             drawn = RandomStates.save([])
             try:
                 with torch.no_grad():
-                    known[key] = _Trials(run, args, is_data, multiplied).result(produced)
+                    found = _Trials(run, args, is_data, multiplied).result(produced)
+                known[key] = found, [a for a in args if not _is_data(a, is_data)]
             finally:
                 drawn.restore()
     except Exception:  # it wants particular values
         return Trial(whole)
-    found = known[key]
+    found, _ = known[key]
     both = tuple(a and b for a, b in zip(found.whole, whole, strict=True))
     return replace(found, whole=both)
 
@@ -89,8 +94,11 @@ def _looks_of(arg: Any, is_data: Callable[[Tensor], bool]) -> Any:
     """All of an argument that a trial depends on: of data, only the size and type."""
     if not isinstance(arg, Tensor):
         return repr(arg)
-    data = _holds_fractions(arg) and is_data(arg)
-    return (arg.shape, arg.dtype) if data else (id(arg), arg._version)
+    return (arg.shape, arg.dtype) if _is_data(arg, is_data) else (id(arg), arg._version)
+
+
+def _is_data(arg: Any, is_data: Callable[[Tensor], bool]) -> bool:
+    return _holds_fractions(arg) and is_data(arg)
 
 
 class _Trials:
@@ -102,7 +110,7 @@ class _Trials:
         multiplied: bool,
     ) -> None:
         self._function, self._args = run, args
-        self._data = [i for i, a in enumerate(args) if _holds_fractions(a) and is_data(a)]
+        self._data = [i for i, a in enumerate(args) if _is_data(a, is_data)]
         levels = [a for i, a in enumerate(args) if i not in self._data and _holds_fractions(a)]
         self._mixes = multiplied or any(a.dim() for a in levels)
         sizes = [float(a.abs().amax()) for a in levels if a.numel()]
