@@ -44,6 +44,8 @@ class Audit(Audited, Reported):
 
     def explain(self) -> str:
         """What disagrees, in words."""
+        if self.ok:
+            return f"the analysis of {self.model} agrees with what it did with the example"
         wrong = [str(row) for row in self.rows if row.agrees is False]
         lines = "\n".join(f"  - {line}" for line in (*wrong, *self.faults))
         return (

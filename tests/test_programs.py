@@ -12,6 +12,8 @@ from tests.programs import judge, write
 FOUND = {
     327: "a state that holds events of another worth than one",
     339: "a write to a part, in the audit's own run on random events",
+    50_570: "what events are worth, computed by a call that writes to a tensor of the model's",
+    53_507: "a state of masked events that a resampling has copied",
 }
 
 

@@ -58,6 +58,22 @@ class Remembers(nn.Module):
         return z @ self.memory
 
 
+class Masked(nn.Module):
+    """Keeps the last step's spikes, masked by a buffer and enlarged."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Linear(16, 3)
+        self.register_buffer("mask", (torch.arange(8) % 3 > 0).float())
+        self.last = torch.zeros(2, 16)
+
+    def forward(self, x):
+        x = nn.functional.interpolate((x * self.mask)[:, None], scale_factor=2)[:, 0]
+        y = self.b(self.last + x)
+        self.last = x
+        return y
+
+
 class Tuple(nn.Module):
     """Spikes of the last step and the membrane in one attribute."""
 
@@ -97,6 +113,7 @@ MODELS = {
     "sum in place": (SumsInPlace, True, {}),
     "memory of an attention": (Remembers, True, {}),
     "tuple": (Tuple, True, {}),
+    "masked": (Masked, True, {}),
     "queue": (Queue, True, {}),
     "delay": (
         lambda: nn.Sequential(nn.Linear(8, 4), spiking(0.1), jelly.Delay(1), nn.Linear(4, 2)),
@@ -168,6 +185,23 @@ def test_a_state_that_decays_is_analog_and_said_to_be():
     with pytest.warns(UserWarning, match="'b' is analog"):
         counter(x)
     assert set(counter.per_synapse) == {"a"}
+
+
+def test_a_state_of_events_that_are_worth_what_the_last_data_said_is_refused():
+    class Chosen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.b, self.last = nn.Linear(8, 3), torch.zeros(2, 8)
+
+        def forward(self, x, gate):
+            y = self.b(self.last)
+            self.last = torch.where(gate > 0, x, 0.5 * x)
+            return y
+
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="worth different amounts"):
+        fxsynops.analyze(Chosen(), (spikes(2, 8), spikes(2, 8)))
+    left_out = fxsynops.analyze(Chosen(), (spikes(2, 8), spikes(2, 8)), strict=False).unresolved
+    assert [entry.synapse for entry in left_out] == ["b"]
 
 
 @pytest.mark.parametrize("kind", ["SpikingLSTM", "SpikingGRU", "SpikingVanillaRNN"])

@@ -89,13 +89,15 @@ def classify(
         classifier = _Classifier(trace, event_inputs, spiking, graded, states, firing, weighing)
         roles = classifier.run()
         found = {name: roles[node] for name, node in trace.written.items()}
-        return classifier, {n: _left(r) for n, r in found.items() if r.signal.kind != "const"}
+        left = {n: classifier.left(r) for n, r in found.items() if r.signal.kind != "const"}
+        return classifier, left
 
     states = {name: State(CONST) for name in {*trace.written, *known} & parameters}
     if kept:  # what they are worth is told by a forward that found nothing in them
         _, left = classified(states | dict.fromkeys(kept, State(ZERO)) | known)
-        events = {name: left[name] for name in kept & left.keys() if left[name].holds_events}
-        states |= dict.fromkeys(kept, State(EVENTS)) | events
+        told = {n: left[n] for n in kept & left.keys() if left[n] != State(ANALOG)}
+        told = {n: state for n, state in told.items() if not _decays(trace, n, state)}
+        states |= dict.fromkeys(kept, State(EVENTS)) | told
     states = {**states, **{name: known[name] for name in known if name not in parameters}}
     settled: set[str] = set()
     while True:
@@ -119,8 +121,16 @@ def classify(
         if not wrong:
             return Signals(roles, classifier.calls, classifier.constant, left, classifier.known)
         for name in wrong:  # at most twice each: to another scale, and to analog
-            states[name] = State(ANALOG) if name in settled else left[name]
+            analog = name in settled or _decays(trace, name, left[name])
+            states[name] = State(ANALOG) if analog else left[name]
         settled.update(wrong)
+
+
+def _decays(trace: Trace, name: str, left: State) -> bool:
+    """Whether events in a state are worth different amounts because of what it held before."""
+    if left.reason != _DIFFERS:
+        return False
+    return any(n.op == "get_attr" and n.target == name for n in upstream([trace.written[name]]))
 
 
 def _undriven(trace: Trace, roles: dict[fx.Node, Role], assumed: set[str]) -> set[str]:
@@ -134,17 +144,6 @@ def _undriven(trace: Trace, roles: dict[fx.Node, Role], assumed: set[str]) -> se
     while driven := {name for name in idle if not sources[name] <= idle}:
         idle -= driven
     return idle
-
-
-def _left(role: Role) -> State:
-    """What a state holds that ``role`` was written to."""
-    signal = role.signal
-    if role.kind == "unknown":
-        return State(EVENTS, "unknown")
-    if signal.kind == "events" and signal.whole and signal.scale is not None:
-        kept = replace(EVENTS, scale=signal.scale, mask=signal.mask)
-        return State(kept, "mask" if role.kind == "mask" else "source")
-    return State(ANALOG)
 
 
 @dataclass
@@ -168,6 +167,23 @@ class _Classifier(Values):
             if "spec" in node.meta:
                 self.roles[node] = self._role(node)
         return self.roles
+
+    def left(self, role: Role) -> State:
+        """What a state holds that ``role`` was written to."""
+        signal = role.signal
+        if role.kind == "unknown":
+            return State(EVENTS, "unknown", "an earlier forward left in it what no rule counts")
+        if signal.kind != "events" or not signal.whole:
+            return State(ANALOG)
+        if signal.scale is None or not self._lasts(signal.scale):
+            return State(EVENTS, "unknown", _DIFFERS)
+        kept = replace(EVENTS, scale=signal.scale, mask=signal.mask)
+        return State(kept, "mask" if role.kind == "mask" else "source")
+
+    def _lasts(self, scale: Scale) -> bool:
+        """Whether events are worth the same in the next forward, whatever its data."""
+        behind = reachable(scale.nodes, self.units.computed_from)
+        return all(n.meta.get("unit") or self.roles[n].signal.kind == "const" for n in behind)
 
     # -- one node --------------------------------------------------------------------------------
 
@@ -233,8 +249,7 @@ class _Classifier(Values):
     def _state(self, target: str) -> Role:
         state = self.states.get(target)
         if state is not None and state.kind == "unknown":
-            reason = "an earlier forward left something in it that no rule counts"
-            return Role("unknown", EVENTS, reason=reason)
+            return Role("unknown", EVENTS, reason=state.reason)
         if state is not None and state.signal.mask is not None:
             return _other(state.signal)  # events are measured where they are taken out of it
         if state is not None and state.holds_events:
@@ -784,6 +799,7 @@ def _why_no_entry(call: Call) -> str:
 
 
 _FRACTIONS = "what it puts out is neither whole numbers nor multiples of one of its arguments"
+_DIFFERS = "an earlier forward left in it events that are worth different amounts"
 _MIXED = "events and analog values lie in one state of the model's; take them apart first"
 
 

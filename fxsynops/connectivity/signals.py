@@ -167,10 +167,17 @@ class Signals:
 
 @dataclass(frozen=True)
 class State:
-    """What a tensor that the model keeps between forwards holds."""
+    """What a tensor that the model keeps between forwards holds.
+
+    Attributes:
+        signal: what a forward finds in it.
+        kind: what it is for the count.
+        reason: what is wrong with an unknown.
+    """
 
     signal: Signal
     kind: Literal["source", "mask", "unknown"] = "source"
+    reason: str = ""
 
     @property
     def holds_events(self) -> bool:

@@ -10,12 +10,13 @@ have become one of its constants.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
 
 from fxsynops.connectivity.known_values import Values
 from fxsynops.operations import Call, Kind, Operation
@@ -105,7 +106,7 @@ class Units:
             return None
         units = {x: self.node(x), factor: self._node(call.node, size_of, (factor,))}
         args, kwargs = map_arg((call.args, call.kwargs), lambda n: units.get(n, n))
-        return Scale(each=(self._node(call.node, call.target, args, kwargs),))
+        return Scale(each=(self._again(call.node, call.node, args, kwargs),))
 
     def chosen(self, call: Call, constants: list[Any]) -> Scale | None:
         """Where data choose among constants: each that is not zero is an event of its own worth."""
@@ -153,7 +154,7 @@ class Units:
         kwargs = {name: v for name, v in kwargs.items() if name not in ("out", "dtype")}
         origin = call.node if call.output is None else call.node.args[0]
         assert isinstance(origin, fx.Node)
-        found = self._node(call.node, origin.target, args, kwargs)
+        found = self._again(call.node, origin, args, kwargs)
         if call.output is not None:
             found = self._node(call.node, getitem, (found, call.output))
         return Scale(each=(self._node(call.node, torch.abs, (found,)),))  # numbers have signs
@@ -286,6 +287,17 @@ class Units:
         args = (node, abs(scale.factor), (*scale.times, *scale.each), scale.over)
         return self._node(node, spread, args)
 
+    def computed_from(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose values matter to what one event is worth."""
+        first = node.target is spread  # only its shape matters
+        return node.all_input_nodes[first:] if node.meta.get("unit") else []
+
+    def _again(self, after: fx.Node, origin: fx.Node, args: Any, kwargs: Any) -> fx.Node:
+        """A node that does a call of the model's once more, on other values, and writes to none."""
+        if origin.meta.get("writes"):
+            return self._node(after, on_copies, (origin.target, *args), kwargs)
+        return self._node(after, origin.target, args, kwargs)
+
     def _node(
         self,
         after: fx.Node,
@@ -349,6 +361,12 @@ def size_of_part(value: Tensor) -> Tensor:
     """The same beside events of worth one: a whole number is as many of them."""
     size = size_of(value)
     return torch.where(size == size.round(), 1.0, size)
+
+
+def on_copies(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a function that writes to its arguments returns, if they are copies."""
+    args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
+    return function(*args, **kwargs)
 
 
 def unit_within(value: Tensor, unit: Tensor, fills: bool, *constants: Any) -> Tensor:

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from fxsynops.operations.call import Call, shape
 from fxsynops.operations.linear_forms import sum_windows
-from fxsynops.operations.operation import Kind, Operation, Pull, Scale, Slot, unequal
+from fxsynops.operations.operation import (
+    Kind,
+    Operation,
+    Pull,
+    Scale,
+    Slot,
+    once,
+    unequal,
+    unscaled,
+)
 from fxsynops.operations.registry import operations
 from fxsynops.operations.transpose import compress, pull_local
 from fxsynops.operations.value_range import Evaluation, Range, RangeRule, linear
@@ -245,13 +254,18 @@ def _interpolated_range(ranges: Evaluation, call: Call) -> Any:
     return None if call["mode"] == "bicubic" else linear.find(ranges, call)
 
 
+_weighted = replace(
+    _by_matrices(_interpolated),
+    parameters="size scale_factor mode align_corners recompute_scale_factor antialias",
+    scale=unequal,
+    range=RangeRule(_interpolated_range),
+)
+_copied = replace(_weighted, scale=unscaled, gain=once)
 operations.add(
     "interpolate",
     replace(
-        _by_matrices(_interpolated),
-        parameters="size scale_factor mode align_corners recompute_scale_factor antialias",
-        scale=lambda call: Scale() if call["mode"].startswith("nearest") else unequal(call),
-        range=RangeRule(_interpolated_range),
+        _weighted,
+        resolve=lambda call: _copied if call["mode"].startswith("nearest") else _weighted,
     ),
 )
 
