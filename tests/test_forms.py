@@ -1075,3 +1075,23 @@ def test_a_comparison_that_fires_before_data_have_come():
     x = spikes(3, 6)
     _, synops, _ = watch(model, x)
     assert counted(model, x, timesteps=3) == synops | {"a": float(x.sum()) * 4 * 3}
+
+
+def test_bits_and_rests_of_whole_numbers_are_events():
+    class Bits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(8, 2)
+
+        def parts(self, x):
+            whole = (x * 255).round().to(torch.uint8)
+            bits = [(whole >> bit) & 1 for bit in range(8)]
+            return [*bits, torch.bitwise_right_shift(whole, 3) % 3, 1 << (whole >> 6)]
+
+        def forward(self, x):
+            return sum(self.head(part.float()) for part in self.parts(x))
+
+    model, x = Bits(), torch.rand(3, 8)
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    counter(x)
+    assert float(counter.synops.detach()) == 2 * sum(int(part.sum()) for part in model.parts(x))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxsynops.operations.call import Call
+from fxsynops.operations.call import Call, spec
 from fxsynops.operations.operation import Kind, Operation, always
 from fxsynops.operations.registry import operations
 from fxsynops.operations.value_range import fraction, grows, shrinks
@@ -23,7 +23,8 @@ operations.add(
 )
 operations.add(
     """eq ne not_equal logical_and logical_or logical_xor logical_not bitwise_and bitwise_or
-    bitwise_xor bitwise_not and or xor floor_divide floordiv rfloordiv one_hot isnan
+    bitwise_xor bitwise_not bitwise_right_shift bitwise_left_shift rshift lshift rrshift rlshift
+    and or xor floor_divide floordiv rfloordiv one_hot isnan
     isfinite isinf isposinf isneginf signbit count_nonzero histc bincount any all isclose""",
     Operation(Kind.THRESHOLD, "*", carries="*", whole=True),
 )
@@ -65,10 +66,16 @@ _soft = Operation(Kind.ANALOG, "*", draws=always)
 _chosen_class = Operation(Kind.RANDOM, "*", whole=True, rounded=True, most=1.0, draws=always)
 operations.add("gumbel_softmax", replace(_soft, resolve=_hard))
 # Analog if everything is; of events, it depends.
-operations.add(
-    "remainder fmod mod rmod embedding",
-    Operation(Kind.ANALOG, "*", carries="*", analog_only=True),
-)
+_fractions = Operation(Kind.ANALOG, "*", carries="*", analog_only=True)
+operations.add("embedding", _fractions)
+
+
+def _rest(call: Call) -> Operation:
+    floats = spec(call.node).dtype.is_floating_point
+    return _fractions if floats else Operation(Kind.THRESHOLD, "*", carries="*", whole=True)
+
+
+operations.add("remainder fmod mod rmod", replace(_fractions, resolve=_rest))
 
 # -- what is said in other operations --------------------------------------------------------------
 

@@ -276,9 +276,8 @@ class Rates(nn.Module):
         return out
 
 
-# Refused: no rule for shifts of bits, though what "and one" leaves is 0 or 1.
 @construction("conversion: bits of pixels, most significant first", picture, timesteps=8,
-              input_events=False, still_open=True)  # fmt: skip
+              input_events=False)  # fmt: skip
 class Bits(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -64,9 +64,7 @@ class JellyAttention(nn.Module):
         return torch.stack([self.step(x[t]) for t in range(x.shape[0])])
 
 
-# Refused: the filter multiplies its trace by one minus the spikes.
-@construction("spikingjelly: filter of synapses", spikes(T, B, 8), layout="TN", reset=reset_jelly,
-              still_open=True)  # fmt: skip
+@construction("spikingjelly: filter of synapses", spikes(T, B, 8), layout="TN", reset=reset_jelly)
 class JellyFilters(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ from fxsynops.neurons.dynamics import (
 from fxsynops.neurons.registry import Neuron, is_librarys, names_of, own_name
 
 _ANALOG = ("NonSpikingBaseNode", "NoisyNonSpikingBaseNode", "LIAFNode")
+_FILTER = "SynapseFilter"  # a synaptic current, that spikes drive and that leaks: analog
 SETTINGS = ("surrogate_function",)  # functions that are attributes of a neuron
 
 
@@ -41,6 +42,8 @@ def _most_spikes(module: nn.Module) -> float:
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
     names, bases = _names(module), names_of(type(module), "spikingjelly")
+    if _FILTER in bases:
+        return Neuron(spikes=False)
     if not names or not {"MemoryModule", "StepModule"} & set(bases):
         return None  # layers and containers: traced through
     if any(name in _ANALOG for name in names):
