@@ -319,6 +319,91 @@ def test_a_changed_attribute_is_noticed():
     assert torch.equal(counter(x), model(x))
 
 
+class Old(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v, threshold=0.5):
+        ctx.save_for_backward(v)
+        return (v > threshold).float()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * (ctx.saved_tensors[0].abs() < 1), None
+
+
+class New(Old):
+    @staticmethod
+    def forward(v, threshold=0.5):
+        return (v > threshold).float()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+
+class Heir(New):
+    pass
+
+
+class InPlace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v):
+        ctx.mark_dirty(v)
+        return v.copy_((v > 0.5).float())
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Beside(torch.autograd.Function):
+    """Spikes, and something else in front of them."""
+
+    @staticmethod
+    def forward(ctx, v):
+        return v * 0.5, (v > 0.5).float()
+
+    @staticmethod
+    def backward(ctx, _, grad):
+        return grad
+
+
+EARLY = {
+    "context": Old.apply,
+    "set up": New.apply,
+    "inherited": Heir.apply,
+    "partial": functools.partial(New.apply, threshold=0.5),
+    "in place": InPlace.apply,
+    "two results": lambda v, apply=Beside.apply: apply(v)[1],
+    "without gradient": lambda v, apply=Old.apply: torch.no_grad()(apply)(v),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_functions_that_were_looked_up_before_are_one_node(name):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.b(EARLY[name](self.a(x) * 2))
+
+    model, x = Net(), torch.rand(4, 8)
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    gradients = []
+    for run in (model, counter):
+        model.zero_grad()
+        run(x).sum().backward()
+        gradients.append(model.a.weight.grad)
+    spikes_in = (model.a(x) * 2 > 0.5).sum()
+    assert {k: float(v) for k, v in counter.per_synapse.items()} == {"b": float(spikes_in) * 3}
+    if name == "without gradient":
+        assert gradients == [None, None]
+    else:
+        assert torch.equal(*gradients)
+        assert gradients[0].abs().sum() > 0
+
+
 def test_a_branch_on_data_is_reported_and_checked():
     model = models.Branches()
     counter = fxsynops.SynOpsCounter(model, torch.ones(4, 6, 6), layout="NT")

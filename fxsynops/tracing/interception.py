@@ -8,17 +8,20 @@ code (scripted functions, ``vmap``).
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import _SingleLevelFunction
+from torch.autograd.function import Function, _SingleLevelFunction
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxsynops.errors import TraceError
+from fxsynops.tracing import torch_versions
 from fxsynops.tracing.graph_functions import shallow_copy
 
 _UNREAD = frozenset(
@@ -137,32 +140,118 @@ def attributes(listener: Listener, modules: Iterable[nn.Module]) -> Iterator[Non
             cls.__getattr__ = lookup  # type: ignore[attr-defined]
 
 
-def apply_function(cls: Any, *args: Any) -> Any:
-    """What ``Function.apply`` does below its Python wrapper."""
-    return torch._C._FunctionBase.__dict__["apply"].__get__(None, cls)(*args)
+def apply_of(cls: Any) -> Callable[..., Any]:
+    """What ``cls.apply`` of a custom autograd function is, whoever listens."""
+    return torch._C._FunctionBase.__dict__["apply"].__get__(None, cls)
 
 
 @contextmanager
 def autograd_functions(listener: Listener) -> Iterator[None]:
     """Custom autograd functions, also those called through an old ``apply``.
 
-    ``Function.apply`` is looked up early by ``act = Fn.apply``, but it calls ``super().apply``
-    late, and that is where this waits.
+    ``Function.apply`` is looked up early by ``act = Fn.apply``. Where it is written in Python, it
+    calls ``super().apply`` late, and that is where this waits; else see :class:`_Lookups`.
     """
 
-    def apply(cls: Any, *args: Any) -> Any:
-        if listener.quiet:
-            return apply_function(cls, *args)
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if listener.quiet or (not in_python and torch._C._are_functorch_transforms_active()):
+            return apply_of(cls)(*args, **kwargs)
+        if not in_python and _sets_up(cls):
+            bound = inspect.signature(cls.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            args = bound.args
         return listener.call_function_class(cls, args)
 
-    before = _SingleLevelFunction.__dict__.get("apply")
-    _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]
+    in_python = torch_versions.applies_in_python()
+    owners = [_SingleLevelFunction] if in_python else [_SingleLevelFunction, Function]
+    before = [owner.__dict__.get("apply") for owner in owners]
+    for owner in owners:
+        owner.apply = classmethod(apply)  # type: ignore[attr-defined]
     try:
-        yield
+        with nullcontext() if in_python else _Lookups(listener).heard():
+            yield
     finally:
-        del _SingleLevelFunction.apply  # type: ignore[attr-defined]
-        if before is not None:
-            _SingleLevelFunction.apply = before  # type: ignore[attr-defined]
+        for owner, own in zip(owners, before, strict=True):
+            del owner.apply  # type: ignore[attr-defined]
+            if own is not None:
+                owner.apply = own  # type: ignore[attr-defined]
+
+
+def _sets_up(cls: Any) -> bool:
+    """Whether a function's ``forward`` takes no context, for ``setup_context`` does."""
+    own = type.__getattribute__(cls, "setup_context")
+    return own is not _SingleLevelFunction.__dict__["setup_context"].__func__
+
+
+class _Lookups:
+    """Calls of an ``apply`` that was bound before, and is not written in Python.
+
+    It looks up ``setup_context`` in the function's class, then ``forward``, calls it, and then
+    ``setup_context``, if the class has one of its own. So ``forward`` is given for the whole call,
+    which is recorded as one node, and nothing is left to be set up.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.cls: Any = None  # whose apply has begun
+        self.grad = True  # where it was called
+        self.done = False  # its forward
+        self.unchanged: list[Tensor] = []  # arguments that it has returned
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        meta = type(Function)
+        before = meta.__dict__.get("__getattribute__")
+
+        def look_up(cls: Any, name: str) -> Any:
+            found = (before or type.__getattribute__)(cls, name)
+            called = name in ("forward", "setup_context") and cls is not _SingleLevelFunction
+            if not called or self.listener.quiet:
+                return found
+            return self._give(cls, name, found)
+
+        meta.__getattribute__ = look_up  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del meta.__getattribute__
+            if before is not None:
+                meta.__getattribute__ = before  # type: ignore[method-assign]
+
+    def _give(self, cls: Any, name: str, found: Any) -> Any:
+        if name == "setup_context":
+            if self.cls is cls and self.done:
+                self.cls = None
+                return self._set_up
+            self.cls, self.grad, self.done = cls, torch.is_grad_enabled(), False
+        elif self.cls is cls and not self.done:
+            return self._whole_call(cls, found)
+        return found
+
+    def _whole_call(self, cls: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+        sets_up = _sets_up(cls)
+
+        @functools.wraps(forward)
+        def run(*args: Any) -> Any:
+            given = args if sets_up else args[1:]
+            with torch.set_grad_enabled(self.grad):
+                result = self.listener.call_function_class(cls, given)
+            returned = result if isinstance(result, tuple) else (result,)
+            self.unchanged = [t for t in returned if any(t is arg for arg in given)]
+            if sets_up:
+                self.done = True
+            else:
+                self.cls = None
+                self._set_up(args[0])
+            return result
+
+        return run
+
+    def _set_up(self, context: Any, *_: Any) -> None:
+        """Arguments that come back are handed on as the tensors that they are."""
+        if self.unchanged:
+            context.mark_dirty(*self.unchanged)
+        self.unchanged = []
 
 
 @contextmanager

@@ -413,7 +413,8 @@ class Recorder(TorchFunctionMode):
             cls is torch.utils.checkpoint.CheckpointFunction
         ):  # (function, preserve_rng_state, *args)
             return args[0](*args[2:])
-        return self.call(cls.apply, args, {}, lambda *args: interception.apply_function(cls, *args))
+        apply = interception.apply_of(cls)
+        return self.call(apply, args, {}, apply)
 
     def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``."""

@@ -50,3 +50,10 @@ def is_leaf(value: Any) -> bool:
 def add_note(error: BaseException, note: str) -> None:
     """Say more of an error (Python 3.11)."""
     getattr(error, "add_note", lambda _: None)(note)
+
+
+def applies_in_python() -> bool:
+    """Whether ``autograd.Function.apply`` is written in Python (before torch 2.14)."""
+    return "apply" in vars(torch.autograd.Function) and isinstance(
+        vars(torch.autograd.Function)["apply"], classmethod
+    )
