@@ -371,7 +371,7 @@ EARLY = {
     "context": Old.apply,
     "set up": New.apply,
     "inherited": Heir.apply,
-    "partial": functools.partial(New.apply, threshold=0.5),
+    "partial": functools.partial(New.apply),
     "in place": InPlace.apply,
     "two results": lambda v, apply=Beside.apply: apply(v)[1],
     "without gradient": lambda v, apply=Old.apply: torch.no_grad()(apply)(v),

@@ -209,6 +209,8 @@ class _Classifier(Values):
         call, operation = self.calls[node]
         if (keeper := self._keeper(origin)) is not None:
             return self._neuron(call, *keeper)
+        if origin.target is graph_functions.read_state:
+            return self._left_behind(call, origin.args[0])
         module, function = self.calls.module(origin), origin.meta.get("function")
         if module is not None:
             neuron = neurons.describe(module, self.spiking)
@@ -239,6 +241,17 @@ class _Classifier(Values):
                 kept = neuron is not None and neuron.kept == place.path[-1]
                 return (neuron, [], module) if neuron is not None and kept else None
         return None
+
+    def _left_behind(self, call: Call, place: Any) -> Role:
+        """An attribute of a module kept whole, after a call: a library's neurons keep membranes."""
+        owner = next((m for m in self.trace.modules.values() if m.__dict__ is place.root), None)
+        if neurons.is_librarys(type(owner)) and not any("sp" in str(key) for key in place.path):
+            return _other(ANALOG)
+        reason = (
+            f"'{place.name}' is read out of a module that is kept whole, which does not say what "
+            "it holds: use what the module returns"
+        )
+        return self._unknown(call, call.operands(), reason)
 
     @cached_property
     def _named(self) -> list[str]:
@@ -324,8 +337,10 @@ class _Classifier(Values):
         alone = len(data) == len(operands) and not self._events(data)  # no weights, no events
         if not (elementwise or (trial.apart and out == shape(data[0])) or alone):
             return self._unknown(call, data, "", self._multiplies(call, data))
-        if trial.unit is not None:
-            scale = self.units.scaled(Scale(), call.args[trial.unit], trial.divides)
+        if trial.unit is not None or trial.worth is not None:
+            scale: Scale | None = Scale(trial.worth or 1.0)
+            if trial.unit is not None:
+                scale = self.units.scaled(Scale(), call.args[trial.unit], trial.divides)
             neuron = Neuron(signed=True, guessed=True)
             return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron)
         if not trial.is_whole(call.output):
@@ -420,12 +435,12 @@ class _Classifier(Values):
         if not all(not isinstance(c, fx.Node) or self.roles[c].signal.fixed for c in constants):
             if not choosing:
                 return _other(ANALOG)
-            reason = "events choose among weights" + _may_be_indices(choosing)
+            reason = _CHOOSE + _may_be_indices(choosing)
             elementwise = all(n.meta["spec"].dtype == torch.bool for n in choosing) and all(
                 _broadcasts(shape(n), shape(call.node)) for n in call.operands()
             )
             weighted = not elementwise and self._multiplies(call, choosing)
-            return self._unknown(call, choosing, reason, weighted)
+            return self._unknown(call, choosing, reason, weighted or call.node in self.weighing)
         if choosing:
             return self._chosen(call, operation, choosing)
         scale = self.units.chosen(call, constants)
@@ -437,6 +452,9 @@ class _Classifier(Values):
     def _threshold(self, call: Call, operation: Operation, carriers: list[fx.Node]) -> Role:
         """Whole numbers come out; of events, unless a neuron made them, they are a part."""
         carriers = [] if operation.fires else carriers
+        dtypes = [n.meta["spec"].dtype for n in call.operands()]
+        if operation.of_whole and not (carriers or any(d.is_floating_point for d in dtypes)):
+            return _other(ANALOG)
         cap = 1.0 if call.node.meta["spec"].dtype == torch.bool else math.inf
         neuron = Neuron(max_spikes=cap, signed=cap != 1)
         kind: Any = "gate" if carriers else "source"
@@ -524,7 +542,8 @@ class _Classifier(Values):
     def uncounted(self) -> set[fx.Node]:
         """Products of events with weights that reach no synapse in which these could fold.
 
-        They are summed with different weights, or spread over several: they are synapses.
+        They are summed with different weights, or spread over several: they are synapses. So is a
+        choice among weights that is summed.
         """
         ahead: dict[fx.Node, list[fx.Node]] = {node: [] for node in self.roles}
         for node, role in self.roles.items():
@@ -533,13 +552,16 @@ class _Classifier(Values):
         return {
             node
             for node, role in self.roles.items()
-            if role.kind == "routing"
-            and node not in self.summed
-            and self._is_weighted(node)
-            and not any(
-                self.roles[n].counted for n in reachable([node], lambda n: ahead.get(n, ()))
-            )
+            if (role.kind == "routing" and node not in self.summed and self._is_weighted(node))
+            or (role.kind == "unknown" and role.reason.startswith(_CHOOSE))
+            if self._ends(node, ahead, chosen=role.kind == "unknown")
         }
+
+    def _ends(self, node: fx.Node, ahead: dict[fx.Node, list[fx.Node]], chosen: bool) -> bool:
+        """Whether events come from a node to no synapse; if they choose weights, to a sum."""
+        roles = [self.roles[n] for n in reachable([node], lambda n: ahead.get(n, ()))]
+        sums = (r.call and r.operation and r.operation.gain(r.call) > 1 for r in roles)
+        return not any(role.counted for role in roles) and (not chosen or any(sums))
 
     def _is_weighted(self, node: fx.Node) -> bool:
         """Whether a node spreads events over weights, or sums them with different ones."""
@@ -799,6 +821,7 @@ def _why_no_entry(call: Call) -> str:
 
 
 _FRACTIONS = "what it puts out is neither whole numbers nor multiples of one of its arguments"
+_CHOOSE = "events choose among weights"
 _DIFFERS = "an earlier forward left in it events that are worth different amounts"
 _MIXED = "events and analog values lie in one state of the model's; take them apart first"
 

@@ -38,7 +38,7 @@ from fxsynops.operations.call import shape
 from fxsynops.operations.signatures import arguments
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.inputs import Inputs, Layout, Window
-from fxsynops.tracing.recorder import Inside, Known
+from fxsynops.tracing.recorder import Inside, Known, OpenedError
 from fxsynops.tracing.trace import Trace, trace
 from fxsynops.tracing.witness import Witness
 
@@ -66,7 +66,12 @@ def find(
     """
     window = options.layout.window(inputs)
 
+    opened: set[type] = set()
+
     def whole(module: nn.Module) -> bool:
+        return type(module) not in opened and is_known(module)
+
+    def is_known(module: nn.Module) -> bool:
         return neurons.describe(module, options.spiking) is not None or any(
             base in operations.by_target for base in type(module).__mro__
         )
@@ -86,7 +91,23 @@ def find(
         given = {n: v for n, v in bound.values.items() if n != "out"} if bound else None
         return None if given is None else partial(operation.meaning, **given)
 
-    recorded = trace(model, inputs, Known(whole, inside, meaning), witness)
+    def doubted(module: nn.Module) -> bool:
+        neuron = neurons.describe(module, options.spiking)
+        return neuron is not None and neuron.is_doubted(module)
+
+    def fits(module: nn.Module, result: Any, multiplied: bool) -> bool:
+        neuron = neurons.describe(module, options.spiking)
+        return neuron is None or neuron.fits(module, result, multiplied)
+
+    known_of = Known(whole, inside, meaning, doubted, fits)
+    while True:
+        try:
+            recorded = trace(model, inputs, known_of, witness)
+            break
+        except OpenedError as error:
+            opened.add(type(error.opened))
+            if witness is not None:
+                witness.forget()
     with unset_fake_temporarily():  # maps are real, also of models without values
         return _understand(model, inputs, options, window, recorded, known or {})
 

@@ -8,9 +8,10 @@ dynamics.py     how charge becomes spikes: the theorem behind the charge bound
 from fxsynops.neurons.registry import (
     Neuron,
     describe,
+    is_librarys,
     register_spiking,
     registered,
     reset_states,
 )
 
-__all__ = ["Neuron", "describe", "register_spiking", "registered", "reset_states"]
+__all__ = ["Neuron", "describe", "is_librarys", "register_spiking", "registered", "reset_states"]

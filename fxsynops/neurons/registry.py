@@ -81,6 +81,36 @@ class Neuron:
         doubtful = self.guessed or self.promised or (module is not None and is_patched(module))
         return doubtful or (self.checked is not None and not self.checked(module))
 
+    def is_doubted(self, module: nn.Module) -> bool:
+        """Whether a module of a library may do something else, for it is not all the library's."""
+        if self.promised or self.graded or not self.spikes or self.refused:
+            return False
+        return is_patched(module) or (self.checked is not None and not self.checked(module))
+
+    def fits(self, module: nn.Module, result: Any, multiplied: bool) -> bool:
+        """Whether what a module returned is whole events, in their place, and no weights were used.
+
+        Args:
+            module: it.
+            result: what it returned.
+            multiplied: whether it has multiplied and added up.
+        """
+        if multiplied and self.inside is None:
+            return False
+        if not isinstance(result, Tensor) and not is_librarys(type(module).forward):
+            return False
+        if self.kept or self.rounded:
+            return True
+        parts = result if isinstance(result, tuple) else (result,)
+        events = parts[self.output] if self.output < len(parts) else None
+        if not isinstance(events, Tensor):
+            return False
+        worth = self.amplitude(module) if callable(self.amplitude) else self.amplitude
+        if events.is_meta:
+            return True
+        found = events.detach().double() / worth
+        return bool(((found - found.round()).abs() <= 1e-4 * found.abs().clamp(min=1)).all())
+
 
 def is_patched(module: nn.Module) -> bool:
     """Whether a method is not the library's: replaced in the object, its class, or by a subclass.
@@ -237,7 +267,14 @@ def _as_one_call(function: FunctionType) -> Any:
 
 
 def registered(target: Any) -> Neuron | None:
-    """What users registered for a function, or for a class or one of its bases."""
+    """What users registered for a function, or for a class or one of its bases.
+
+    Of compiled operators, what the library's file says that they belong to.
+    """
+    if isinstance(target, torch._ops.OpOverload):
+        says = (getattr(file, "describe_operator", lambda *_: None) for file in _loaded())
+        found = (say(target.namespace, target._opname) for say in says)
+        return next((neuron for neuron in found if neuron is not None), None)
     if not inspect.isclass(target):
         return _registered.get(target) if isinstance(target, FunctionType) else None
     for base in target.__mro__:

@@ -23,10 +23,15 @@ operations.add(
 )
 operations.add(
     """eq ne not_equal logical_and logical_or logical_xor logical_not bitwise_and bitwise_or
-    bitwise_xor bitwise_not bitwise_right_shift bitwise_left_shift rshift lshift rrshift rlshift
-    and or xor floor_divide floordiv rfloordiv one_hot isnan
+    bitwise_xor bitwise_not and or xor one_hot isnan
     isfinite isinf isposinf isneginf signbit count_nonzero histc bincount any all isclose""",
     Operation(Kind.THRESHOLD, "*", carries="*", whole=True),
+)
+_whole = Operation(Kind.THRESHOLD, "*", carries="*", whole=True, of_whole=True)
+operations.add(
+    """floor_divide floordiv rfloordiv bitwise_right_shift bitwise_left_shift rshift lshift rrshift
+    rlshift""",
+    _whole,
 )
 operations.add(
     "bucketize searchsorted",  # of events, which part is no matter of counting
@@ -72,7 +77,7 @@ operations.add("embedding", _fractions)
 
 def _rest(call: Call) -> Operation:
     floats = spec(call.node).dtype.is_floating_point
-    return _fractions if floats else Operation(Kind.THRESHOLD, "*", carries="*", whole=True)
+    return _fractions if floats else _whole
 
 
 operations.add("remainder fmod mod rmod", replace(_fractions, resolve=_rest))
@@ -103,6 +108,10 @@ def _differences(
     return x
 
 
+def _summed_products(x: Tensor, y: Tensor, dim: int = -1) -> Tensor:
+    return (x * y).sum(dim)
+
+
 def _whatever_depends_on_data(meaning: Callable[..., Tensor], _: Any, **arguments: Any) -> Tensor:
     return meaning(**arguments)
 
@@ -112,6 +121,7 @@ _meanings: dict[str, Callable[..., Tensor]] = {
     "addcdiv": _added_quotient,
     "lerp": _between,
     "diff": _differences,
+    "vecdot": _summed_products,
 }
 for _name, _meaning in _meanings.items():
     said = partial(_whatever_depends_on_data, _meaning)
@@ -130,7 +140,7 @@ operations.add("poisson", Operation(Kind.RANDOM, "*", whole=True, draws=always))
 # -- what no rule counts, and nothing else is taken for --------------------------------------------
 
 operations.add(
-    """chain_matmul multi_dot vecdot cross tensorsolve kron bilinear lstm gru rnn_tanh
+    """chain_matmul multi_dot cross tensorsolve kron bilinear lstm gru rnn_tanh
     rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell embedding_bag
     multi_head_attention_forward _native_multi_head_attention""",
     Operation(Kind.UNCOUNTED, "*", carries="*"),

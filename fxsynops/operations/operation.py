@@ -163,6 +163,7 @@ class Operation:
         masks: whether what passes is a random choice (dropout), so that it makes masks of ones.
         draws: whether what it puts out is random.
         fires: whether a threshold is a neuron's, also where its input is events.
+        of_whole: whether a threshold is none where whole numbers come in (indices, grey levels).
         whole: whether a gate's or threshold's output is whole, whatever its input's scale.
         analog_only: whether the entry says nothing about events.
         outputs: which parts of a returned tuple carry events (the others are analog); None: all.
@@ -210,6 +211,7 @@ class Operation:
     masks: bool = False
     draws: Callable[[Call], bool] = never
     fires: bool = False
+    of_whole: bool = False
     whole: bool = False
     analog_only: bool = False
     outputs: tuple[int, ...] | None = None

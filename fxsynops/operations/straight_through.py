@@ -64,6 +64,8 @@ def _said(value: Any, entry: Entry, depth: int = 3) -> Any:
     call, operation = entry(value)
     if operation is None or operation.kind is Kind.RANDOM or operation.masks:
         return value
+    if operation.is_copy(call):
+        return _said(call["input"], entry, depth)
     changes = operation.draws(call) or value.meta.get("writes") or call.name in _UNEQUAL
     if changes:  # it may give something else each time
         return value

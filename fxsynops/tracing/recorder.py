@@ -74,11 +74,28 @@ class Known:
             nodes carry ``virtual`` in their meta and are for the analysis alone.
         meaning: what a call does, said in other functions, as a function of what tells data from
             weights; for the analysis alone, too.
+        doubted: which of the whole modules may do something else than is known of them.
+        fits: whether what such a module has returned, and whether it has multiplied with weights,
+            is what is known of it.
     """
 
     whole: Callable[[nn.Module], bool]
     inside: Callable[[Any], Inside | None] = lambda _: None
     meaning: Callable[[Any, Any, Any], Callable[..., Any] | None] = lambda *_: None
+    doubted: Callable[[nn.Module], bool] = lambda _: False
+    fits: Callable[[nn.Module, Any, bool], bool] = lambda *_: True
+
+
+class OpenedError(BaseException):
+    """A module that was kept whole is to be recorded through. No ``except Exception`` stops it.
+
+    Attributes:
+        opened: the module.
+    """
+
+    def __init__(self, opened: nn.Module) -> None:
+        super().__init__(f"a {type(opened).__name__} does something else than is known of it")
+        self.opened = opened
 
 
 class Recorder(TorchFunctionMode):
@@ -120,10 +137,11 @@ class Recorder(TorchFunctionMode):
         self.writer = GraphWriter(self._device, Recorder.run.__code__)
         self.tensors = Tensors(self.writer, borrowed)
         inner = {part for m in self._paths if known.whole(m) for part in modules_of(m)}
+        self._doubted = {m for m in self._paths if known.whole(m) and known.doubted(m)}
         self.surroundings = Surroundings(m for m in self._paths if m not in inner)
         self.model_reads = ModelReads(self.writer, self.tensors, borrowed, inner)
         self._binary: WeakIdKeyDictionary | None = None  # inside a custom function: what is 0 or 1
-        self._multiplied = False  # likewise, whether it has made a product
+        self._multiplied = False  # likewise, or in a whole module: whether it has made a product
         self._trials: Trials = {}
         self._reads_out = False  # whether the present call has read a number out of a tensor
         self._compiled: list[Any] = []  # results of compiled code, kept for their memory's sake
@@ -250,6 +268,7 @@ class Recorder(TorchFunctionMode):
             sized, self._reads_out = self._reads_out, False
             produced = list(tensors_in(result))
             changed = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
+            changed = _written_among(changed, produced or tensors[:1])
             assigned = tensors[:1] if _is_assignment(func) else []
             written = _distinct([*changed, *assigned, *_written_by_schema(func, args, kwargs)])
             if isinstance(result, _STORAGES) and called_by(name) == "user":
@@ -370,7 +389,11 @@ class Recorder(TorchFunctionMode):
             nodes = self.tensors.in_nodes(args), self.tensors.in_nodes(kwargs)
             module = self._borrowed.modules[path]
             self._write_back(module)
+            self._multiplied = False
             result = forward(*args, **kwargs)
+            doubted = module in self._doubted
+            if doubted and not self._known.fits(module, result, self._multiplied):
+                raise OpenedError(module)
             self._borrowed.settle(module)
             self._random = python_random_state()
             if direct:
@@ -419,7 +442,15 @@ class Recorder(TorchFunctionMode):
     def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``."""
         with self._quietly():
+            if isinstance(value, Tensor | dict | list) and not self.writer.virtual:
+                self._open_owner(module)
             self.model_reads.note(module, name, value)
+
+    def _open_owner(self, part: nn.Module) -> None:
+        """What a module has left in its attributes is known only if it does what is known of it."""
+        for module in self.tensors.last_call:
+            if module in self._doubted and part in set(modules_of(module)):
+                raise OpenedError(module)
 
     def note_hidden(self, func: Any, result: Any, args: Any) -> None:
         """An operation inside of something that is recorded as a whole."""
@@ -427,7 +458,7 @@ class Recorder(TorchFunctionMode):
         self._reads_out |= _reads_out(func)
         if self._binary is not None:
             self._note_binary(func, args, result)
-            self._multiplied |= func in FACTORS
+        self._multiplied |= func in FACTORS
         if self.witness is not None:
             self.witness.see(func, args)
 
@@ -607,6 +638,13 @@ def _is_assignment(func: Any) -> bool:
     """Whether a call puts other values in the place of a tensor's own, or of a part of them."""
     held = getattr(getattr(func, "__self__", None), "__name__", "")
     return is_assignment(func) or (func.__name__ == "__set__" and held in ("real", "imag"))
+
+
+def _written_among(changed: list[Tensor], results: list[Tensor]) -> list[Tensor]:
+    """Of tensors whose version has changed, those that were written to: views share a version."""
+    returned = {id(t) for t in results}
+    written = {memory_of(t) for t in changed if id(t) in returned}
+    return [t for t in changed if id(t) in returned or memory_of(t) not in written]
 
 
 def _written_by_schema(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

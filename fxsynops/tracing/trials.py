@@ -20,6 +20,8 @@ from fxsynops.tracing.trees import tensors_in
 
 _OTHER = 1.375  # times as large
 _FAR = 8.0
+_ENOUGH = 8  # values that are no zeros
+_LEVELS = 256  # of a quantizer
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Trial:
         copied: which argument comes out as it is, or None.
         unit: which argument all that comes out is whole multiples of, or None.
         divides: whether it is multiples of 1 over that argument.
+        worth: the fraction that all that comes out is whole multiples of, or None.
         apart: whether each element of the output depends on the data's element there alone.
     """
 
@@ -38,6 +41,7 @@ class Trial:
     copied: int | None = None
     unit: int | None = None
     divides: bool = False
+    worth: float | None = None
     apart: bool = False
 
     def is_whole(self, part: Any = None) -> bool:
@@ -131,7 +135,9 @@ class _Trials:
         if copied is not None and far and self._copies_whatever(copied, noise):
             return Trial(whole, copied)
         unit, divides = self._unit(noise, value, produced[0])
-        return Trial(whole, None, unit, divides, self._mixes and self._apart(noise, value))
+        apart = self._mixes and self._apart(noise, value)
+        worth = None if unit is not None else self._worth([value, beyond[0], produced[0]])
+        return Trial(whole, None, unit, divides, worth, apart)
 
     def _run(self, *args: Any) -> Any:
         """Call the function on copies, which it may write to."""
@@ -172,6 +178,17 @@ class _Trials:
                 if follows and not all(_are_multiples(v, unit) for v in again):
                     return i, divides
         return None, False
+
+    def _worth(self, values: list[Tensor]) -> float | None:
+        """The smallest value, if it is a fraction, and all others are some few multiples of it."""
+        near = self._run(*self._noise(0.9, 1 / self._amplitude))
+        sizes = torch.cat([v.detach().double().abs().flatten() for v in (*values, near)])
+        sizes = sizes[sizes > 0]
+        if sizes.numel() < _ENOUGH:
+            return None
+        least = float(sizes.min())
+        few = float(sizes.max()) <= _LEVELS * least and _are_multiples(sizes, least)
+        return least if few and not least.is_integer() else None
 
     def _apart(self, noise: list[Any], value: Tensor) -> bool:
         """Whether elements stay as they are where the data did."""

@@ -32,14 +32,29 @@ def describe(module: nn.Module) -> Neuron | None:
     if names & _ANALOG:
         return Neuron(spikes=False)
     if names & _FEED_FORWARD:
-        return Neuron(max_spikes=1, dynamics=_DYNAMICS.get(own_name(type(module), "norse")))
+        dynamics = _DYNAMICS.get(own_name(type(module), "norse"))
+        return Neuron(max_spikes=1, checked=_steps_as_norse, dynamics=dynamics)
     if "LILinearCell" in names:
         return Neuron(spikes=False, inside=_inside)
     if names & _RECURRENT or "CobaLIFCell" in names:
-        return Neuron(max_spikes=1, inside=_inside)
+        return Neuron(max_spikes=1, checked=_steps_as_norse, inside=_inside)
     if "LIFCorrelation" in names:
         return Neuron(max_spikes=1, refused="its weights are part of its state")
     return None
+
+
+def _steps_as_norse(module: Any) -> bool:
+    """Whether the function that it applies at each step is the library's."""
+    step = getattr(module, "activation", None)
+    return step is None or is_librarys(step)
+
+
+def _at_rest(module: Any, start: Start) -> None:
+    """The window must start with the states that the library makes."""
+    if any(state is not None for state in start.given):
+        raise NoArgumentError("the forward gives it a first state")
+    if hasattr(module, "state_fallback") and not is_librarys(module.state_fallback):
+        raise NoArgumentError("its first state is made by a function of the user's")
 
 
 def _inside(module: Any, given: dict[str, Any], output: Any) -> dict[str, Callable[[], Any]]:
@@ -54,8 +69,7 @@ def _inside(module: Any, given: dict[str, Any], output: Any) -> dict[str, Callab
 
 def _rates(module: Any, p: Any, start: Start) -> tuple[Any, Any]:
     """Δt over the time constants of membrane and synapse; the window must start at rest."""
-    if any(state is not None for state in start.given):
-        raise NoArgumentError("the forward gives it a first state")
+    _at_rest(module, start)
     if not module.activation.__name__.endswith("feed_forward_step"):
         raise NoArgumentError(f"its step is {module.activation.__name__}")
     membrane = number(module.dt * p.tau_mem_inv, "step over the membrane's time constant", 0, 1)
@@ -109,8 +123,7 @@ def _boxed(module: Any, start: Start) -> Dynamics:
 
 def _integrates(module: Any, start: Start) -> Dynamics:
     """Without a leak; starts at v_reset, and is set to it by a spike."""
-    if any(state is not None for state in start.given):
-        raise NoArgumentError("the forward gives it a first state")
+    _at_rest(module, start)
     kappa, level = _levels(module.p, "v_reset")
     return Dynamics(Drive(kappa, 1.0, 0.0, level), steps=_steps(module))
 

@@ -68,6 +68,18 @@ def describe(module: nn.Module) -> Neuron | None:
     )
 
 
+def describe_operator(library: str, name: str) -> Neuron | None:
+    """Neurons over time that are one operator each: ``sj_lif::forward`` (2.0)."""
+    kind = library.removeprefix("sj_")
+    if kind == library or name != "forward" or kind not in _OPERATORS:
+        return None
+    return Neuron(max_spikes=_OPERATORS[kind])
+
+
+_OPERATORS = dict.fromkeys(["if", "lif", "plif", "eif", "qif", "izhikevich"], 1.0)
+_OPERATORS |= {"ilif": math.inf}
+
+
 def _names(module: nn.Module) -> tuple[str, ...]:
     """Which neurons it is, by the library's names."""
     return tuple(name for file in _FILES for name in names_of(type(module), file))
