@@ -112,7 +112,10 @@ class Analysis(Findings, Reported):
     def _of_length(self, steps: int) -> Findings:
         """The analysis of as many steps, where the inputs say how many there are."""
         layout, example = self.options.layout.resized(self.example, self.window, "T", steps)
-        as_it_is = self.options.weights == "all" and self.trace.conditions.hold()
+        follows = self.options.weights != "all" or self.connector.follows(
+            dict.fromkeys(connection.calls for connection in self.connections)
+        )
+        as_it_is = not follows and self.trace.conditions.hold()
         if example is self.example and as_it_is:
             return self
         try:

@@ -433,7 +433,7 @@ class _Classifier(Values):
         """
         constants = self.units.constants(call, operation)
         if not all(not isinstance(c, fx.Node) or self.roles[c].signal.fixed for c in constants):
-            if not choosing:
+            if all(map(self.is_drawn, choosing)):
                 return _other(ANALOG)
             reason = _CHOOSE + _may_be_indices(choosing)
             elementwise = all(n.meta["spec"].dtype == torch.bool for n in choosing) and all(
@@ -745,6 +745,8 @@ class _Classifier(Values):
         signal = self.roles[x].signal
         if self.is_zero(factor):
             return _other(ZERO)
+        if isinstance(factor, fx.Node) and self.holds_weights(factor) and self.is_drawn(x):
+            return _other(ANALOG)  # weights, some of which are left out at random
         if operation.product and isinstance(factor, fx.Node):  # with axes of its own
             scale = self.units.multiplied(call, x, factor)
         else:

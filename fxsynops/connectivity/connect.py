@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -203,7 +204,17 @@ class Connector:
 
     def factors(self, synapse: SynapseCalls) -> dict[fx.Node, Tensor]:
         """What multiplies events on their way to a synapse, and may change, with its value."""
-        nodes = self.signals.factors(synapse.calls)
+        return self._values(self.signals.factors(synapse.calls))
+
+    def leading(self, synapse: SynapseCalls) -> dict[fx.Node, Tensor]:
+        """What says where events go on their way to a synapse, and may change, with its value."""
+        return self._values(self.signals.leading(synapse.calls))
+
+    def follows(self, synapses: Iterable[SynapseCalls]) -> bool:
+        """Whether maps depend on values that may change."""
+        return any(self.factors(synapse) or self.leading(synapse) for synapse in synapses)
+
+    def _values(self, nodes: list[fx.Node]) -> dict[fx.Node, Tensor]:
         values = ((node, self.signals.constant(node)) for node in nodes)
         return {node: value for node, value in values if value is not None and not value.is_meta}
 
@@ -313,18 +324,36 @@ def connect(
         if macs:
             analog.append(AnalogEdge(synapse, macs))
         factors = {} if graded else connector.factors(synapse)
-        with signals.with_values({n: torch.ones_like(value) for n, value in factors.items()}):
-            found = connector.taps(synapse, {})
+        leading = {} if graded else connector.leading(synapse)
+        found = _wherever(connector, synapse, factors, leading)
         nodes = {n: call.weight for n in synapse.calls if (call := signals.roles[n].synapse)}
         weights = {n: signals.constant(w) for n, w in nodes.items() if sparse and w is not None}
-        if sparse or factors:
+        if sparse or factors or leading:
             found = connector.with_weights(synapse, found, weights)
         found += [(n, map, False) for n in synapse.calls if signals.roles[n].kind == "product"]
-        edges += _edges(connector, synapse, found, layout, window, sparse or bool(factors))
+        edges += _edges(
+            connector, synapse, found, layout, window, sparse or bool(factors or leading)
+        )
     for node, role in signals.roles.items():
         if role.weighted:
             connector.report(node, role, connector.names[node])
     return Wiring(tuple(edges), tuple(analog), tuple(connector.unresolved)), connector
+
+
+def _wherever(
+    connector: Connector,
+    synapse: SynapseCalls,
+    factors: dict[fx.Node, Tensor],
+    leading: dict[fx.Node, Tensor],
+) -> list[tuple[fx.Node, Tensor, bool]]:
+    """All taps that a synapse may have: no factor is zero, and masks of writes let all pass."""
+    ones = {n: torch.ones_like(value) for n, value in factors.items()}
+    nowhere = {n: torch.zeros_like(v) for n, v in leading.items() if v.dtype == torch.bool}
+    if nowhere:
+        with suppress(RuntimeError, IndexError), connector.signals.with_values(ones | nowhere):
+            return connector.taps(synapse, {})  # masks of reads decide sizes, which are fixed
+    with connector.signals.with_values(ones):
+        return connector.taps(synapse, {})
 
 
 def _macs(signals: Signals, role: Role, map: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,12 @@ from torch.utils import _pytree as pytree
 
 from fxsynops.connectivity.calls import Calls
 from fxsynops.connectivity.signals import CONST, ZERO, Role, Signal
-from fxsynops.operations import Call, Operation
+from fxsynops.operations import Call, Kind, Operation
 from fxsynops.operations.call import shape
 from fxsynops.operations.linear_forms import overlay
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable, upstream
+from fxsynops.tracing.random_states import RandomStates
 from fxsynops.tracing.trace import Trace
 
 
@@ -60,7 +62,8 @@ class Values:
                 args, kwargs = map_arg((node.args, node.kwargs), self._constant_or_empty)
                 if node.meta.get("writes"):
                     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
-                self.known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                with RandomStates.untouched() if self._draws(node) else nullcontext():
+                    self.known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return self.known[node]
 
     def _written(self, before: fx.Node, writer: fx.Node) -> Tensor:
@@ -136,6 +139,9 @@ class Values:
                 result = result | mask
         elif operation.elementwise:
             result = masks[operands[0]].expand(shape(call.node))
+        elif call.target is graph_functions.alias_after:
+            alias, written = (masks[n] for n in call.operands())
+            result = overlay(alias, written, call["geometry"]) != 0
         else:
             y = call.again(lambda n: masks[n].double() if n in masks else n)
             result = (y if call.output is None else y[call.output]) != 0
@@ -167,6 +173,24 @@ class Values:
     def _is_parameter(self, node: fx.Node) -> bool:
         place = self.trace.reads.get(str(node.target)) if node.op == "get_attr" else None
         return place is not None and isinstance(place.get(), nn.Parameter)
+
+    def is_drawn(self, node: fx.Node) -> bool:
+        """Whether a value is drawn at random, and depends on nothing else that may change."""
+        behind = list(upstream([node]))
+        drawn = any(
+            at.op == "call_function" and self.roles.get(at) is not None and self._draws(at)
+            for at in behind
+        )
+        return drawn and not any(
+            at.op in ("placeholder", "call_module")
+            or at.target is graph_functions.read_state
+            or (at.op == "get_attr" and self.roles[at].signal.kind != "const")
+            for at in behind
+        )
+
+    def _draws(self, node: fx.Node) -> bool:
+        call, operation = self.calls[node]
+        return operation is not None and (operation.kind is Kind.RANDOM or operation.draws(call))
 
     def comes_from_inputs(self, node: fx.Node) -> bool:
         """Whether a value depends on this pass's inputs, and not on the model's own state alone."""

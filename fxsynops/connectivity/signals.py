@@ -131,21 +131,34 @@ class Signals:
         Args:
             nodes: synapses.
         """
+        return self._changing(nodes, _multiplied)
+
+    def leading(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+        """What says where events go on their way to some nodes, and may change: indices, masks.
+
+        Args:
+            nodes: synapses.
+        """
+        factors = set(self.factors(nodes))
+        found = self._changing(nodes, lambda role: role.operation.steers(role.call))  # type: ignore
+        return [node for node in found if node not in factors]
+
+    def _changing(
+        self, nodes: Iterable[fx.Node], operands: Callable[[Role], list[fx.Node]]
+    ) -> list[fx.Node]:
+        """Constants that are no fixed numbers, among some operands of the routing before nodes."""
 
         def back(node: fx.Node) -> Iterable[fx.Node]:
             role = self.roles[node]
             return role.carriers if role.kind == "routing" or role.counted else ()
 
         found: dict[fx.Node, None] = {}
-        for node in reachable(nodes, back):
-            role = self.roles[node]
-            entry, call = role.operation, role.call
-            if role.kind != "routing" or entry is None or call is None or entry.divides:
+        for role in (self.roles[node] for node in reachable(nodes, back)):
+            if role.kind != "routing" or role.operation is None or role.call is None:
                 continue
-            if entry.factors or entry.product:
-                others = {n: self.roles[n].signal for n in call.operands()}
-                changing = (n for n, s in others.items() if s.kind == "const" and not s.fixed)
-                found |= dict.fromkeys(changing)
+            signals = {n: self.roles[n].signal for n in operands(role)}
+            changing = (n for n, s in signals.items() if s.kind == "const" and not s.fixed)
+            found |= dict.fromkeys(changing)
         return list(found)
 
     def behind(self, node: fx.Node) -> tuple[fx.Node, ...]:
@@ -183,3 +196,11 @@ class State:
     def holds_events(self) -> bool:
         """Whether it holds events, as far as is known."""
         return self.signal.kind == "events" and self.kind != "unknown"
+
+
+def _multiplied(role: Role) -> list[fx.Node]:
+    """The operands of a product."""
+    assert role.operation is not None
+    assert role.call is not None
+    is_product = bool(role.operation.factors or role.operation.product)
+    return role.call.operands() if is_product and not role.operation.divides else []

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from fxsynops.connectivity.connect import SynapseCalls, Tap
 from fxsynops.connectivity.results import Findings
 from fxsynops.counting.exact_sums import Reading, Term
+from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale, as_dense
 
 
@@ -64,15 +65,17 @@ class Sparse:
         synapse: the synapse.
         weights: of each of its calls, if only nonzero weights count.
         factors: what multiplies events on their way to it.
+        leading: what says where they go.
         rows: its connections.
         stops: where events are measured.
-        masks: where the values were not zero when the maps were last derived.
+        masks: where the values were not zero when the maps were last derived, and what led then.
     """
 
     analysis: Findings
     synapse: SynapseCalls
     weights: dict[fx.Node, fx.Node]
     factors: list[fx.Node]
+    leading: list[fx.Node]
     rows: set[int]
     stops: dict[fx.Node, Stop]
     masks: list[Tensor] = field(default_factory=list)
@@ -80,18 +83,21 @@ class Sparse:
     @property
     def values(self) -> list[fx.Node]:
         """What the maps follow."""
-        return [*self.weights.values(), *self.factors]
+        return [*self.weights.values(), *self.factors, *self.leading]
 
     def update(self, values: Mapping[fx.Node, Tensor]) -> bool:
-        """Derive the maps anew if another set of values is zero; whether that was so."""
-        masks = [as_dense(values[node]) != 0 for node in self.values]  # .data has no versions
+        """Derive the maps anew if another set of values is zero, or others lead; whether so."""
+        zeros = [*self.weights.values(), *self.factors]
+        masks = [as_dense(values[node]) != 0 for node in zeros]  # .data has no versions
+        masks += [values[node].clone() for node in self.leading]
         if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
             return False
         self.masks = masks
         weights: dict[fx.Node, Tensor | None]
         weights = {call: values[node] for call, node in self.weights.items()}
         connector = self.analysis.connector
-        with connector.signals.with_values({node: values[node].cpu() for node in self.factors}):
+        given = (*self.factors, *self.leading)
+        with connector.signals.with_values({node: values[node].cpu() for node in given}):
             maps = {n: m for n, m, _ in connector.taps(self.synapse, weights)}
         for node, stop in self.stops.items():
             for k, (row, tap) in enumerate(zip(stop.rows, stop.taps, strict=True)):
@@ -109,30 +115,49 @@ def sparse_synapses(analysis: Findings, stops: dict[fx.Node, Stop]) -> list[Spar
         calls = [(n, call) for n in synapse.calls if (call := connector.signals.roles[n].synapse)]
         sparse = options.weights != "all"
         weights = {n: call.weight for n, call in calls if sparse and call.weight is not None}
-        factors = {} if options.events == "nonzero" else connector.factors(synapse)
+        graded = options.events == "nonzero"
+        factors = {} if graded else connector.factors(synapse)
+        leading = {} if graded else connector.leading(synapse)
         rows = {i for i, c in enumerate(analysis.connections) if c.calls is synapse}
-        if not calls or not (sparse or factors):
+        if not calls or not (sparse or factors or leading):
             continue
-        found.append(Sparse(analysis, synapse, weights, list(factors), rows, stops))
+        found.append(Sparse(analysis, synapse, weights, list(factors), list(leading), rows, stops))
         seeds = [
             (call.input, call.probe() if sparse else call.fanout())
             for n, call in calls
             if connector.signals.roles[n].carriers
         ]
-        for values in _patterns(factors):
-            with connector.signals.with_values(values):
-                for node, map, _ in connector.measured(seeds, synapse.name):
-                    stops[node].kept |= {axis for axis, n in enumerate(map.shape) if n > 1}
+        for values in _patterns(factors, leading):
+            try:
+                with connector.signals.with_values(values):
+                    found_maps = connector.measured(seeds, synapse.name)
+                maps = [(n, tuple(map.shape)) for n, map, _ in found_maps]
+            except (RuntimeError, IndexError):  # nothing can lead there: each axis may vary
+                maps = [(n, shape(n)) for n, stop in stops.items() if rows & set(stop.rows)]
+            for node, sizes in maps:
+                stops[node].kept |= {axis for axis, n in enumerate(sizes) if n > 1}
     return found
 
 
-def _patterns(factors: Mapping[fx.Node, Tensor]) -> Iterator[dict[fx.Node, Tensor]]:
-    """Values of some factors that make maps vary along each axis along which they may."""
+def _patterns(
+    factors: Mapping[fx.Node, Tensor], leading: Mapping[fx.Node, Tensor]
+) -> Iterator[dict[fx.Node, Tensor]]:
+    """Values that make maps vary along each axis along which they may."""
     ones = {node: torch.ones_like(value) for node, value in factors.items()}
     yield ones
     for node, value in ones.items():
-        for axis, size in enumerate(value.shape):
-            if size > 1:
-                first_is_zero = value.clone()
-                first_is_zero.select(axis, 0).zero_()
-                yield ones | {node: first_is_zero}
+        yield from (ones | {node: other} for other in _zero_somewhere(value))
+    for node, value in leading.items():
+        first = value.flatten()[:1].expand(value.numel()).reshape(value.shape)
+        others = [torch.zeros_like(value), first, torch.ones_like(value)]
+        yield from (ones | {node: other} for other in others)
+        yield from (ones | {node: other} for other in _zero_somewhere(torch.ones_like(value)))
+
+
+def _zero_somewhere(value: Tensor) -> Iterator[Tensor]:
+    """With zeros at the beginning of one axis after the other."""
+    for axis, size in enumerate(value.shape):
+        if size > 1:
+            first_is_zero = value.clone()
+            first_is_zero.select(axis, 0).zero_()
+            yield first_is_zero

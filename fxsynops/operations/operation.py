@@ -361,4 +361,6 @@ class SynapseCall:
 
     def probe(self) -> Tensor:
         """A map at the input that varies wherever one with zero weights may vary."""
-        return torch.rand(self.rule.sample(self.call, self.input), dtype=torch.float64)
+        drawn = torch.Generator().manual_seed(0)
+        size = self.rule.sample(self.call, self.input)
+        return torch.rand(size, generator=drawn, dtype=torch.float64)

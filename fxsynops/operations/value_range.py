@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxsynops.operations.call import Call, shape
-from fxsynops.operations.operation import Operation, Scale
+from fxsynops.operations.operation import Operation, Scale, as_dense
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,9 @@ def _linear(ranges: Evaluation, call: Call) -> Any:
     def part(name: str) -> Any:
         def choose(n: fx.Node, value: Any) -> Any:
             if n not in data:  # it steers, or lends its size
-                return torch.zeros(shape(n)) if isinstance(value, Range) else value
+                floats = isinstance(value, Tensor) and value.is_floating_point()
+                known = as_double(value) if floats else value
+                return torch.zeros(shape(n)) if isinstance(value, Range) else known
             if isinstance(value, Range):
                 known = getattr(value, name)
                 return torch.zeros_like(value.up) if known is None else known
@@ -312,11 +314,11 @@ def _weighted(ranges: Evaluation, call: Call, x: fx.Node) -> Range | None:
     value, known = ranges.operand(x), ranges.operand(weight)
     if weight is None or not isinstance(known, Tensor):
         return None
-    signed = as_double(known)
-    more, less = signed.clamp(min=0), (-signed).clamp(min=0)
+    signed = as_double(as_dense(known))
+    more, less = (_laid_out(part.clamp(min=0), known) for part in (signed, -signed))
     up = _only(ranges, call, {x: value.up, weight: more})
     down = None
-    if bool(less.any()):
+    if bool((signed < 0).any()):
         down = _only(ranges, call, {x: value.up, weight: less})
     if value.down is not None:
         down = added(down, _only(ranges, call, {x: value.down, weight: more}))
@@ -334,9 +336,14 @@ def _weighted(ranges: Evaluation, call: Call, x: fx.Node) -> Range | None:
     level = (
         None
         if value.center is None
-        else _only(ranges, call, {x: value.center.abs(), weight: signed.abs()})
+        else _only(ranges, call, {x: value.center.abs(), weight: _laid_out(signed.abs(), known)})
     )
     return ranges.rounded(call.node, Range(up, down, center), _fan_in(ranges, call), level)
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """A dense tensor in the layout of another one."""
+    return value if like.layout == torch.strided else value.to_sparse(layout=like.layout)
 
 
 def _factors(ranges: Evaluation, call: Call) -> tuple[Any, ...]:

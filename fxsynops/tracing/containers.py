@@ -4,21 +4,67 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
+from array import array
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
+from contextvars import ContextVar
+from functools import partial
+from types import GeneratorType, MethodType
 from typing import Any
 
-from fxsynops.tracing.places import Attributes
+from fxsynops.tracing.places import ATOMS, Attributes, attributes_of, is_plain_object
 
 
 def is_opaque(value: Any) -> bool:
-    """A container or generator whose contents can be saved, but not followed one by one."""
+    """What holds a state that can be looked at, but not followed part by part."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        return True
+    kinds = set | deque | bytearray | array
+    return isinstance(value, kinds) or moves(value)
+
+
+def moves(value: Any) -> bool:
+    """Whether a value has a state of its own that changes as it is used: generators, iterators."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        kinds = (numpy.ndarray, numpy.random.Generator, numpy.random.BitGenerator)
-        if isinstance(value, (*kinds, numpy.random.RandomState)):
+        kinds = (numpy.random.Generator, numpy.random.BitGenerator, numpy.random.RandomState)
+        if isinstance(value, kinds):
             return True
-    return isinstance(value, set | deque | random.Random)
+    if isinstance(value, partial | MethodType):
+        return bool(_bound(value))
+    return isinstance(value, random.Random | ContextVar | Iterator)
+
+
+def _bound(value: Any) -> list[Any]:
+    """The objects that a method, or a function with some arguments, is bound to."""
+    if isinstance(value, MethodType):
+        return [value.__self__] if is_plain_object(value.__self__) else []
+    if isinstance(value, partial):
+        return [o for v in (value.func, *value.args, *value.keywords.values()) for o in _bound(v)]
+    return [value] if is_plain_object(value) else []
+
+
+def _position(iterator: Any) -> Any:
+    """How far an iterator has come, as far as it says."""
+    if isinstance(iterator, GeneratorType):
+        frame = iterator.gi_frame
+        local = {} if frame is None else frame.f_locals
+        known = {k: v if isinstance(v, ATOMS) else id(v) for k, v in local.items()}
+        return (None if frame is None else frame.f_lasti, known)
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")  # torch's and Python's, of iterators that are pickled
+        return _said(iterator.__reduce__())
+    return repr(iterator)
+
+
+def _said(value: Any) -> Any:
+    """Something that is equal for what is the same."""
+    if isinstance(value, list | tuple):
+        return [_said(part) for part in value]
+    return value if isinstance(value, ATOMS) else id(value)
 
 
 class _Identical(list[Any]):
@@ -26,6 +72,22 @@ class _Identical(list[Any]):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, list) and [*map(id, self)] == [*map(id, other)]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+
+class _Entries(dict[str, Any]):
+    """Attributes, equal if they are the same objects, or the same plain values."""
+
+    def __eq__(self, other: object) -> bool:
+        theirs = list(other.items()) if isinstance(other, dict) else []
+        return [(k, _said(v)) for k, v in self.items()] == [(k, _said(v)) for k, v in theirs]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     __hash__ = None
 
@@ -42,6 +104,14 @@ def content_of(container: Any) -> Any:
         return _Identical(container)
     if isinstance(container, random.Random):
         return container.getstate()
+    if isinstance(container, bytearray | array):
+        return bytes(container)
+    if isinstance(container, ContextVar):
+        return _Identical([container.get(None)])
+    if isinstance(container, partial | MethodType):
+        return [_Entries(attributes_of(owner)) for owner in _bound(container)]
+    if isinstance(container, Iterator):
+        return _position(container)
     if hasattr(container, "get_state"):  # numpy.random.RandomState
         name, keys, *rest = container.get_state()
         return (name, keys.tobytes(), *rest)
@@ -79,6 +149,17 @@ def restore(container: Any, content: Any) -> None:
         container.extend(content)
     elif isinstance(container, random.Random):
         container.setstate(content)
+    elif isinstance(container, bytearray):
+        container[:] = content
+    elif isinstance(container, array):
+        container[:] = array(container.typecode, content)
+    elif isinstance(container, ContextVar):
+        container.set(content[0])
+    elif isinstance(container, partial | MethodType):
+        for owner, attributes in zip(_bound(container), content, strict=True):
+            restore(attributes_of(owner), attributes)
+    elif isinstance(container, Iterator):
+        pass  # it cannot be turned back
     elif hasattr(container, "get_state"):
         name, keys, *rest = content
         container.set_state((name, sys.modules["numpy"].frombuffer(keys, "uint32"), *rest))

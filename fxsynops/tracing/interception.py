@@ -11,7 +11,9 @@ import copy
 import functools
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -322,6 +324,32 @@ def seeding(listener: Listener) -> Iterator[None]:
 
     names = ("manual_seed", "seed", "set_rng_state")
     before = [(o, name, getattr(o, name)) for o in (torch, torch.random) for name in names]
+    for owner, name, function in before:
+        setattr(owner, name, refuse(function))
+    try:
+        yield
+    finally:
+        for owner, name, function in before:
+            setattr(owner, name, function)
+
+
+@contextmanager
+def threads(listener: Listener) -> Iterator[None]:
+    """Refuse work for other threads, which nobody watches."""
+
+    def refuse(function: Callable[..., Any]) -> Callable[..., Any]:
+        def refused(*args: Any, **kwargs: Any) -> Any:
+            if listener.quiet:
+                return function(*args, **kwargs)
+            raise TraceError(
+                "the forward hands work to other threads, and what they do is not recorded. Do it "
+                "in the forward's own, or keep the module that does so whole (spiking=[ItsType])."
+            )
+
+        return refused
+
+    owners = [(threading.Thread, "start"), (ThreadPoolExecutor, "submit")]
+    before = [(owner, name, getattr(owner, name)) for owner, name in owners]
     for owner, name, function in before:
         setattr(owner, name, refuse(function))
     try:

@@ -150,7 +150,7 @@ def is_plain_object(value: Any) -> bool:
         (hasattr(value, "__dict__") or bool(_slots(kind)))
         and not isinstance(value, (type, nn.Module, Tensor))
         and not callable(getattr(kind, "__get__", None))  # functions, methods, descriptors
-        and kind.__module__.split(".")[0] not in ("builtins", "torch", "types", "functools")
+        and kind.__module__.split(".")[0] not in ("builtins", "torch", "functools")
     )
 
 

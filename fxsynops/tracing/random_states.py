@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +62,16 @@ class RandomStates:
             numpy.random.get_state() if numpy is not None else None,
             tuple((g, g.get_state()) for g in generators),
         )
+
+    @classmethod
+    @contextmanager
+    def untouched(cls) -> Iterator[None]:
+        """While the context lasts, what is drawn is not missed later."""
+        before = cls.save([])
+        try:
+            yield
+        finally:
+            before.restore()
 
     def restore(self) -> None:
         """Make them what they were."""

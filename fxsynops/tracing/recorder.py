@@ -167,6 +167,7 @@ class Recorder(TorchFunctionMode):
             stack.enter_context(interception.autograd_functions(self))
             stack.enter_context(interception.shallow_copies(self))
             stack.enter_context(interception.seeding(self))
+            stack.enter_context(interception.threads(self))
             stack.enter_context(interception.unoptimized(self.surroundings.scripted, self._paths))
             stack.enter_context(interception.compiled_code(self))
             stack.enter_context(self)

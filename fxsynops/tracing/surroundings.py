@@ -7,7 +7,10 @@ as they are; a forward that changes them does what no replay would do again.
 from __future__ import annotations
 
 import dis
+import sys
 import sysconfig
+from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fxsynops.errors import TraceError
-from fxsynops.tracing.containers import content_of, restore
+from fxsynops.tracing.containers import content_of, moves, restore
 from fxsynops.tracing.node_meta import HERE, TORCH
 from fxsynops.tracing.places import (
     ATOMS,
@@ -56,6 +59,7 @@ class Surroundings:
         self.scripted: list[Any] = []
         self._places: dict[tuple[int, Any], Place] = {}
         self._walked: set[int] = set()
+        self._names: dict[type, set[str]] = {}  # of what the user's classes hold
         for module in modules:
             for cls in type(module).__mro__:
                 self._walk_class(cls)
@@ -78,8 +82,13 @@ class Surroundings:
         Raises:
             TraceError: something has.
         """
-        if changed := self.put_back():
-            names = ", ".join(sorted({f"'{place.name}'" for place in changed}))
+        changed = {place.name for place in self.put_back()}
+        for cls, before in self._names.items():
+            for name in [n for n in set(vars(cls)) - before if n[:2] != "__"]:
+                delattr(cls, name)
+                changed.add(f"{cls.__name__}.{name}")
+        if changed:
+            names = ", ".join(sorted(f"'{name}'" for name in changed))
             raise TraceError(
                 f"the forward changes {names}, which is outside of the model, and a replay would "
                 "not. Keep what it writes to in attributes of the model, or do it outside of the "
@@ -98,9 +107,11 @@ class Surroundings:
     @staticmethod
     def _now(place: Place) -> Any:
         try:
-            return fingerprint(place.get(), SHALLOW, identical=True)
+            value = place.get()
         except LookupError:
             return None  # it is gone
+        states = [content_of(part) for part in _opaque(value, 0)]
+        return fingerprint(value, SHALLOW, identical=True), states
 
     # -- the walk --------------------------------------------------------------------------------
 
@@ -109,9 +120,14 @@ class Surroundings:
         if not _is_users(cls) or id(cls) in self._walked:
             return
         self._walked.add(id(cls))
-        for name, value in vars(cls).items():
+        own = not _is_installed(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
+        if own:
+            self._names[cls] = set(vars(cls))
+        for name, value in list(vars(cls).items()):
             if name != "__init__":
                 self._walk(value)
+            if own and name[:2] != "__" and isinstance(value, ATOMS):
+                self._note_attribute(cls, (name,))
 
     def _walk(self, value: Any) -> None:
         """What a function reads, and what it calls."""
@@ -173,6 +189,12 @@ class Surroundings:
         elif isinstance(value, _FUNCTIONS):
             if _is_users(getattr(value, "__func__", value)):
                 self._places.setdefault(known, place)
+                if isinstance(value, FunctionType) and not _is_installed(
+                    value.__code__.co_filename
+                ):
+                    held = {"": value.__dict__}
+                    kept = Place(held, ("",), f"{value.__qualname__}'s attributes")
+                    self._places.setdefault((id(value), "__dict__"), kept)
             self._note_draws(value)
             self._walk(value)
         elif isinstance(value, torch.jit.ScriptFunction):
@@ -188,6 +210,8 @@ class Surroundings:
 
     def _note_module(self, module: ModuleType, chain: tuple[str, ...]) -> None:
         self.draws |= module.__name__ in _UNTRUSTED
+        if module.__name__ == "os" and chain[:1] == ("environ",):
+            self._note(Place(vars(module), chain[:1], "os.environ"), ())
         file = getattr(module, "__file__", None) or ""
         if chain and file and not file.startswith((TORCH, HERE, *_STANDARD[:1])):
             self._note(Place(vars(module), chain[:1], f"{module.__name__}.{chain[0]}"), chain[1:])
@@ -242,7 +266,30 @@ def _is_comparable(value: Any) -> bool:
         return True
     if isinstance(value, list | tuple | dict | set):
         return len(value) <= _LONGEST
-    return is_plain_object(value)
+    return is_plain_object(value) or _is_state(value)
+
+
+def _is_state(value: Any) -> bool:
+    """Whether it has a state that is no part of its fingerprint."""
+    return moves(value) or isinstance(value, bytearray | array | deque)
+
+
+def _opaque(value: Any, depth: int) -> Iterator[Any]:
+    """What has such a state, in a value."""
+    if _is_state(value):
+        yield value
+    elif depth < SHALLOW:
+        for part in _parts(value):
+            yield from _opaque(part, depth + 1)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What is in a container, or an object."""
+    if is_plain_object(value):
+        value = attributes_of(value)
+    if isinstance(value, dict | Attributes):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _content(place: Place) -> tuple[Any, list[tuple[Any, Any]]]:
@@ -252,13 +299,11 @@ def _content(place: Place) -> tuple[Any, list[tuple[Any, Any]]]:
 
 
 def _contents(value: Any, depth: int) -> Iterator[tuple[Any, Any]]:
-    if is_plain_object(value):
-        value = attributes_of(value)
-    if isinstance(value, list | dict | set | Attributes):
-        yield value, content_of(value)
-    if depth < SHALLOW and isinstance(value, list | tuple | dict | Attributes):
-        parts = value.values() if isinstance(value, dict | Attributes) else value
-        for part in parts:
+    held = attributes_of(value) if is_plain_object(value) else value
+    if isinstance(held, list | dict | set | Attributes) or _is_state(held):
+        yield held, content_of(held)
+    if depth < SHALLOW:
+        for part in _parts(value):
             yield from _contents(part, depth + 1)
 
 

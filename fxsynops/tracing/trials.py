@@ -80,13 +80,9 @@ def try_out(
     key = function, tuple(_looks_of(a, is_data) for a in args)
     try:
         if key not in known:
-            drawn = RandomStates.save([])
-            try:
-                with torch.no_grad():
-                    found = _Trials(run, args, is_data, multiplied).result(produced)
-                known[key] = found, [a for a in args if not _is_data(a, is_data)]
-            finally:
-                drawn.restore()
+            with RandomStates.untouched(), torch.no_grad():
+                found = _Trials(run, args, is_data, multiplied).result(produced)
+            known[key] = found, [a for a in args if not _is_data(a, is_data)]
     except Exception:  # it wants particular values
         return Trial(whole)
     found, _ = known[key]
