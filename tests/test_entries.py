@@ -151,6 +151,7 @@ VISITS: dict[str, Visit] = {
     "broadcast_tensors": Visit(only=lambda v: torch.broadcast_tensors(v, v[:1])[0]),
     "select": _(input=x, dim=1, index=-1),
     "narrow": _(input=x, dim=2, start=-3, length=2),
+    "narrow_copy": _(input=x, dim=2, start=1, length=2),
     "slice": _(input=x, dim=2, start=1, end=6, step=2),
     "split": _(input=x, split_size=2, dim=1),
     "chunk": _(input=x, chunks=2, dim=1),
@@ -195,6 +196,7 @@ VISITS: dict[str, Visit] = {
     "constant_pad_nd": _(input=x, pad=[1, 2], value=0.0),
     # windows
     "sum": _(input=x, dim=1, keepdim=True),
+    "nansum": _(input=x, dim=1, keepdim=True),
     "mean": _(input=x, dim=1, keepdim=True),
     "cumsum": _(input=x, dim=1),
     "avg_pool1d": _(input=line, kernel_size=3, stride=2, padding=1),

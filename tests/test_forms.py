@@ -1095,3 +1095,155 @@ def test_bits_and_rests_of_whole_numbers_are_events():
     counter = fxsynops.SynOpsCounter(model, x, input_events=False)
     counter(x)
     assert float(counter.synops.detach()) == 2 * sum(int(part.sum()) for part in model.parts(x))
+
+
+@pytest.mark.parametrize("name", ["buffer", "parameter", "channels"])
+def test_scaled_terms_of_tensors_cancel(name):
+    factors = {
+        "buffer": torch.tensor(2.0),
+        "parameter": nn.Parameter(torch.tensor(2.0)),
+        "channels": torch.full((5,), 2.0),
+    }
+
+    def forward(net, x):
+        s = Step.apply(net.a(x))
+        return net.b(s.detach() + net.k * s - net.k * s.detach())
+
+    torch.manual_seed(0)
+    model = Written(forward, a=nn.Linear(8, 5), b=nn.Linear(5, 3), k=factors[name])
+    counter, x = (
+        fxsynops.SynOpsCounter(model, torch.rand(4, 8), input_events=False),
+        torch.rand(4, 8),
+    )
+    counter(x)
+    assert float(counter.per_synapse["b"].detach()) == float((model.a(x) > 0).sum()) * 3 > 0
+    counter.synops.backward()
+    assert model.a.weight.grad.abs().sum() > 0
+
+
+def kept(w, z):
+    w = w.expand(3, *w.shape).clone()
+    w[(z == 0)[:, None].expand(w.shape)] = 0.0
+    return w.sum(-1)
+
+
+CHOICES = {
+    "where": lambda w, z: torch.where(z[:, None] > 0, w, 0.0).sum(-1),
+    "where, as a dot product": lambda w, z: torch.where(z > 0, w[0], 0.0).sum(-1),
+    "masked_fill": lambda w, z: w.expand(3, 4, 8).masked_fill(z[:, None] == 0, 0.0).mean(-1),
+    "written": kept,
+    "masked": lambda w, z: torch.masked.sum(
+        w.expand(3, 4, 8), -1, mask=(z > 0)[:, None].expand(3, 4, 8)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_weights_that_events_choose_and_that_are_summed_are_not_overlooked(name):
+    def forward(net, x):
+        return CHOICES[name](net.w, Step.apply(net.a(x)))
+
+    model = Written(forward, a=nn.Linear(6, 8), w=nn.Parameter(torch.randn(4, 8)))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="events choose among weights"):
+        fxsynops.analyze(model, torch.rand(3, 6), input_events=False)
+
+
+def test_thresholds_that_events_choose_are_no_weights():
+    def forward(net, x):
+        v = net.a(x)
+        s = (v > net.threshold).float()
+        v = v - torch.where(s > 0, net.threshold, 0.0)
+        return net.b(s + (v > net.threshold).float())
+
+    threshold = nn.Parameter(torch.linspace(0.1, 0.5, 8))
+    model = Written(forward, a=nn.Linear(6, 8), b=nn.Linear(8, 3), threshold=threshold)
+    assert fxsynops.analyze(model, torch.rand(3, 6), input_events=False).unresolved == ()
+
+
+def test_indices_that_are_computed_are_no_events():
+    def forward(net, i):
+        return net.g((net.table[(i * 7 + 1) % 20] + net.table[i // 2] > 0).float())
+
+    torch.manual_seed(0)
+    model = Written(forward, table=torch.randn(20, 5), g=nn.Linear(5, 3))
+    i = torch.randint(0, 20, (4,))
+    counter = fxsynops.SynOpsCounter(model, i, input_events=False)
+    counter(i)
+    events = (model.table[(i * 7 + 1) % 20] + model.table[i // 2] > 0).sum()
+    assert {k: float(v.detach()) for k, v in counter.per_synapse.items()} == {"g": int(events) * 3}
+
+
+def test_whole_numbers_without_a_sign_wrap():
+    x = torch.tensor([[1.0, 0, 1, 0]])
+    forms = {
+        "negative": lambda x: -x.to(torch.uint8),
+        "difference": lambda x: x.to(torch.uint8) - x.flip(1).to(torch.uint8),
+    }
+    for form in forms.values():
+        model = Written(lambda net, x, form=form: net.b(form(x).float()), b=nn.Linear(4, 3))
+        counter = fxsynops.SynOpsCounter(model, x)
+        counter(x)
+        assert float(counter.synops.detach()) == float(form(x).sum()) * 3
+
+
+def test_places_of_events_as_a_tuple():
+    def forward(net, x):
+        found = torch.zeros_like(x)
+        found[x.nonzero(as_tuple=True)] = 1.0
+        return net.b(found)
+
+    x = torch.tensor([[1.0, 0, 2, 0]])
+    counter = fxsynops.SynOpsCounter(Written(forward, b=nn.Linear(4, 3)), x)
+    counter(x)
+    assert float(counter.synops.detach()) == 2 * 3
+
+
+def test_a_transformer_layer_without_gradients():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.Sequential(layer, nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        x = (torch.rand(2, 5, 8) < 0.5).float()
+        counter = fxsynops.SynOpsCounter(model, x)
+        assert torch.equal(counter(x), model(x))
+    assert counter.analysis.audit.ok
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_scales_that_torch_folds_into_another_product():
+    def forward(net, x):
+        return net.w @ (
+            x.unsqueeze(2) * (1.5 - (torch.arange(4.0) - net.d[:, None]).abs()).clamp(0)
+        )
+
+    torch.manual_seed(0)
+    weights = nn.Parameter(torch.randn(5, 6)), nn.Parameter(torch.rand(6) * 2)
+    model = Written(forward, w=weights[0], d=weights[1])
+    x = (torch.rand(3, 6) < 0.5).float()
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    kernel = (1.5 - (torch.arange(4.0) - weights[1][:, None]).abs()).clamp(0)
+    assert float(counter.synops.detach()) == float((x @ (kernel != 0).float()).sum()) * 5
+
+
+def test_bounds_behind_fixed_places_and_sparse_weights():
+    def sampled(net, x):
+        grid = torch.zeros(len(x), 1, 4, 2)
+        places = F.grid_sample(x[:, None, None], grid, mode="nearest", align_corners=False)
+        return net.b(net.neuron(net.a(places[:, 0, 0])))
+
+    x = torch.ones(2, 4)
+    neuron = fxsynops.nn.IAFSqueeze(batch_size=2)
+    model = Written(sampled, a=nn.Linear(4, 4), neuron=neuron, b=nn.Linear(4, 3))
+    assert fxsynops.analyze(model, x).upper_bound().rows[0].charge > 0
+    for layout in (torch.sparse_coo, torch.sparse_csr):
+        weight = torch.randn(3, 4).to_sparse(layout=layout)
+        model = Written(
+            lambda net, x: net.b(net.neuron((net.w @ x.T).T)),
+            w=weight,
+            neuron=fxsynops.nn.IAFSqueeze(batch_size=2),
+            b=nn.Linear(3, 2),
+        )
+        counter = fxsynops.SynOpsCounter(model, x)
+        counter(x)
+        bound = counter.analysis.upper_bound()
+        assert float(counter.synops.detach()) / 2 <= bound.charge < float("inf")

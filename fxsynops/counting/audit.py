@@ -33,6 +33,7 @@ from fxsynops.operations.operation import as_dense
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_walk import reachable
+from fxsynops.tracing.torch_versions import attention_as_recorded
 from fxsynops.tracing.witness import Factor, Product, Witness
 
 _SOME = 4  # fewer elements of one size may be chance
@@ -140,9 +141,10 @@ class _Measuring(Replay):
 
     def example(self) -> tuple[Any, list[float]]:
         """The output for the example, and the SynOps of each connection."""
-        # Without gradients, torch may compute otherwise (an LSTM does, in the last bits).
+        # Without gradients, torch may compute otherwise (an LSTM does, in the last bits), and where
+        # nobody watches, attention takes a way of its own.
         recorded = torch.set_grad_enabled(self.analysis.trace.mode.grad)
-        with recorded, Borrowed(self.analysis.model):
+        with recorded, attention_as_recorded(), Borrowed(self.analysis.model):
             output, tally = self.count(self.analysis.example.clone().values)
             return output, tally.both()[1].tolist()
 
@@ -302,6 +304,8 @@ class _Auditor:
             unit = unit * self._constant(factor)
         for factor in signal.scale.over:
             unit = unit / self._constant(factor)
+        if isinstance(unit, Tensor) and unit.dim() and shape(node) != tuple(value.shape):
+            raise _UnknownError("torch has folded what its events are worth differently in")
         events = _in_units(value, unit)
         if not _is_whole(events):
             if any(

@@ -177,7 +177,9 @@ def _pull_narrow(call: Call, map: Tensor) -> Iterator[Slot]:
 
 
 operations.add("select", Operation(Kind.ROUTING, "*", pull=_led(_pull_select), led=True))
-operations.add("narrow", Operation(Kind.ROUTING, "*", pull=_led(_pull_narrow), led=True))
+operations.add(
+    "narrow narrow_copy", Operation(Kind.ROUTING, "*", pull=_led(_pull_narrow), led=True)
+)
 operations.add("slice", Operation(Kind.ROUTING, "*", pull=_led(_pull_slice), led=True))
 operations.add(
     "split chunk tensor_split unsafe_split unsafe_chunk split_with_sizes hsplit vsplit dsplit",

@@ -264,7 +264,7 @@ class Operation:
         entry = self if self.resolve is None else self.resolve(call)
         if call.name and (not call.understood or entry.overlooks(call)):
             return None
-        if entry.kind is Kind.ROUTING and _truncates(call, entry):
+        if entry.kind is Kind.ROUTING and (_truncates(call, entry) or _wraps(call, entry)):
             return replace(entry, kind=Kind.THRESHOLD, whole=True)
         return entry
 
@@ -283,6 +283,17 @@ def _truncates(call: Call, entry: Operation) -> bool:
         if into != dtype and dtype != torch.bool and _largest(into) < _largest(dtype):
             return True
     return into == torch.bool and entry.merges  # True + True is True
+
+
+def _wraps(call: Call, entry: Operation) -> bool:
+    """Whether something is subtracted from whole numbers that have no sign."""
+    if entry.terms is None or "spec" not in call.node.meta:
+        return False
+    into = spec(call.node).dtype
+    whole = not (into.is_floating_point or into.is_complex or into == torch.bool)
+    if not whole or torch.iinfo(into).min < 0:
+        return False
+    return any(not isinstance(factor, int | float) or factor < 0 for factor, _ in entry.terms(call))
 
 
 def _largest(dtype: torch.dtype) -> int:

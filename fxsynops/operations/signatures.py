@@ -47,6 +47,7 @@ _UNWRITTEN = (
         "__invert__": "input",
         "__set__": "input value",
         "type": "input dtype=None non_blocking=False",
+        "nonzero": "input out=None as_tuple=False",
         "cpu": "input memory_format=None",
         "cuda": "input device=None non_blocking=False memory_format=None",
         "as_tensor": "data dtype=None device=None",

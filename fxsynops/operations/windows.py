@@ -49,7 +49,7 @@ def _summed(call: Call) -> int:
     return math.prod(shape(call.x)[axis] for axis in summed_axes(call))
 
 
-operations.add("sum", Operation(Kind.ROUTING, "dim keepdim", pull=_pull_sum, gain=_summed))
+operations.add("sum nansum", Operation(Kind.ROUTING, "dim keepdim", pull=_pull_sum, gain=_summed))
 operations.add(
     "mean",
     Operation(

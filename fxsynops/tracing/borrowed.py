@@ -152,6 +152,13 @@ class Borrowed:
         held = self._held.get(id(module.__dict__))
         return held is not None and name in module.__dict__ and not same(value, held.before[name])
 
+    def is_settled(self, place: Place, value: Any) -> bool:
+        """Whether a value has been in its place since a module that is kept whole put it there."""
+        above = Place(place.root, place.path[:-1], place.name).get()
+        held = self._held.get(id(above))
+        lent = None if held is None else held.lent
+        return not isinstance(lent, dict) or lent.get(place.path[-1]) is value
+
     def settle(self, module: nn.Module) -> None:
         """What ``module`` and its parts hold now is their own doing: no change to be repeated."""
         for held in self._below(module):

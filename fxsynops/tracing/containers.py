@@ -107,7 +107,9 @@ def content_of(container: Any) -> Any:
     if isinstance(container, bytearray | array):
         return bytes(container)
     if isinstance(container, ContextVar):
-        return _Identical([container.get(None)])
+        with suppress(LookupError):
+            return _Identical([container.get()])
+        return _Identical()  # it has no value yet
     if isinstance(container, partial | MethodType):
         return [_Entries(attributes_of(owner)) for owner in _bound(container)]
     if isinstance(container, Iterator):
@@ -154,7 +156,7 @@ def restore(container: Any, content: Any) -> None:
     elif isinstance(container, array):
         container[:] = array(container.typecode, content)
     elif isinstance(container, ContextVar):
-        container.set(content[0])
+        container.set(*content or [None])
     elif isinstance(container, partial | MethodType):
         for owner, attributes in zip(_bound(container), content, strict=True):
             restore(attributes_of(owner), attributes)

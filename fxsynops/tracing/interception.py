@@ -334,6 +334,25 @@ def seeding(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
+def inference(listener: Listener) -> Iterator[None]:
+    """Inference mode is a mode without gradients: its tensors do not tell that they are written."""
+    enter = torch.inference_mode.__enter__
+
+    def entered(context: Any) -> None:
+        if listener.quiet:
+            enter(context)
+        else:
+            context._inference_mode_context = torch.no_grad() if context.mode else nullcontext()
+            context._inference_mode_context.__enter__()
+
+    torch.inference_mode.__enter__ = entered  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.inference_mode.__enter__ = enter  # type: ignore[method-assign]
+
+
+@contextmanager
 def threads(listener: Listener) -> Iterator[None]:
     """Refuse work for other threads, which nobody watches."""
 

@@ -63,7 +63,7 @@ class ModelReads:
     def _note_state(self, module: nn.Module, place: Place, value: Any) -> None:
         """What a module kept whole holds, as it is now: a tensor, or tensors in dicts and lists."""
         if isinstance(value, Tensor):
-            if not self._tensors.known(value):
+            if not self._tensors.known(value) and self._borrowed.is_settled(place, value):
                 after = (
                     n for m, n in self._tensors.last_call.items() if module in set(modules_of(m))
                 )

@@ -1,7 +1,7 @@
 """A number that Python has read out of a tensor (``.item()``), until it is known what for.
 
-Many are only printed, or put into a log or an attribute. It is a branch on data as soon as Python
-computes or decides anything with it.
+Many are only printed, or added up and put into a log or an attribute. It is a branch on data as
+soon as Python decides anything with it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ class ReadNumber:
     Args:
         value: the number.
         node: that reads it in a replay.
-        on_use: is called when Python first computes with it.
+        on_use: is called when Python first decides something with it.
+        write: makes the node of a sum or product, by the function and its arguments.
     """
 
-    def __init__(self, value: float, node: fx.Node, on_use: Callable[[], None]) -> None:
-        self._value, self.node, self._on_use = value, node, on_use
+    def __init__(
+        self, value: float, node: fx.Node, on_use: Callable[[], None], write: Callable[..., fx.Node]
+    ) -> None:
+        self._value, self.node, self._on_use, self._write = value, node, on_use, write
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -61,6 +64,24 @@ def number(value: Any) -> Any:
     return value.used() if type(value) is ReadNumber else value
 
 
+def _computed(function: Any, by: ReadNumber, pair: tuple[Any, Any]) -> Any:
+    """What comes of two numbers, at least one of which stands in for another: it does so, too."""
+    if not all(type(part) in (ReadNumber, int, float) for part in pair):
+        return function(*map(number, pair))
+    lent = [part for part in pair if type(part) is ReadNumber]
+    try:
+        value = function(*(p._value if type(p) is ReadNumber else p for p in pair))
+    except ArithmeticError:
+        return function(*map(number, pair))
+    node = by._write(function, tuple(p.node if type(p) is ReadNumber else p for p in pair))
+
+    def on_use() -> None:
+        for part in lent:
+            part.used()
+
+    return ReadNumber(value, node, on_use, by._write)
+
+
 def _forward(name: str) -> Callable[..., Any]:
     function = getattr(operator, name, None) or getattr(float, name)
 
@@ -79,7 +100,19 @@ def _reflected(name: str) -> Callable[..., Any]:
     return reflected
 
 
-for _name in "add sub mul truediv floordiv mod pow".split():
+for _name in "add sub mul truediv".split():
+    _function = getattr(operator, _name)
+    setattr(
+        ReadNumber,
+        f"__{_name}__",
+        lambda self, other, of=_function: _computed(of, self, (self, other)),
+    )
+    setattr(
+        ReadNumber,
+        f"__r{_name}__",
+        lambda self, other, of=_function: _computed(of, self, (other, self)),
+    )
+for _name in "floordiv mod pow".split():
     setattr(ReadNumber, f"__{_name}__", _forward(f"__{_name}__"))
     setattr(ReadNumber, f"__r{_name}__", _reflected(f"__{_name}__"))
 for _name in "and or xor lshift rshift".split():

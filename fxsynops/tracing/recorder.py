@@ -168,6 +168,7 @@ class Recorder(TorchFunctionMode):
             stack.enter_context(interception.shallow_copies(self))
             stack.enter_context(interception.seeding(self))
             stack.enter_context(interception.threads(self))
+            stack.enter_context(interception.inference(self))
             stack.enter_context(interception.unoptimized(self.surroundings.scripted, self._paths))
             stack.enter_context(interception.compiled_code(self))
             stack.enter_context(self)
@@ -508,7 +509,11 @@ class Recorder(TorchFunctionMode):
         self.has_lent = True
         call = (func, given)
         node = self.writer.node("call_function", graph_functions.read_value, call, {}, "item")
-        return ReadNumber(result, node, lambda: None if self._quiet else is_used())
+
+        def write(function: Any, numbers: Any) -> fx.Node:
+            return self.writer.node("call_function", function, numbers, {}, "number")
+
+        return ReadNumber(result, node, lambda: None if self._quiet else is_used(), write)
 
     def _check_sizes(self, tensors: list[Tensor]) -> None:
         """Python reads sizes: where they depend on data, each replay checks them."""

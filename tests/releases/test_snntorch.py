@@ -7,6 +7,7 @@ import inspect
 import pytest
 import snntorch
 import torch
+from snntorch import utils
 from torch import nn
 
 import fxsynops
@@ -113,3 +114,32 @@ def test_a_subclass_with_a_surrogate_of_its_own():
     assert min(float(s.min()) for s in emitted) == -1
     found = float(counter.per_synapse["b"].detach())
     assert found == sum(float(s.abs().sum()) for s in emitted) * 4
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_states_that_the_forward_resets(warm):
+    """As the library's tutorials write it."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            neuron = snntorch.Leaky(beta=0.8, init_hidden=True)
+            self.net = nn.Sequential(nn.Linear(8, 5), neuron, nn.Linear(5, 3))
+
+        def forward(self, x):
+            utils.reset(self.net)
+            return torch.stack([self.net(step) for step in x])
+
+    torch.manual_seed(0)
+    model, x, other = Net(), torch.rand(4, 2, 8) * 5, torch.rand(4, 2, 8) * 5
+    if warm:
+        model(other)
+    counter, fired = fxsynops.SynOpsCounter(model, x, layout="TN", input_events=False), []
+    for value in (x, other, x):
+        y = counter(value)
+        counted = float(counter.synops.detach())
+        hook = model.net[1].register_forward_hook(lambda *args: fired.append(float(args[2].sum())))
+        fired.clear()
+        assert torch.equal(y, model(value))
+        hook.remove()
+        assert counted == sum(fired) * 3 > 0
