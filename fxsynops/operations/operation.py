@@ -264,7 +264,9 @@ class Operation:
         entry = self if self.resolve is None else self.resolve(call)
         if call.name and (not call.understood or entry.overlooks(call)):
             return None
-        if entry.kind is Kind.ROUTING and (_truncates(call, entry) or _wraps(call, entry)):
+        if entry.kind is Kind.ROUTING and _wraps(call, entry):
+            return replace(entry, kind=Kind.THRESHOLD, whole=True, range=None)
+        if entry.kind is Kind.ROUTING and _truncates(call, entry):
             return replace(entry, kind=Kind.THRESHOLD, whole=True)
         return entry
 

@@ -114,8 +114,8 @@ operations.add(
     "copy",
     Operation(
         Kind.ROUTING,
-        "input",
         carries="src",
+        sizes="input",
         pull=_pull_copy,
         overwrites=True,
         range=RangeRule(
@@ -216,7 +216,7 @@ operations.add(
 # Their output depends on no value of their input.
 
 operations.add("zero", Operation(Kind.ANALOG, "input", carries="", sets=0.0))
-operations.add("fill", Operation(Kind.ANALOG, "input", carries="value", sets="value"))
+operations.add("fill", Operation(Kind.ANALOG, carries="value", sizes="input", sets="value"))
 operations.add(
     """zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty
     empty_strided new_empty_strided""",
