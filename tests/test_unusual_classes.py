@@ -176,3 +176,20 @@ def test_tensors_of_plain_numbers_lie_where_others_have_lain(spiking):
     for _ in range(20):
         counter = fxsynops.SynOpsCounter(model, x)
         assert torch.equal(counter(x)[0], model(x)[0])
+
+
+def test_a_module_that_each_forward_makes():
+    class Makes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            nn.Conv2d(2, 2, 3)  # and does not use
+            return self.b((self.a(x) > 0).float())
+
+    model, x = Makes(), torch.randn(4, 6)
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    counter(x)
+    spikes = float((model.a(x) > 0).sum())
+    assert {k: float(n.detach()) for k, n in counter.per_synapse.items()} == {"b": spikes * 3}

@@ -85,11 +85,18 @@ def check_branch(read: Callable[..., Any], args: tuple[Any, ...], expected: Any,
     """
     value = read(*args)
     if value != expected and not (value != value and expected != expected):
+        what, cure = "branches on data", "Make the branch a tensor operation (torch.where)"
+        if read is size_of:
+            what = "has a size that data decide"
+            cure = "Keep all elements, and set to zero what is left out"
+        elif getattr(read, "__name__", "") == "item":
+            what = "branches on data, or computes with a number that is read out of them"
+            cure = "Make it a tensor operation (torch.where; a product without .item())"
         raise SpecializationError(
-            f"{where}: the model branches on data. It was analyzed for {_short(expected)}, now the "
-            f"value is {_short(value)}, and the recorded graph no longer tells what it does. "
-            "Make the branch a tensor operation (torch.where), or hide it in a module that is kept "
-            "whole: pass its type as spiking=, or register it with fxsynops.register_spiking."
+            f"{where}: the model {what}. It was analyzed for {_short(expected)}, now the value is "
+            f"{_short(value)}, and the recorded graph no longer tells what it does. {cure}, or "
+            "hide it in a module that is kept whole: pass its type as spiking=, or register it "
+            "with fxsynops.register_spiking."
         )
     return value
 

@@ -53,6 +53,7 @@ class Tensors:
         self._scripted = {_begin(p): name for name, p in named if id(p) not in borrowed.places}
         self._nodes: Any = WeakIdKeyDictionary()
         self._by_storage: dict[int, list[ReferenceType[Tensor]]] = defaultdict(list)
+        self._latest: dict[int, tuple[fx.Node, Any]] = {}  # what was made last in some memory
         self._specs: dict[tuple[torch.Size, torch.dtype], TensorSpec] = {}
 
     def __getitem__(self, tensor: Tensor) -> fx.Node:
@@ -71,6 +72,7 @@ class Tensors:
         if not self.known(tensor):
             self.hidden.discard(memory_of(tensor))
             self._by_storage.pop(memory_of(tensor), None)
+            self._latest.pop(memory_of(tensor), None)
 
     # -- from tensors to nodes -------------------------------------------------------------------
 
@@ -86,6 +88,7 @@ class Tensors:
         node.meta["spec"] = self._specs.setdefault(key, TensorSpec(*key))
         self._nodes[value] = node
         self._by_storage[memory_of(value)].append(ref(value))
+        self._latest[memory_of(value)] = (node, _geometry(value))
 
     def _bind_parts(
         self, value: Any, node: fx.Node, path: tuple[Any, ...], bound: dict[int, fx.Node]
@@ -121,6 +124,10 @@ class Tensors:
         """
         if not self.known(tensor):
             if isinstance(tensor, nn.Parameter) and id(tensor) not in self._own:
+                node, geometry = self._latest.get(memory_of(tensor), (None, None))
+                if node is not None and geometry == _geometry(tensor):
+                    self.bind(tensor, node)  # made in this forward, of a tensor that is gone
+                    return node
                 raise TraceError(
                     f"a parameter that is not the model's is used {self._writer.site()}. Register "
                     "it (or the module that owns it) before the analysis; if the forward makes it "
@@ -280,6 +287,13 @@ def memory_of(tensor: Tensor) -> int:
         return _begin(tensor) or tensor.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):  # sparse and other tensors without storage
         return id(tensor)
+
+
+def _geometry(tensor: Tensor) -> Any:
+    """How a tensor lies in its memory."""
+    if tensor.layout != torch.strided:
+        return None
+    return tensor.shape, tensor.stride(), tensor.storage_offset()
 
 
 def _begin(tensor: Tensor) -> int:
