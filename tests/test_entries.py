@@ -494,7 +494,10 @@ VISITS |= {
 UNREACHED = {
     *"""lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
     multi_head_attention_forward _native_multi_head_attention cuda pin_memory
-    linear_dynamic""".split(),
+    quantized_linear quantized_linear_relu quantized_linear_dynamic quantized_linear_relu_dynamic
+    quantized_linear_dynamic_fp16 quantized_linear_relu_dynamic_fp16 quantized_conv1d
+    quantized_conv1d_relu quantized_conv2d quantized_conv2d_relu quantized_conv3d
+    quantized_conv3d_relu quantize_per_tensor dequantize""".split(),
 }
 # Of other layouts, complex, or not counted at all: tests of their own.
 APART = {

@@ -334,6 +334,8 @@ class Replay(fx.Interpreter):
         """Count the events in a tapped node's value, for all connections that tap it."""
         if value.layout is not torch.strided:
             value = value.to_dense()
+        if value.is_quantized:
+            value = value.dequantize()
         self._parts[stop.number] = sum_events(value, unit, stop.reading)
         if stop.doubtful and value.is_floating_point():
             self._samples[stop.number] = sample_events(value, unit)

@@ -50,9 +50,12 @@ copies = Operation(
 operations.add(
     """contiguous clone detach to type type_as float double half bfloat16 int long short byte char
     bool cpu cuda alias requires_grad detach_copy _to_copy pin_memory positive
-    get_data deepcopy shallow_copy share_memory to_sparse to_sparse_coo to_sparse_csr to_sparse_csc
-    to_dense coalesce""",
+    get_data dequantize deepcopy shallow_copy share_memory to_sparse to_sparse_coo to_sparse_csr
+    to_sparse_csc to_dense coalesce""",
     copies,
+)
+operations.add(  # a spike is on the grid
+    "quantize_per_tensor", replace(copies, parameters="scale zero_point dtype", range=None)
 )
 
 

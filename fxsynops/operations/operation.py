@@ -271,12 +271,15 @@ class Operation:
         return entry
 
 
+_QUANTIZED = (torch.quint8, torch.qint8, torch.qint32)
+
+
 def _truncates(call: Call, entry: Operation) -> bool:
     """Whether what is carried loses fractions, or counts, on its way into another dtype."""
     if "spec" not in call.node.meta:  # several tensors
         return False
     into = spec(call.node).dtype
-    if into.is_floating_point or into.is_complex:
+    if into.is_floating_point or into.is_complex or into in _QUANTIZED:
         return False
     for node in entry.carriers(call):
         dtype = spec(node).dtype

@@ -86,7 +86,10 @@ def operation_name(target: Any) -> str:
         verb = "get" if name == "__get__" else "set"
         return f"{verb}_{getattr(getattr(target, '__self__', None), '__name__', '')}"
     if isinstance(target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
-        name = name.split(".")[0]
+        packet: Any = getattr(target, "overloadpacket", target)
+        library, _, name = packet._qualified_op_name.partition("::")
+        if library not in ("aten", "prims"):  # another's, which may mean something else
+            return f"{library}_{name}"
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
         if name.startswith("i") and name[1:] in _INPLACE:

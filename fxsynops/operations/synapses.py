@@ -8,7 +8,8 @@ the output channels that an input channel is connected to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -190,17 +191,59 @@ operations.add(
 )
 
 
-_PACKED = ("X", "W_prepack")
+# -- weights that are packed in an object ----------------------------------------------------------
 
 
-def _packed(_: Any, given: dict[str, Any], output: Tensor) -> dict[str, Callable[[], Tensor]]:
+def _unpacked(packed: Any, unpack: str) -> Tensor:
+    """The weights in an object of ``torch.ao``'s."""
+    weight: Tensor = getattr(torch.ops.quantized, unpack)(packed)[0]
+    return weight.dequantize() if weight.is_quantized else weight.float()
+
+
+def _packed_linear(
+    unpack: str, _: Any, given: dict[str, Any], output: Tensor
+) -> dict[str, Callable[[], Tensor]]:
     """The product of events with weights that are packed in an object.
 
     What it puts out is a product of rounded inputs, so that nothing more is said of it.
     """
-    x, packed = (given[n] if n in given else given[str(i)] for i, n in enumerate(_PACKED))
-    weight = torch.ops.quantized.linear_unpack(packed)[0].dequantize()
-    return {"weight": lambda: F.linear(x, weight)}
+    x, packed = _two(given, "X", "W_prepack")
+    weight = _unpacked(packed, unpack)
+    return {"weight": lambda: F.linear(_plain(x), weight)}
 
 
-operations.add("linear_dynamic", Operation(Kind.ANALOG, "*", carries="*", inside=_packed))
+def _packed_convolution(
+    n: int, _: Any, given: dict[str, Any], output: Tensor
+) -> dict[str, Callable[[], Tensor]]:
+    x, packed = _two(given, "qx", "packed_weight")
+    weight = _unpacked(packed, f"conv{n}d_unpack")
+    convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
+    sizes = packed.stride(), packed.padding(), packed.dilation()
+    geometry = [tuple(size)[-n:] for size in sizes]  # of one axis, two are kept
+    return {"weight": lambda: convolve(_plain(x), weight, None, *geometry, packed.groups())}
+
+
+def _two(given: dict[str, Any], *names: str) -> Iterator[Any]:
+    """The first two arguments of a call, which may have been passed by their names."""
+    return (given[n] if n in given else given[str(i)] for i, n in enumerate(names))
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.dequantize() if x.is_quantized else x
+
+
+for _names, _inside in (
+    (
+        """quantized_linear quantized_linear_relu quantized_linear_dynamic
+        quantized_linear_relu_dynamic""",
+        partial(_packed_linear, "linear_unpack"),
+    ),
+    (
+        "quantized_linear_dynamic_fp16 quantized_linear_relu_dynamic_fp16",
+        partial(_packed_linear, "linear_unpack_fp16"),
+    ),
+    ("quantized_conv1d quantized_conv1d_relu", partial(_packed_convolution, 1)),
+    ("quantized_conv2d quantized_conv2d_relu", partial(_packed_convolution, 2)),
+    ("quantized_conv3d quantized_conv3d_relu", partial(_packed_convolution, 3)),
+):
+    operations.add(_names, Operation(Kind.ANALOG, "*", carries="*", inside=_inside))

@@ -69,12 +69,53 @@ def test_dynamically_quantized_layers_have_packed_weights():
 
 
 def test_what_is_not_known_is_refused_in_words():
-    stub, back = quantization.QuantStub, quantization.DeQuantStub
-    static = nn.Sequential(stub(), nn.Conv2d(2, 3, 3), back(), fnn.NeuromorphicReLU()).eval()
-    static.qconfig = quantization.get_default_qconfig("fbgemm")
-    quantization.prepare(static, inplace=True)(spikes()[0])
-    quantization.convert(static, inplace=True)
     fake = nn.Sequential(fnn.NeuromorphicReLU(), quantization.FakeQuantize(), nn.Conv2d(2, 3, 3))
-    for model, name in ((static, "conv2d"), (fake, "fake_quantize")):
-        with pytest.raises(fxsynops.UnsupportedOperationError, match=name):
-            fxsynops.analyze(model, spikes())
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="fake_quantize"):
+        fxsynops.analyze(fake, spikes())
+
+
+class Fires(nn.Module):
+    def forward(self, x):
+        return (x > 0).float()
+
+
+def converted():
+    """Layers with whole-number weights between neurons in floating point."""
+
+    def layer(inner):
+        return nn.Sequential(quantization.QuantStub(), inner, quantization.DeQuantStub(), Fires())
+
+    model = nn.Sequential(
+        layer(nn.Conv2d(2, 3, 3, stride=2, padding=1, padding_mode="zeros")),
+        layer(nn.Conv2d(3, 4, 3, groups=1, dilation=2)),
+        nn.Flatten(),
+        layer(nn.Linear(4 * 4 * 4, 5)),
+    ).eval()
+    model.qconfig = quantization.get_default_qconfig("fbgemm")
+    model = quantization.prepare(model)
+    model((torch.rand(20, 2, 16, 16) < 0.5).float())
+    return quantization.convert(model)
+
+
+def test_converted_layers_have_packed_weights():
+    torch.manual_seed(0)
+    twin = converted()
+    torch.manual_seed(0)
+    model, x = converted(), (torch.rand(3, 2, 16, 16) < 0.4).float()
+    counter = fxsynops.SynOpsCounter(model, x)
+    arrived = {}
+    for name in ("0.1", "1.1", "3.1"):
+        twin.get_submodule(name).register_forward_pre_hook(
+            lambda module, args, name=name: arrived.__setitem__(name, args[0].dequantize())
+        )
+    y = counter(x)
+    found = {k.removesuffix(".weight"): float(v) for k, v in counter.per_synapse.items()}
+    assert torch.equal(y, twin(x))
+    ones = {
+        "0.1": lambda e: nn.functional.conv2d(e, torch.ones(3, 2, 3, 3), stride=2, padding=1),
+        "1.1": lambda e: nn.functional.conv2d(e, torch.ones(4, 3, 3, 3), dilation=2),
+        "3.1": lambda e: nn.functional.linear(e, torch.ones(5, 64)),
+    }
+    events = {name: (value != 0).float() for name, value in arrived.items()}
+    assert found == {name: float(ones[name](e).sum()) for name, e in events.items()}
+    assert min(found.values()) > 0
