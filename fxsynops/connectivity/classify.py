@@ -116,13 +116,16 @@ def classify(
         wrong = [
             name
             for name, state in left.items()
-            if state != states[name] and states[name] not in (State(ANALOG), State(CONST))
+            if state != states[name]
+            and states[name] not in (State(ANALOG), State(CONST))
+            and states[name].reason != _DIFFERS
         ]
         if not wrong:
             return Signals(roles, classifier.calls, classifier.constant, left, classifier.known)
         for name in wrong:  # at most twice each: to another scale, and to analog
             analog = name in settled or _decays(trace, name, left[name])
-            states[name] = State(ANALOG) if analog else left[name]
+            kept_as = State(EVENTS, "unknown", _DIFFERS) if name in known else left[name]
+            states[name] = State(ANALOG) if analog or left[name] == State(ANALOG) else kept_as
         settled.update(wrong)
 
 
@@ -266,7 +269,10 @@ class _Classifier(Values):
         if state is not None and state.signal.mask is not None:
             return _other(state.signal)  # events are measured where they are taken out of it
         if state is not None and state.holds_events:
-            return Role(state.kind, state.signal, neuron=Neuron(signed=True))
+            scale = state.signal.scale  # of a parameter, it may be another one by now
+            doubtful = scale is not None and not scale.fixed
+            neuron = Neuron(signed=True, guessed=doubtful)
+            return Role(state.kind, state.signal, neuron=neuron)
         if state is not None:
             return _other(state.signal)
         return _other(ANALOG if target in self.trace.stateful else CONST)

@@ -346,14 +346,20 @@ def _wherever(
     factors: dict[fx.Node, Tensor],
     leading: dict[fx.Node, Tensor],
 ) -> list[tuple[fx.Node, Tensor, bool]]:
-    """All taps that a synapse may have: no factor is zero, and masks of writes let all pass."""
+    """All taps that a synapse may have: no factor is zero, and something leads to each of them.
+
+    Masks of writes let all pass; of indices, all that are one place meet there.
+    """
     ones = {n: torch.ones_like(value) for n, value in factors.items()}
-    nowhere = {n: torch.zeros_like(v) for n, v in leading.items() if v.dtype == torch.bool}
-    if nowhere:
-        with suppress(RuntimeError, IndexError), connector.signals.with_values(ones | nowhere):
-            return connector.taps(synapse, {})  # masks of reads decide sizes, which are fixed
     with connector.signals.with_values(ones):
-        return connector.taps(synapse, {})
+        found = connector.taps(synapse, {})
+    for elsewhere in ({n: v for n, v in leading.items() if v.dtype == torch.bool}, leading):
+        values = ones | {n: torch.zeros_like(v) for n, v in elsewhere.items()}
+        if elsewhere:  # masks of reads decide sizes, which are fixed
+            with suppress(RuntimeError, IndexError), connector.signals.with_values(values):
+                known = {node for node, *_ in found}
+                found += [tap for tap in connector.taps(synapse, {}) if tap[0] not in known]
+    return found
 
 
 def _macs(signals: Signals, role: Role, map: Tensor) -> float:

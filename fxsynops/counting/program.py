@@ -63,7 +63,7 @@ def write(
         reads: what a ``get_attr`` node reads, by target: a place, or an object.
         called: what a node calls.
         stops: the nodes whose events are measured.
-        weights: the nodes whose values ``replay.weights`` keeps.
+        weights: the nodes whose values ``replay.keep`` keeps.
         due: the nodes that are measured after a node.
     """
     writer = _Writer(graph, reads, called, stops, frozenset(weights), due)
@@ -124,7 +124,7 @@ class _Writer:
         if node.op != "placeholder":
             yield f"{name} = {self._read(node) if node.op == 'get_attr' else self._call(node)}"
         if node in self._weights:
-            yield f"replay.weights[{self.objects.name(node)}] = {name}"
+            yield f"replay.keep({self.objects.name(node)}, {name})"
         for source in self._due.get(node, ()):
             yield from self._measured(self._stops[source], self._locals[source])
 

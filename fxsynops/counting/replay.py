@@ -46,6 +46,7 @@ from fxsynops.operations.registry import is_torch
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.graph_functions import forward_of
+from fxsynops.tracing.graph_walk import upstream
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode
 from fxsynops.tracing.places import Place
@@ -200,7 +201,7 @@ class Replay(fx.Interpreter):
         due: dict[fx.Node, list[fx.Node]] = defaultdict(list)
         late, order = self._first_synapse(), {n: i for i, n in enumerate(self.graph.nodes)}
         for node, stop in self._stops.items():
-            last = max((node, *stop.scale.each), key=order.__getitem__)
+            last = max((node, *stop.scale.nodes), key=order.__getitem__)
             due[late if late and last.op == "placeholder" else last].append(node)
         return due
 
@@ -305,7 +306,7 @@ class Replay(fx.Interpreter):
             value = getattr(self, n.op)(n.target, args, kwargs)
         self.env[n] = value
         if n in self._used_weights:
-            self.weights[n] = value
+            self.keep(n, value)
         for node in self._due.get(n, ()):
             stop = self._stops[node]
             times, over = (
@@ -315,6 +316,21 @@ class Replay(fx.Interpreter):
             unit = self.unit(stop, times, over) if stop.unit is None else stop.unit
             self.measure(stop, self.env[node], unit)
         return value
+
+    def keep(self, node: fx.Node, value: Tensor) -> None:
+        """Keep a value that decides what counts, as it is now: the forward may write to it."""
+        self.weights[node] = value.detach().clone() if node in self._written_to else value
+
+    @cached_property
+    def _written_to(self) -> frozenset[fx.Node]:
+        """Those of the values that decide which something in the forward may write to."""
+        written = {str(name) for name in self.analysis.trace.written}
+        return frozenset(
+            node
+            for node in self._used_weights
+            if any(str(at.target) in written for at in upstream([node]) if at.op == "get_attr")
+            or any(user.meta.get("writes") for user in node.users)
+        )
 
     def run(self, *args: Any, **_: Any) -> Any:
         """One pass over the nodes."""

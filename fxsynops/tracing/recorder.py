@@ -187,9 +187,10 @@ class Recorder(TorchFunctionMode):
         self._check_random()
         self._write_back()
         for name, (tensor, version) in self.tensors.versions.items():
-            if tensor._version != version:
+            node = self.tensors[tensor]
+            if tensor._version != version or node.target != name:  # .data has no versions
                 self.stateful.add(name)
-                self.written[name] = self.tensors[tensor]
+                self.written[name] = node
         if self.witness is not None:
             self.witness.output = mapped(number, output)
         self.writer.node("output", "output", (self.tensors.output(output),), {})
@@ -329,6 +330,8 @@ class Recorder(TorchFunctionMode):
             if isinstance(func, torch._ops.OpOverload):
                 self._compiled.append(result)
             self.tensors.note_writes(written, produced, node)
+            if self.witness is not None:
+                self.witness.note_writes(written, node)
             plain = isinstance(result, Tensor) and not written
             inlines = function is not None and plain and self._multiplied and not trial.apart
         if inlines and (inlined := self._inlined(function, args)) is not None:

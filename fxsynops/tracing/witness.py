@@ -6,6 +6,7 @@ itself arrives in the end, at the ``aten`` operators, whatever the forward calle
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,16 +41,18 @@ class Factor:
         value: the tensor; it may have been written to since.
         version: of the tensor when it was multiplied.
         node: of what was passed to the call, if the factor shares its memory; else None.
+        writes: to its memory, since then.
     """
 
     value: Tensor
     version: int
     node: fx.Node | None
+    writes: list[fx.Node] = field(default_factory=list, compare=False)
 
     @property
     def is_as_it_was(self) -> bool:
-        """Whether nothing has been written to it since."""
-        return self.value._version == self.version
+        """Whether nothing has been written to it since; ``.data`` has versions of its own."""
+        return self.value._version == self.version and not self.writes
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,18 @@ class Witness:
     products: dict[fx.Node, list[Product]] = field(default_factory=dict)
     output: Any = None
     _seen: list[tuple[Any, tuple[Any, ...], list[int]]] = field(default_factory=list)
+    _in_memory: dict[int, list[Factor]] = field(default_factory=lambda: defaultdict(list))
+
+    def note_writes(self, written: Iterable[Tensor], node: fx.Node) -> None:
+        """A call has written to some tensors' memory."""
+        for factor in (f for t in written for f in self._in_memory.pop(memory_of(t), ())):
+            factor.writes.append(node)
 
     def forget(self) -> None:
         """The forward is recorded once more, from its beginning."""
         self.products.clear()
         self._seen.clear()
+        self._in_memory.clear()
 
     def see(self, operator: Any, args: tuple[Any, ...]) -> None:
         """An operator was called."""
@@ -107,6 +117,8 @@ class Witness:
                 Factor(args[i].detach(), version, memory.get(memory_of(args[i])))
                 for i, version in zip(FACTORS[operator], versions, strict=True)
             )
+            for factor in (left, right):
+                self._in_memory[memory_of(factor.value)].append(factor)
             options = tuple(args[3:9]) if operator is aten.convolution.default else ()
             found.append(Product(operator, (left, right), options))
         self._seen.clear()
