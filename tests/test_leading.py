@@ -100,6 +100,53 @@ def test_a_ring_of_delays_whose_pointer_is_a_buffer():
     assert sum(counted) > 0
 
 
+@pytest.mark.parametrize(("write", "read", "size"), [(0, 1, 3), (2, 3, 4)])
+def test_a_connection_that_other_pointers_make(write, read, size):
+    class Ring(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+            self.register_buffer("write", torch.tensor(write))
+            self.register_buffer("read", torch.tensor(read))
+
+        def forward(self, x):
+            ring = torch.zeros(size, *x.shape)
+            ring[self.write] = (x > 0.5).float()
+            return self.fc(ring[self.read])
+
+    counter, counted = fxsynops.SynOpsCounter(Ring(), X), []
+    for place in (write, read, write):
+        counter.model.write.fill_(place)
+        counter(X)
+        counted.append(float(counter.per_synapse["fc"].detach()))
+    assert counted == [0, float(X.sum()) * 3, 0]
+
+
+@pytest.mark.parametrize("how", ["index", "mask", "stack"])
+def test_an_index_that_the_forward_moves_once_it_was_used(how):
+    class Moves(Leads):
+        def forward(self, x):
+            y = super().forward(x)
+            self.i.copy_(self.i.roll(1))
+            return y
+
+    leads = {
+        "index": lambda x, i: x[:, i],
+        "mask": lambda x, i: x * (i > 1),
+        "stack": lambda x, i: torch.stack([x, x * 0, x.flip(1), x])[i[0]],
+    }
+    model = Moves(leads[how])
+    model.i.copy_(torch.tensor([0, 1, 2, 3]))
+    twin, arrived = Moves(leads[how]), []
+    twin.load_state_dict(model.state_dict())
+    twin.fc.register_forward_pre_hook(lambda _, args: arrived.append(float(args[0].sum()) * 3))
+    counter = fxsynops.SynOpsCounter(model, X)
+    for step in range(5):
+        counter(X * (step != 3))
+        twin(X * (step != 3))
+        assert float(counter.synops.detach()) == arrived[-1]
+
+
 class Drops(nn.Module):
     """Weights that are left out, or changed, at random."""
 

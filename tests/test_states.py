@@ -204,6 +204,112 @@ def test_a_state_of_events_that_are_worth_what_the_last_data_said_is_refused():
     assert [entry.synapse for entry in left_out] == ["b"]
 
 
+class Kept(nn.Module):
+    """Reads what the last forward has kept, or this one, and keeps its own."""
+
+    def __init__(self, keep, first=False):
+        super().__init__()
+        self.fc, self.keep, self.first = nn.Linear(6, 3), keep, first
+        self.register_buffer("z", torch.zeros(2, 6))
+        self.left, self.right, self.amplitude = self.z[:, :3], self.z[:, 3:], 1.0
+
+    def forward(self, x):
+        if self.first:
+            self.keep(self, (x > 0.5).float())
+        y = self.fc(self.z)
+        if not self.first:
+            self.keep(self, (x > 0.5).float())
+        return y
+
+
+def in_halves(net, s):
+    net.left.copy_(s[:, :3])
+    net.right.copy_(s[:, 3:])
+
+
+def by_data(net, s):
+    net.z.data = s
+
+
+def into_data(net, s):
+    net.z.data.copy_(s)
+
+
+def into_detached(net, s):
+    net.z.detach().copy_(s)
+
+
+KEEPS = [in_halves, by_data, into_data, into_detached]
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_state_that_is_written_past_its_own_name(keep, first):
+    counter, twin = fxsynops.SynOpsCounter(Kept(keep, first), spikes(2, 6)), Kept(keep, first)
+    arrived = []
+    twin.fc.register_forward_pre_hook(lambda _, args: arrived.append(float(args[0].sum()) * 3))
+    for _ in range(4):
+        x = spikes(2, 6)
+        counter(x)
+        twin(x)
+        assert float(counter.synops.detach()) == arrived[-1]
+    assert sum(arrived) > 0
+
+
+def test_a_history_of_which_each_step_is_an_attribute():
+    class History(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.step, self.history = nn.Linear(6, 3), 0, torch.zeros(3, 2, 6)
+            self.slots = list(self.history.unbind(0))
+
+        def forward(self, x):
+            self.slots[self.step % 3].copy_(x)
+            self.step += 1
+            return self.fc(self.history.sum(0))
+
+    counter, x = fxsynops.SynOpsCounter(History(), torch.ones(2, 6)), torch.ones(2, 6)
+    counted = []
+    for _ in range(4):
+        counter(x)
+        counted.append(float(counter.synops.detach()))
+    assert counted == [36, 72, 108, 108]
+
+
+def test_a_state_whose_events_are_worth_less_at_each_forward_is_refused():
+    def fades(net, s):
+        net.z = s * net.amplitude
+        net.amplitude *= 0.5
+
+    counter = fxsynops.SynOpsCounter(Kept(fades), torch.ones(2, 6))
+    counter(torch.ones(2, 6))
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="worth different amounts"):
+        counter(torch.ones(2, 6))
+
+
+def test_a_state_whose_worth_has_been_learned_anew_is_said():
+    class Learns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.z = nn.Linear(6, 3), torch.zeros(2, 6)
+            self.amplitude = nn.Parameter(torch.tensor(0.7))
+
+        def forward(self, x):
+            y = self.fc(self.z)
+            self.z = (x * self.amplitude).detach()
+            return y
+
+    counter, x = fxsynops.SynOpsCounter(Learns(), torch.ones(2, 6)), torch.ones(2, 6)
+    for _ in range(2):
+        counter(x)
+    assert counter.counts.total == 36
+    with torch.no_grad():
+        counter.model.amplitude.fill_(0.9)
+    counter(x)
+    with pytest.raises(fxsynops.CountError, match="fractions among them"):
+        _ = counter.counts
+
+
 @pytest.mark.parametrize("kind", ["SpikingLSTM", "SpikingGRU", "SpikingVanillaRNN"])
 def test_recurrent_networks_of_spikingjelly(kind):
     torch.manual_seed(0)

@@ -223,11 +223,11 @@ def test_an_interrupt_at_every_moment_leaves_the_model_as_it_was(crowded):
 def test_a_tensor_that_cannot_be_cloned_leaves_the_model_as_it_was(crowded, monkeypatch, nth):
     clone, calls = borrowed_module._clone, []
 
-    def fails(tensor):
+    def fails(tensor, memory):
         calls.append(tensor)
         if len(calls) == nth:
             raise RuntimeError("no memory")
-        return clone(tensor)
+        return clone(tensor, memory)
 
     before = everything(crowded)
     monkeypatch.setattr(borrowed_module, "_clone", fails)

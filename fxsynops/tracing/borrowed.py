@@ -98,6 +98,7 @@ class Borrowed:
         self._held: dict[int, _Held] = {}
         self._by_root: dict[int, list[_Held]] = defaultdict(list)
         self._clones: dict[int, tuple[Tensor, Tensor]] = {}
+        self._memory: dict[int, Any] = {}  # copies of what tensors lie in
         self._random: RandomStates | None = None
         self._open = False
 
@@ -291,7 +292,7 @@ class Borrowed:
             )
         if id(tensor) not in self._clones:
             try:
-                copy = _clone(tensor)
+                copy = _clone(tensor, self._memory)
             except Exception as error:
                 raise TraceError(
                     f"'{place.name}', a {type(tensor).__name__}, cannot be cloned "
@@ -305,9 +306,21 @@ class Borrowed:
         return self._clones[id(tensor)][1]
 
 
-def _clone(tensor: Tensor) -> Tensor:
-    """A copy of its own memory, with the attributes that Python code has put on the tensor."""
-    copy = tensor.detach().clone()
+def _clone(tensor: Tensor, memory: dict[int, Any]) -> Tensor:
+    """A copy in other memory, with the attributes that Python code has put on the tensor.
+
+    Args:
+        tensor: the original.
+        memory: copies of what tensors lie in, by address; those that share theirs share a copy.
+    """
+    begin = _begin(tensor)
+    if begin and tensor.untyped_storage().nbytes() <= _ROOMY * tensor.numel() * tensor.itemsize:
+        if begin not in memory:
+            memory[begin] = tensor.untyped_storage().clone()
+        lies = tensor.storage_offset(), tensor.shape, tensor.stride()
+        copy = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(memory[begin], *lies)
+    else:
+        copy = tensor.detach().clone()
     if isinstance(tensor, nn.Parameter):
         copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
         if type(tensor) is not nn.Parameter:  # one with methods of its own
@@ -319,6 +332,16 @@ def _clone(tensor: Tensor) -> Tensor:
             copy = copy.requires_grad_(tensor.requires_grad).clone()
     copy.__dict__.update(tensor.__dict__)
     return copy
+
+
+def _begin(tensor: Tensor) -> int:
+    """The address of the memory of a usual tensor; else 0."""
+    usual = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
+    return tensor.untyped_storage().data_ptr() if usual and type(tensor) in _USUAL else 0
+
+
+_ROOMY = 16  # times its own size: in memory that is larger, a part of it has a copy of its own
+_USUAL = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
 
 
 class Snapshot:

@@ -113,6 +113,9 @@ class Tensors:
             return True
         if id(tensor) in self._borrowed.places:
             self._read_state(tensor, self._borrowed.places[id(tensor)])
+            for other in self._aliases(tensor):
+                if self._nodes[other].op != "get_attr":  # written to under another name
+                    self._bind_beside(tensor, other)
             return True
         return self._alias_of_known(tensor)
 
@@ -200,13 +203,13 @@ class Tensors:
                 change = (self.node_of(tensor), node)
                 self.bind(tensor, self._writer.node("call_function", graph_functions.after, change))
             for alias in self._aliases(tensor):
-                geometry = tuple(
-                    (tuple(t.shape), t.stride(), t.storage_offset()) for t in (alias, tensor)
-                )
-                args = (self._nodes[alias], self._nodes[tensor], geometry)
-                self.bind(
-                    alias, self._writer.node("call_function", graph_functions.alias_after, args)
-                )
+                self._bind_beside(alias, tensor)
+
+    def _bind_beside(self, alias: Tensor, written: Tensor) -> None:
+        """A tensor holds what has been written to another one in the same memory."""
+        geometry = tuple((tuple(t.shape), t.stride(), t.storage_offset()) for t in (alias, written))
+        args = (self._nodes[alias], self._nodes[written], geometry)
+        self.bind(alias, self._writer.node("call_function", graph_functions.alias_after, args))
 
     def note_hidden(self, result: Any, args: Any) -> None:
         """Remember memory that first appears inside of something whole."""
