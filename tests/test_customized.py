@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import norse.torch as norse
 import pytest
 import sinabs.layers as sl
@@ -313,3 +315,150 @@ def test_a_first_state_of_the_users_own_in_norse_has_no_charge_bound():
     measured = {row.connection.synapse: row.synops / 3 for row in counter.counts.rows}
     for row in bound.rows:
         assert measured[row.connection.synapse] <= row.charge
+
+
+class Later(neuron.LIFNode):
+    """Uses its weights from the second forward on."""
+
+    def __init__(self):
+        super().__init__(v_threshold=0.2)
+        self.rec, self.last = layer(), None
+
+    def single_step_forward(self, x):
+        if self.last is not None:
+            x = x + self.rec(self.last)
+        self.last = super().single_step_forward(x)
+        return self.last
+
+
+class WrittenOut(neuron.LIFNode):
+    """Lateral weights as a product and a sum."""
+
+    def __init__(self):
+        super().__init__(v_threshold=0.2)
+        self.lateral = nn.Parameter(torch.rand(N, N))
+
+    def single_step_forward(self, x):
+        spikes = super().single_step_forward(x)
+        self.v = self.v - 0.1 * (spikes.unsqueeze(-1) * self.lateral).sum(1)
+        return spikes
+
+
+class Wrapped(neuron.LIFNode):
+    """A method that says that it is the library's."""
+
+    @functools.wraps(neuron.LIFNode.single_step_forward)
+    def single_step_forward(self, x):
+        return torch.sign(x) * (x.abs() > 0.3)
+
+
+class BesideItsOwn(snntorch.RLeaky):
+    """More weights than those that its library counts."""
+
+    def __init__(self):
+        super().__init__(0.9, threshold=0.2, linear_features=N, init_hidden=True)
+        self.lateral = layer()
+
+    def fire(self, mem):
+        return super().fire(mem - self.lateral(super().fire(mem)))
+
+
+class LeakThatFires(sl.ExpLeakSqueeze):
+    def __init__(self):
+        super().__init__(tau_mem=20.0, batch_size=4)
+        self.fc = layer()
+
+    def forward(self, x):
+        return (self.fc((super().forward(x) > 0.001).float()) > 0).float()
+
+
+@pytest.mark.parametrize("kind", [Later, WrittenOut, BesideItsOwn, LeakThatFires])
+def test_a_subclass_that_holds_more_than_its_library_is_recorded_through(kind):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, N), kind(), nn.Linear(N, 3)), torch.rand(4, 6) * 4
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    for _ in range(3):
+        counter(x)
+    rows = [name for name in counter.per_synapse if name.startswith("1")]
+    inner = {Later: "1.rec", BesideItsOwn: "1.lateral", LeakThatFires: "1.fc"}
+    assert inner.get(kind, rows[0]) in rows
+    assert all(float(counter.per_synapse[name].detach()) > 0 for name in rows)
+
+
+def test_weights_that_come_into_play_later_are_counted_then():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, N), Later(), nn.Linear(N, 3)), torch.rand(4, 6) * 4
+    counter, twin, arrived = fxsynops.SynOpsCounter(model, x, input_events=False), Later(), []
+    twin.load_state_dict(model[1].state_dict())
+    twin.rec.register_forward_pre_hook(lambda _, args: arrived.append(float(args[0].sum()) * N))
+    for _ in range(3):
+        counter(x)
+        with torch.no_grad():
+            twin(model[0](x))
+    found = {k: float(v.detach()) for k, v in counter.per_synapse.items()}
+    assert found["1.rec"] == arrived[-1] > 0
+
+
+def test_a_wrapped_method_is_the_users():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, N), Wrapped(), nn.Linear(N, 3)), torch.randn(4, 6) * 4
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    counter(x)
+    assert float(counter.per_synapse["2"].detach()) == float((model[0](x).abs() > 0.3).sum()) * 3
+
+
+def test_a_surrogate_whose_worth_is_learned_is_doubted():
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.worth, self.step = nn.Parameter(torch.tensor(1.0)), snntorch.surrogate.atan()
+
+        def forward(self, v):
+            return self.worth * self.step(v)
+
+    torch.manual_seed(0)
+    cell = snntorch.Leaky(0.9, threshold=0.2, init_hidden=True, spike_grad=Learned())
+    model, x = nn.Sequential(nn.Linear(6, N), cell, nn.Linear(N, 3)), torch.rand(4, 6) * 4
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    for worth in (-1.0, 0.7):
+        with torch.no_grad():
+            cell.spike_grad.worth.fill_(worth)
+        counter.clear()
+        counter(x)
+        assert float(counter.synops.detach()) > 0
+        assert counter.counts.exact == (worth == -1)
+
+
+def test_what_was_opened_stays_open():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, N, bias=False), Scaled(v_threshold=0.2), nn.Linear(N, 3))
+    busy = torch.rand(4, 6) * 4
+    counter = fxsynops.SynOpsCounter(model, busy, input_events=False)
+    sources = set()
+    for x in (busy, torch.zeros(3, 6), busy[:3]):
+        reset(model)
+        counter(x)
+        sources |= set(counter.per_source)
+        reset(model)
+        fired = float((model[:2](x) > 0).sum()) * 3
+        assert float(counter.synops.detach()) == fired
+    assert len(sources) == 1
+
+
+def test_attributes_of_any_kind_that_a_neuron_makes():
+    class Makes(neuron.LIFNode):
+        def single_step_forward(self, x):
+            spikes = super().single_step_forward(x)
+            self.out, self.steps = (spikes, self.v), int(x.shape[0])
+            return spikes
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.cell, self.b = nn.Linear(6, N), Makes(v_threshold=0.2), nn.Linear(N, 3)
+
+        def forward(self, x):
+            self.cell(self.a(x))
+            return self.b(self.cell.out[0]) * self.cell.steps
+
+    agrees(Net(), torch.rand(4, 6) * 4)

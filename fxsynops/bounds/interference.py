@@ -109,11 +109,15 @@ def state_unlike_later(findings: Findings) -> str | None:
 
     Returns:
         the name of a state that the forward reads and changes, and that was no tensor when the
-        analysis was made, or is written to out of sight (through ``.data``); None if there is none.
+        analysis was made, or of a parameter that is written to; None if there is none.
     """
     trace, roles = findings.trace, findings.connector.signals.roles.values()
     neurons = {id(m.__dict__) for role in roles if role.module for m in modules_of(role.module)}
-    tensors = {(id(p.root), p.path) for name, p in trace.reads.items() if name in trace.stateful}
+    tensors = {
+        (id(place.root), place.path)
+        for name, place in trace.reads.items()
+        if name in trace.stateful and not isinstance(place.get(), nn.Parameter)
+    }
 
     def hidden(place: Place) -> bool:
         return id(place.root) not in neurons and (id(place.root), place.path) not in tensors

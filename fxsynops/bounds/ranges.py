@@ -232,6 +232,8 @@ class Ranges:
             return overlay(*args)  # type: ignore[arg-type]
         if args and isinstance(args[0], Tensor) and writes_in_place(node):
             args = (args[0].clone(), *args[1:])
+        if node.target is Tensor.detach_:
+            return args[0].detach()  # type: ignore[union-attr]
         if node.op == "call_module":
             return self.module(node).forward(*args, **kwargs)
         return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -81,6 +81,8 @@ def classify(
         known: what earlier traces of the model have left in its states.
     """
     parameters = {n for n, place in trace.reads.items() if isinstance(place.get(), nn.Parameter)}
+    here = {str(n.target): n for n in trace.graph.nodes if n.op == "get_attr"}
+    known = {name: _of_graph(state, here) for name, state in known.items()}
     kept = {name for name in trace.written if name not in parameters}
     firing: set[fx.Node] = set()
     weighing: set[fx.Node] = set()
@@ -127,6 +129,21 @@ def classify(
             kept_as = State(EVENTS, "unknown", _DIFFERS) if name in known else left[name]
             states[name] = State(ANALOG) if analog or left[name] == State(ANALOG) else kept_as
         settled.update(wrong)
+
+
+def _of_graph(state: State, here: dict[str, fx.Node]) -> State:
+    """A state that an earlier trace has left, in terms of the parameters that this one reads."""
+    scale = state.signal.scale
+    if scale is None or scale.fixed:
+        return state
+    if not all(node.op == "get_attr" and str(node.target) in here for node in scale.nodes):
+        return State(EVENTS, "unknown", _DIFFERS)
+    times, over, each = (
+        tuple(here[str(node.target)] for node in nodes)
+        for nodes in (scale.times, scale.over, scale.each)
+    )
+    scale = Scale(scale.factor, times, over, each)
+    return replace(state, signal=replace(state.signal, scale=scale))
 
 
 def _decays(trace: Trace, name: str, left: State) -> bool:

@@ -340,6 +340,9 @@ def connect(
     return Wiring(tuple(edges), tuple(analog), tuple(connector.unresolved)), connector
 
 
+_PLACES = 8  # that are tried where one index may lead to any
+
+
 def _wherever(
     connector: Connector,
     synapse: SynapseCalls,
@@ -348,13 +351,14 @@ def _wherever(
 ) -> list[tuple[fx.Node, Tensor, bool]]:
     """All taps that a synapse may have: no factor is zero, and something leads to each of them.
 
-    Masks of writes let all pass; of indices, all that are one place meet there.
+    Masks of writes let all pass; of indices, those of one place meet there, at each of the first.
     """
     ones = {n: torch.ones_like(value) for n, value in factors.items()}
     with connector.signals.with_values(ones):
         found = connector.taps(synapse, {})
-    for elsewhere in ({n: v for n, v in leading.items() if v.dtype == torch.bool}, leading):
-        values = ones | {n: torch.zeros_like(v) for n, v in elsewhere.items()}
+    masks = {n: v for n, v in leading.items() if v.dtype == torch.bool}
+    for elsewhere, place in ((masks, 0), *((leading, place) for place in range(_PLACES))):
+        values = ones | {n: torch.full_like(v, place) for n, v in elsewhere.items()}
         if elsewhere:  # masks of reads decide sizes, which are fixed
             with suppress(RuntimeError, IndexError), connector.signals.with_values(values):
                 known = {node for node, *_ in found}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -42,6 +43,9 @@ from fxsynops.tracing.recorder import Inside, Known, OpenedError
 from fxsynops.tracing.trace import Trace, trace
 from fxsynops.tracing.witness import Witness
 
+# What was opened once stays so, of each model: names of sources do not change with the batch.
+_OPENED: WeakKeyDictionary[nn.Module, set[type]] = WeakKeyDictionary()
+
 
 def find(
     model: nn.Module,
@@ -66,10 +70,12 @@ def find(
     """
     window = options.layout.window(inputs)
 
-    opened: set[type] = set()
+    opened = _OPENED.setdefault(model, set())
 
     def whole(module: nn.Module) -> bool:
-        return type(module) not in opened and is_known(module)
+        if type(module) in opened or not is_known(module):
+            return False
+        return not (doubted(module) and neurons.holds_more(module))
 
     def is_known(module: nn.Module) -> bool:
         return neurons.describe(module, options.spiking) is not None or any(

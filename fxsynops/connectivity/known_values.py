@@ -143,7 +143,7 @@ class Values:
             alias, written = (masks[n] for n in call.operands())
             result = overlay(alias, written, call["geometry"]) != 0
         else:
-            y = call.again(lambda n: masks[n].double() if n in masks else n)
+            y = call.again(lambda n: masks[n].double() if n in masks else self.constant(n))
             result = (y if call.output is None else y[call.output]) != 0
         return result
 

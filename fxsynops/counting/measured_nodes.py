@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from fxsynops.connectivity.connect import SynapseCalls, Tap
 from fxsynops.connectivity.results import Findings
 from fxsynops.counting.exact_sums import Reading, Term
+from fxsynops.errors import SpecializationError
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale, as_dense
 
@@ -99,6 +100,12 @@ class Sparse:
         given = (*self.factors, *self.leading)
         with connector.signals.with_values({node: values[node].cpu() for node in given}):
             maps = {n: m for n, m, _ in connector.taps(self.synapse, weights)}
+        for node in maps.keys() - self.stops.keys():
+            raise SpecializationError(
+                f"an index or a mask leads events of '{connector.names[node]}' to "
+                f"'{self.synapse.name}', which they did not reach in the example. Analyze the "
+                "model with an example in which they do."
+            )
         for node, stop in self.stops.items():
             for k, (row, tap) in enumerate(zip(stop.rows, stop.taps, strict=True)):
                 if row in self.rows:
@@ -134,7 +141,7 @@ def sparse_synapses(analysis: Findings, stops: dict[fx.Node, Stop]) -> list[Spar
                 maps = [(n, tuple(map.shape)) for n, map, _ in found_maps]
             except (RuntimeError, IndexError):  # nothing can lead there: each axis may vary
                 maps = [(n, shape(n)) for n, stop in stops.items() if rows & set(stop.rows)]
-            for node, sizes in maps:
+            for node, sizes in (pair for pair in maps if pair[0] in stops):
                 stops[node].kept |= {axis for axis, n in enumerate(sizes) if n > 1}
     return found
 

@@ -97,12 +97,14 @@ class PerSample:
         readings: how each source was read; the axis of samples was kept.
         leading: where each source has it.
         products: of events with events: the product, and the numbers of its two sources.
+        samples: how many there are.
     """
 
     terms: Sequence[Term]
     readings: Sequence[Reading]
     leading: Sequence[Leading]
     products: Sequence[tuple[Product, tuple[int, int]]]
+    samples: int
 
     @property
     def known(self) -> bool:
@@ -140,4 +142,4 @@ class PerSample:
             index = self._index(product, left, right)
             met = product.pairs(sums[left], sums[right], by=index)
             found.append(Leading((0,), 0, lead.merged, lead.window).by_sample(met))
-        return torch.stack(found)
+        return torch.stack(found) if found else torch.zeros(0, self.samples, dtype=torch.float64)

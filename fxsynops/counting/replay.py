@@ -395,7 +395,8 @@ class Replay(fx.Interpreter):
         if self._detail.samples:
             places = [self._leading(stop) for stop in self._stops.values()]
             met = [(product, sides) for _, product, sides in products]
-            self.per_sample = PerSample(terms, readings, places, met)
+            samples = self.analysis.window.samples
+            self.per_sample = PerSample(terms, readings, places, met, samples)
         return Contraction(terms, len(self.keys), readings, products, device)
 
 

@@ -8,10 +8,19 @@ dynamics.py     how charge becomes spikes: the theorem behind the charge bound
 from fxsynops.neurons.registry import (
     Neuron,
     describe,
+    holds_more,
     is_librarys,
     register_spiking,
     registered,
     reset_states,
 )
 
-__all__ = ["Neuron", "describe", "is_librarys", "register_spiking", "registered", "reset_states"]
+__all__ = [
+    "Neuron",
+    "describe",
+    "holds_more",
+    "is_librarys",
+    "register_spiking",
+    "registered",
+    "reset_states",
+]

@@ -72,18 +72,20 @@ class Neuron:
 
     def may_be_negative(self, module: Any) -> bool:
         """Whether events may be negative: a function that a user gave a neuron can be anything."""
-        if module is not None and is_patched(module):
+        if module is not None and (is_patched(module) or has_own_settings(module)):
             return True
         return self.signed or (self.checked is not None and not self.checked(module))
 
     def may_be_fraction(self, module: Any) -> bool:
         """Whether events may turn out to be no whole numbers, though they should be."""
-        doubtful = self.guessed or self.promised or (module is not None and is_patched(module))
+        doubtful = self.guessed or self.promised
+        if module is not None and (is_patched(module) or has_own_settings(module)):
+            doubtful = True
         return doubtful or (self.checked is not None and not self.checked(module))
 
     def is_doubted(self, module: nn.Module) -> bool:
         """Whether a module of a library may do something else, for it is not all the library's."""
-        if self.promised or self.graded or not self.spikes or self.refused:
+        if self.promised or self.graded or self.refused:
             return False
         return is_patched(module) or (self.checked is not None and not self.checked(module))
 
@@ -109,7 +111,46 @@ class Neuron:
         if events.is_meta:
             return True
         found = events.detach().double() / worth
-        return bool(((found - found.round()).abs() <= 1e-4 * found.abs().clamp(min=1)).all())
+        whole = bool(((found - found.round()).abs() <= 1e-4 * found.abs().clamp(min=1)).all())
+        fires = whole and bool(found.any())  # a quiet example says nothing
+        return fires == self.spikes
+
+
+def holds_more(module: nn.Module) -> bool:
+    """Whether a user's class adds parameters, or modules with some, to those of a library's."""
+    kind: Any = type(module)
+    theirs = _names_in(kind)
+    own = [*module._parameters, *(n for n, m in module._modules.items() if _has_weights(m))]
+    return any(name not in theirs for name in own)
+
+
+def _has_weights(module: nn.Module | None) -> bool:
+    return module is not None and next(iter(nn.Module.parameters(module)), None) is not None
+
+
+@lru_cache(maxsize=1024)
+def _names_in(cls: type) -> frozenset[str]:
+    """All names that the methods of a class's library mention."""
+    codes = [
+        function.__code__
+        for base in cls.__mro__
+        if base is not nn.Module and is_librarys(base)
+        for value in vars(base).values()
+        if isinstance(function := getattr(value, "__func__", value), FunctionType)
+    ]
+    words = [word for code in codes for word in (*code.co_names, *code.co_consts)]
+    return frozenset(word for word in words if isinstance(word, str))
+
+
+def has_own_settings(module: nn.Module) -> bool:
+    """Whether a function that a neuron was given, and may learn, is not the library's."""
+    settings = {name for file in _loaded() for name in getattr(file, "SETTINGS", ())}
+    given = [(module.__dict__ | module._modules).get(name) for name in settings]
+    return any(
+        value is not None
+        and not is_librarys(type(value) if isinstance(value, nn.Module) else value)
+        for value in given
+    )
 
 
 def is_patched(module: nn.Module) -> bool:
@@ -302,7 +343,10 @@ def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
 
 def is_librarys(function: Any) -> bool:
     """Whether a function or class was written by one of the libraries whose neurons are known."""
-    return _is_librarys(str(getattr(function, "__module__", "")))
+    code = inspect.unwrap(function) if not hasattr(function, "__globals__") else function
+    names = getattr(getattr(code, "__func__", code), "__globals__", None)  # as no wrapper says
+    module = names.get("__name__") if names else getattr(function, "__module__", "")
+    return _is_librarys(str(module))
 
 
 @lru_cache(maxsize=4096)

@@ -151,7 +151,14 @@ class Borrowed:
         if isinstance(value, dict | list):
             return False
         held = self._held.get(id(module.__dict__))
-        return held is not None and name in module.__dict__ and not same(value, held.before[name])
+        if held is None or name not in module.__dict__:
+            return False
+        return name not in held.before or not same(value, held.before[name])
+
+    def is_new(self, module: nn.Module, name: str) -> bool:
+        """Whether an attribute was not there at the start."""
+        held = self._held.get(id(module.__dict__))
+        return held is not None and name in module.__dict__ and name not in held.before
 
     def is_settled(self, place: Place, value: Any) -> bool:
         """Whether a value has been in its place since a module that is kept whole put it there."""

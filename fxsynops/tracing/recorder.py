@@ -135,9 +135,9 @@ class Recorder(TorchFunctionMode):
         self._paths = {module: name for name, module in borrowed.modules.items()}
         self._device = main_device(model)
         self.writer = GraphWriter(self._device, Recorder.run.__code__)
-        self.tensors = Tensors(self.writer, borrowed)
+        self.tensors = Tensors(self.writer, borrowed, self._open_place)
         inner = {part for m in self._paths if known.whole(m) for part in modules_of(m)}
-        self._doubted = {m for m in self._paths if known.whole(m) and known.doubted(m)}
+        self._doubted = [m for m in self._paths if known.whole(m) and known.doubted(m)]
         self.surroundings = Surroundings(m for m in self._paths if m not in inner)
         self.model_reads = ModelReads(self.writer, self.tensors, borrowed, inner)
         self._binary: WeakIdKeyDictionary | None = None  # inside a custom function: what is 0 or 1
@@ -188,7 +188,7 @@ class Recorder(TorchFunctionMode):
         self._write_back()
         for name, (tensor, version) in self.tensors.versions.items():
             node = self.tensors[tensor]
-            if tensor._version != version or node.target != name:  # .data has no versions
+            if tensor._version != version or _is_written(node):  # .data has no versions
                 self.stateful.add(name)
                 self.written[name] = node
         if self.witness is not None:
@@ -447,14 +447,21 @@ class Recorder(TorchFunctionMode):
     def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``."""
         with self._quietly():
-            if isinstance(value, Tensor | dict | list) and not self.writer.virtual:
+            kinds = Tensor | dict | list | tuple
+            if isinstance(value, kinds) or self._borrowed.is_new(module, name):
                 self._open_owner(module)
             self.model_reads.note(module, name, value)
 
+    def _open_place(self, place: Place) -> None:
+        """The same, of a tensor that was read past attributes."""
+        for module in self._doubted:
+            if place.root is module.__dict__:
+                self._open_owner(module)
+
     def _open_owner(self, part: nn.Module) -> None:
         """What a module has left in its attributes is known only if it does what is known of it."""
-        for module in self.tensors.last_call:
-            if module in self._doubted and part in set(modules_of(module)):
+        for module in self._doubted if not self.writer.virtual else ():
+            if part in set(modules_of(module)):
                 raise OpenedError(module)
 
     def note_hidden(self, func: Any, result: Any, args: Any) -> None:
@@ -647,6 +654,12 @@ def _is_assignment(func: Any) -> bool:
     """Whether a call puts other values in the place of a tensor's own, or of a part of them."""
     held = getattr(getattr(func, "__self__", None), "__name__", "")
     return is_assignment(func) or (func.__name__ == "__set__" and held in ("real", "imag"))
+
+
+def _is_written(node: fx.Node) -> bool:
+    """Whether a tensor's node is a write to it."""
+    beside = (graph_functions.after, graph_functions.alias_after)
+    return node.target in beside or bool(node.meta.get("writes"))
 
 
 def _written_among(changed: list[Tensor], results: list[Tensor]) -> list[Tensor]:

@@ -131,6 +131,9 @@ class Surroundings:
 
     def _walk(self, value: Any) -> None:
         """What a function reads, and what it calls."""
+        owner = getattr(value, "__self__", None)
+        if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
+            value = owner  # its apply
         while isinstance(value, partial | MethodType | staticmethod | classmethod):
             value = value.func if isinstance(value, partial) else value.__func__
         if isinstance(value, torch.jit.ScriptFunction):
@@ -201,6 +204,7 @@ class Surroundings:
             self._walk(value)
         elif isinstance(value, nn.Module) or (callable(value) and not is_plain_object(value)):
             self._note_draws(value)
+            self._walk(value)
         elif _is_comparable(value):
             self._places.setdefault(known, place)
             if isinstance(value, dict | list | tuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 from weakref import ReferenceType, ref
@@ -31,6 +31,7 @@ class Tensors:
     Args:
         writer: of the graph.
         borrowed: the model's state, borrowed for the run.
+        on_read: is told of each tensor of the model that is read for the first time.
 
     Attributes:
         reads: places in the model that ``get_attr`` nodes read, by target.
@@ -40,13 +41,18 @@ class Tensors:
         hidden: memory that was first used inside of something whole.
     """
 
-    def __init__(self, writer: GraphWriter, borrowed: Borrowed) -> None:
+    def __init__(
+        self,
+        writer: GraphWriter,
+        borrowed: Borrowed,
+        on_read: Callable[[Place], None] = lambda _: None,
+    ) -> None:
         self.reads: dict[str, Place] = {}
         self.constants: dict[str, Tensor] = {}
         self.versions: dict[str, tuple[Tensor, int]] = {}
         self.last_call: dict[nn.Module, fx.Node] = {}
         self.hidden: set[int] = set()
-        self._writer, self._borrowed = writer, borrowed
+        self._writer, self._borrowed, self._on_read = writer, borrowed, on_read
         # The parameters of scripted modules stay in place.
         self._own = {id(p) for p in parameters_of(borrowed.model)}
         named = nn.Module.named_parameters(borrowed.model)
@@ -157,6 +163,7 @@ class Tensors:
                 f"'{place.name}' was read before and is used after a call that changes it "
                 f"{self._writer.site()}. Use it before the call, for example by '{place.name} * 1'."
             )
+        self._on_read(place)
         self.reads[place.name] = place
         self.versions[place.name] = (tensor, tensor._version)
         self.bind(tensor, self._writer.node("get_attr", place.name, (), {}, place.name))

@@ -143,3 +143,20 @@ def test_states_that_the_forward_resets(warm):
         assert torch.equal(y, model(value))
         hook.remove()
         assert counted == sum(fired) * 3 > 0
+
+
+def test_a_bound_of_a_model_that_resets_its_states():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            neuron = snntorch.Leaky(beta=0.8, init_hidden=True)
+            self.net = nn.Sequential(nn.Linear(8, 5), neuron, nn.Linear(5, 3))
+
+        def forward(self, x):
+            utils.reset(self.net)
+            return torch.stack([self.net(step) for step in x])
+
+    x = (torch.rand(4, 2, 8) < 0.5).float()
+    counter = fxsynops.SynOpsCounter(Net(), x, layout="TN")
+    counter(x)
+    assert float(counter.synops.detach()) / 2 <= counter.analysis.upper_bound().total
