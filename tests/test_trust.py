@@ -872,3 +872,38 @@ def test_a_number_that_python_computes_with_is_a_branch(use):
     assert torch.equal(counter(example), model(example))
     with pytest.raises(fxsynops.SpecializationError, match="branches on data"):
         counter(torch.ones(2, 6))
+
+
+class Amplified(torch.autograd.Function):
+    amplitude = 0.6
+
+    @staticmethod
+    def forward(ctx, v, module):
+        return (v > 0).float() * (Amplified.amplitude if module is None else module.amplitude)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_the_code_of_a_custom_function_reads_is_a_condition(own):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.head, self.amplitude = nn.Linear(6, 8), nn.Linear(8, OUT), 0.6
+            self.fire = Amplified.apply  # bound before
+
+        def forward(self, x):
+            return self.head(self.fire(self.a(x), self if own else None))
+
+    model, x = Model(), spikes(4, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    events = float((model.a(x) > 0).sum())
+    for amplitude in (0.6, 1.2, 0.3):
+        (model if own else Amplified).amplitude = amplitude
+        counter.clear()
+        counter(x)
+        assert counter.per_synapse["head"] == events * OUT
+        assert counter.counts.exact
+    Amplified.amplitude = 0.6

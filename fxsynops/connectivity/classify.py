@@ -82,7 +82,6 @@ def classify(
     """
     parameters = {n for n, place in trace.reads.items() if isinstance(place.get(), nn.Parameter)}
     here = {str(n.target): n for n in trace.graph.nodes if n.op == "get_attr"}
-    known = {name: _of_graph(state, here) for name, state in known.items()}
     kept = {name for name in trace.written if name not in parameters}
     firing: set[fx.Node] = set()
     weighing: set[fx.Node] = set()
@@ -96,10 +95,17 @@ def classify(
 
     states = {name: State(CONST) for name in {*trace.written, *known} & parameters}
     if kept:  # what they are worth is told by a forward that found nothing in them
-        _, left = classified(states | dict.fromkeys(kept, State(ZERO)) | known)
+        whole = {name: state for name, state in known.items() if _is_fixed(state)}
+        _, left = classified(states | dict.fromkeys(kept, State(ZERO)) | whole)
+        known = {
+            n: left[n] if _is_said_alike(state, left.get(n)) else state
+            for n, state in known.items()
+        }
         told = {n: left[n] for n in kept & left.keys() if left[n] != State(ANALOG)}
         told = {n: state for n, state in told.items() if not _decays(trace, n, state)}
         states |= dict.fromkeys(kept, State(EVENTS)) | told
+    ours = set(trace.graph.nodes)
+    known = {name: _of_graph(state, here, ours) for name, state in known.items()}
     states = {**states, **{name: known[name] for name in known if name not in parameters}}
     settled: set[str] = set()
     while True:
@@ -131,10 +137,36 @@ def classify(
         settled.update(wrong)
 
 
-def _of_graph(state: State, here: dict[str, fx.Node]) -> State:
+def _is_fixed(state: State) -> bool:
+    return state.signal.scale is None or state.signal.scale.fixed
+
+
+def _is_said_alike(state: State, other: State | None) -> bool:
+    """Whether events in two states, of two traces, are worth what is computed alike."""
+    if other is None or _is_fixed(state) or _is_fixed(other):
+        return False
+    one, two = state.signal.scale, other.signal.scale
+    assert one is not None
+    assert two is not None
+    parts = [
+        (s.factor, *(tuple(map(_said, n)) for n in (s.times, s.over, s.each))) for s in (one, two)
+    ]
+    return parts[0] == parts[1]
+
+
+def _said(value: Any) -> Any:
+    """What a node computes, in a form that is equal in other graphs."""
+    if isinstance(value, fx.Node):
+        return (value.op, str(value.target), _said(value.args), _said(list(value.kwargs.items())))
+    if isinstance(value, list | tuple):
+        return tuple(map(_said, value))
+    return repr(value)
+
+
+def _of_graph(state: State, here: dict[str, fx.Node], ours: set[fx.Node]) -> State:
     """A state that an earlier trace has left, in terms of the parameters that this one reads."""
     scale = state.signal.scale
-    if scale is None or scale.fixed:
+    if scale is None or scale.fixed or all(node in ours for node in scale.nodes):
         return state
     if not all(node.op == "get_attr" and str(node.target) in here for node in scale.nodes):
         return State(EVENTS, "unknown", _DIFFERS)

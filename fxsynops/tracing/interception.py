@@ -44,6 +44,10 @@ class Listener(Protocol):
     def quiet(self) -> bool:
         """Whether it does not want to hear anything now."""
 
+    @property
+    def hears_reads(self) -> bool:
+        """Whether it wants to hear of attributes that are read now."""
+
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that nothing else has seen."""
 
@@ -103,7 +107,7 @@ def attributes(listener: Listener, modules: Iterable[nn.Module]) -> Iterator[Non
 
     def read(module: nn.Module, name: str) -> Any:
         value = object.__getattribute__(module, name)
-        if not listener.quiet and name not in _UNREAD and name[:2] != "__":
+        if listener.hears_reads and name not in _UNREAD and name[:2] != "__":
             listener.note_attribute(module, name, value)
         return value
 

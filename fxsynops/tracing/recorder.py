@@ -33,7 +33,7 @@ from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.model_reads import ModelReads
 from fxsynops.tracing.node_meta import Mode, called_by, main_device, site_below, site_of
-from fxsynops.tracing.places import Change, Place
+from fxsynops.tracing.places import ATOMS, Change, Place
 from fxsynops.tracing.random_states import is_alone, python_random_state
 from fxsynops.tracing.read_numbers import ReadNumber, number
 from fxsynops.tracing.surroundings import Surroundings
@@ -187,10 +187,11 @@ class Recorder(TorchFunctionMode):
         self._check_random()
         self._write_back()
         for name, (tensor, version) in self.tensors.versions.items():
-            node = self.tensors[tensor]
-            if tensor._version != version or _is_written(node):  # .data has no versions
+            known = tensor in self.tensors
+            past = known and _is_written(self.tensors[tensor])  # .data has no versions
+            if tensor._version != version or past:
                 self.stateful.add(name)
-                self.written[name] = node
+                self.written[name] = self.tensors[tensor]
         if self.witness is not None:
             self.witness.output = mapped(number, output)
         self.writer.node("output", "output", (self.tensors.output(output),), {})
@@ -220,6 +221,11 @@ class Recorder(TorchFunctionMode):
     def quiet(self) -> bool:
         """Whether what happens now is already part of a node, or another thread's."""
         return self._quiet or get_ident() != self._thread
+
+    @property
+    def hears_reads(self) -> bool:
+        """Whether a read of an attribute matters: the code of a custom function may read, too."""
+        return get_ident() == self._thread and (not self._quiet or self._binary is not None)
 
     # -- what the watchers tell ------------------------------------------------------------------
 
@@ -446,6 +452,8 @@ class Recorder(TorchFunctionMode):
 
     def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``."""
+        if self._quiet and not isinstance(value, ATOMS):
+            return  # in a custom function, which is one node
         with self._quietly():
             kinds = Tensor | dict | list | tuple
             if isinstance(value, kinds) or self._borrowed.is_new(module, name):
