@@ -341,7 +341,8 @@ def stored(value: Tensor) -> Tensor:
         value = value.to_sparse_coo()
     value = value.coalesce()
     ones = torch.ones(value.values().shape, dtype=torch.float64)
-    return torch.sparse_coo_tensor(value.indices().cpu(), ones, value.shape).to_dense()
+    cells = value.indices().cpu()
+    return torch.sparse_coo_tensor(cells, ones, value.shape, check_invariants=False).to_dense()
 
 
 @dataclass(frozen=True)
