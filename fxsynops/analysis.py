@@ -105,15 +105,17 @@ class Analysis(Findings, Reported):
         steps = self.window.timesteps if timesteps is None else timesteps
         with own_device():
             if rate is not None:
-                return Bound.of(estimate(self, steps, rate))
+                present = self._of_length(self.window.timesteps)
+                return Bound.of(estimate(present, steps, rate))
             assumptions = Assumptions(steps, max_spikes, input_max_events, input_range)
             return Bound.of(upper_bound(self._of_length(steps), assumptions))
 
     def _of_length(self, steps: int) -> Findings:
         """The analysis of as many steps, where the inputs say how many there are."""
         layout, example = self.options.layout.resized(self.example, self.window, "T", steps)
-        follows = self.options.weights != "all" or self.connector.follows(
-            dict.fromkeys(connection.calls for connection in self.connections)
+        synapses = dict.fromkeys(connection.calls for connection in self.connections)
+        follows = self.options.weights != "all" or any(
+            any(self.connector.followed(synapse)) for synapse in synapses
         )
         as_it_is = not follows and self.trace.conditions.hold()
         if example is self.example and as_it_is:

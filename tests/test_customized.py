@@ -15,6 +15,7 @@ from spikingjelly.activation_based import functional, neuron
 from torch import nn
 
 import fxsynops
+from fxsynops.neurons import is_librarys
 from tests.outcome import by_module
 from tests.watched import watch
 
@@ -372,31 +373,29 @@ class LeakThatFires(sl.ExpLeakSqueeze):
         return (self.fc((super().forward(x) > 0.001).float()) > 0).float()
 
 
-@pytest.mark.parametrize("kind", [Later, WrittenOut, BesideItsOwn, LeakThatFires])
+# Of a class, its inner layer; None: its weights are a product and a sum of its own spikes.
+MORE = {Later: "rec", WrittenOut: None, BesideItsOwn: "lateral", LeakThatFires: "fc"}
+
+
+@pytest.mark.parametrize("kind", MORE)
 def test_a_subclass_that_holds_more_than_its_library_is_recorded_through(kind):
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(6, N), kind(), nn.Linear(N, 3)), torch.rand(4, 6) * 4
-    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
-    for _ in range(3):
-        counter(x)
-    rows = [name for name in counter.per_synapse if name.startswith("1")]
-    inner = {Later: "1.rec", BesideItsOwn: "1.lateral", LeakThatFires: "1.fc"}
-    assert inner.get(kind, rows[0]) in rows
-    assert all(float(counter.per_synapse[name].detach()) > 0 for name in rows)
-
-
-def test_weights_that_come_into_play_later_are_counted_then():
-    torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Linear(6, N), Later(), nn.Linear(N, 3)), torch.rand(4, 6) * 4
-    counter, twin, arrived = fxsynops.SynOpsCounter(model, x, input_events=False), Later(), []
+    twin = kind()
     twin.load_state_dict(model[1].state_dict())
-    twin.rec.register_forward_pre_hook(lambda _, args: arrived.append(float(args[0].sum()) * N))
+    counter, arrived, inner = fxsynops.SynOpsCounter(model, x, input_events=False), [], MORE[kind]
+    if inner:
+        twin.get_submodule(inner).register_forward_pre_hook(
+            lambda _, args: arrived.append(float(args[0].sum()) * N)
+        )
     for _ in range(3):
         counter(x)
         with torch.no_grad():
-            twin(model[0](x))
-    found = {k: float(v.detach()) for k, v in counter.per_synapse.items()}
-    assert found["1.rec"] == arrived[-1] > 0
+            spikes = twin(model[0](x))
+        arrived += [] if inner else [float(spikes.sum()) * N]
+        found = {k: float(v.detach()) for k, v in counter.per_synapse.items()}
+        assert found["2"] == float(spikes.sum()) * 3
+    assert found[f"1.{inner}" if inner else "1"] == arrived[-1] > 0
 
 
 def test_a_wrapped_method_is_the_users():
@@ -462,3 +461,32 @@ def test_attributes_of_any_kind_that_a_neuron_makes():
             return self.b(self.cell.out[0]) * self.cell.steps
 
     agrees(Net(), torch.rand(4, 6) * 4)
+
+
+def test_the_users_word_on_a_neuron_is_the_last():
+    """What was opened is whole again once it is registered, and where it is named."""
+
+    class Registered(Scaled):
+        pass
+
+    torch.manual_seed(0)
+    x = torch.rand(4, 6) * 4
+    model = nn.Sequential(nn.Linear(6, N), Registered(v_threshold=0.2), nn.Linear(N, 3))
+    spikes = float((model[:2](x) > 0).sum())
+    reset(model)
+    (opened,) = fxsynops.analyze(model, x, input_events=False).connections
+    assert opened.source != "1"
+    with pytest.raises(fxsynops.AuditError, match=r"'1' puts out 0\.5 events"):
+        fxsynops.analyze(model, x, input_events=False, spiking=[Registered])
+    fxsynops.register_spiking(Registered, amplitude=0.5)
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    counter(x)
+    assert [c.source for c in counter.analysis.connections] == ["1"]
+    assert float(counter.synops.detach()) == spikes * 3 > 0
+
+
+def test_a_decorator_of_torchs_makes_no_method_the_users():
+    assert is_librarys(torch.no_grad()(neuron.LIFNode.single_step_forward))
+    assert is_librarys(functools.lru_cache(neuron.LIFNode.single_step_forward))
+    assert not is_librarys(Wrapped.single_step_forward)
+    assert not is_librarys(torch.no_grad()(Wrapped.single_step_forward))

@@ -1225,6 +1225,7 @@ def test_scales_that_torch_folds_into_another_product():
     assert float(counter.synops.detach()) == float((x @ (kernel != 0).float()).sum()) * 5
 
 
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 def test_bounds_behind_fixed_places_and_sparse_weights():
     def sampled(net, x):
         grid = torch.zeros(len(x), 1, 4, 2)

@@ -130,6 +130,16 @@ def test_a_state_that_can_be_put_back_is_put_back():
     assert method.__self__.n == 0
 
 
+def test_a_new_attribute_of_a_class_is_gone_after_an_error():
+    def fails(model):
+        type(model).seen = 1
+        raise ValueError
+
+    with pytest.raises(fxsynops.TraceError, match="raised ValueError"):
+        fxsynops.analyze(Loop(fails), X)
+    assert not hasattr(Loop, "seen")
+
+
 def test_tensors_in_a_deque_are_refused_in_words():
     class Delay(nn.Module):
         def __init__(self):

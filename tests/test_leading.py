@@ -74,6 +74,7 @@ def test_a_bound_follows_a_mask():
     counter(X)
     assert float(counter.synops.detach()) == float(X.sum()) * 3
     assert counter.analysis.upper_bound().total == 4 * 3
+    assert counter.analysis.upper_bound(rate=0.5).total == 4 * 3 / 2
 
 
 def test_a_ring_of_delays_whose_pointer_is_a_buffer():

@@ -276,6 +276,17 @@ def test_a_history_of_which_each_step_is_an_attribute():
     assert counted == [36, 72, 108, 108]
 
 
+def test_events_with_a_constant_added_are_no_events_in_a_state():
+    def shifts(net, s):
+        net.z = s + 0.5
+
+    counter = fxsynops.SynOpsCounter(Kept(shifts), torch.ones(2, 6))
+    for _ in range(2):
+        counter(torch.ones(2, 6))
+        assert counter.per_synapse == {}
+        assert [(row.synapse, row.macs) for row in counter.latest.dense] == [("fc", 18)]
+
+
 def test_a_state_whose_events_are_worth_less_at_each_forward_is_refused():
     def fades(net, s):
         net.z = s * net.amplitude

@@ -81,7 +81,6 @@ def classify(
         known: what earlier traces of the model have left in its states.
     """
     parameters = {n for n, place in trace.reads.items() if isinstance(place.get(), nn.Parameter)}
-    here = {str(n.target): n for n in trace.graph.nodes if n.op == "get_attr"}
     kept = {name for name in trace.written if name not in parameters}
     firing: set[fx.Node] = set()
     weighing: set[fx.Node] = set()
@@ -95,17 +94,12 @@ def classify(
 
     states = {name: State(CONST) for name in {*trace.written, *known} & parameters}
     if kept:  # what they are worth is told by a forward that found nothing in them
-        whole = {name: state for name, state in known.items() if _is_fixed(state)}
-        _, left = classified(states | dict.fromkeys(kept, State(ZERO)) | whole)
-        known = {
-            n: left[n] if _is_said_alike(state, left.get(n)) else state
-            for n, state in known.items()
-        }
+        plain = {name: state for name, state in known.items() if _is_plain(state)}
+        _, left = classified(states | dict.fromkeys(kept, State(ZERO)) | plain)
         told = {n: left[n] for n in kept & left.keys() if left[n] != State(ANALOG)}
         told = {n: state for n, state in told.items() if not _decays(trace, n, state)}
         states |= dict.fromkeys(kept, State(EVENTS)) | told
-    ours = set(trace.graph.nodes)
-    known = {name: _of_graph(state, here, ours) for name, state in known.items()}
+    known = _of_graph(known, trace.graph)
     states = {**states, **{name: known[name] for name in known if name not in parameters}}
     settled: set[str] = set()
     while True:
@@ -137,45 +131,50 @@ def classify(
         settled.update(wrong)
 
 
-def _is_fixed(state: State) -> bool:
+def _is_plain(state: State) -> bool:
+    """Whether one event in a state is worth a number."""
     return state.signal.scale is None or state.signal.scale.fixed
 
 
-def _is_said_alike(state: State, other: State | None) -> bool:
-    """Whether events in two states, of two traces, are worth what is computed alike."""
-    if other is None or _is_fixed(state) or _is_fixed(other):
-        return False
-    one, two = state.signal.scale, other.signal.scale
-    assert one is not None
-    assert two is not None
-    parts = [
-        (s.factor, *(tuple(map(_said, n)) for n in (s.times, s.over, s.each))) for s in (one, two)
-    ]
-    return parts[0] == parts[1]
+def _of_graph(known: dict[str, State], graph: fx.Graph) -> dict[str, State]:
+    """States that earlier traces have left, in terms of the nodes of this one."""
+    if all(map(_is_plain, known.values())):
+        return known
+    said = _Said()
+    here = {said(n): n for n in graph.nodes if n.op == "get_attr" or n.meta.get("unit")}
+
+    def moved(state: State) -> State:
+        scale = state.signal.scale
+        if scale is None or scale.fixed:
+            return state
+        if any(said(node) not in here for node in scale.nodes):
+            return State(EVENTS, "unknown", _DIFFERS)
+        parts = (scale.times, scale.over, scale.each)
+        times, over, each = (tuple(here[said(node)] for node in nodes) for nodes in parts)
+        worth = Scale(scale.factor, times, over, each)
+        return replace(state, signal=replace(state.signal, scale=worth))
+
+    return {name: moved(state) for name, state in known.items()}
 
 
-def _said(value: Any) -> Any:
-    """What a node computes, in a form that is equal in other graphs."""
-    if isinstance(value, fx.Node):
-        return (value.op, str(value.target), _said(value.args), _said(list(value.kwargs.items())))
-    if isinstance(value, list | tuple):
-        return tuple(map(_said, value))
-    return repr(value)
+class _Said:
+    """What nodes compute for the count alone, as numbers that are equal for what is said alike."""
 
+    def __init__(self) -> None:
+        self._nodes: dict[fx.Node, int] = {}
+        self._numbers: dict[Any, int] = {}
 
-def _of_graph(state: State, here: dict[str, fx.Node], ours: set[fx.Node]) -> State:
-    """A state that an earlier trace has left, in terms of the parameters that this one reads."""
-    scale = state.signal.scale
-    if scale is None or scale.fixed or all(node in ours for node in scale.nodes):
-        return state
-    if not all(node.op == "get_attr" and str(node.target) in here for node in scale.nodes):
-        return State(EVENTS, "unknown", _DIFFERS)
-    times, over, each = (
-        tuple(here[str(node.target)] for node in nodes)
-        for nodes in (scale.times, scale.over, scale.each)
-    )
-    scale = Scale(scale.factor, times, over, each)
-    return replace(state, signal=replace(state.signal, scale=scale))
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(map(self, value))
+        if not isinstance(value, fx.Node):
+            return repr(value)
+        if value not in self._nodes:
+            said: Any = (str(value.target), "" if value.op == "get_attr" else value.name)
+            if value.meta.get("unit"):
+                said = (value.target, self(value.args), self(list(value.kwargs.items())))
+            self._nodes[value] = self._numbers.setdefault(said, len(self._numbers))
+        return self._nodes[value]
 
 
 def _decays(trace: Trace, name: str, left: State) -> bool:

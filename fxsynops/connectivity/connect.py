@@ -147,6 +147,9 @@ class _Sum:
         self.map[tuple(where)] += slot.map
 
 
+Followed = dict[fx.Node, Tensor]  # constants that may change, with their present values
+
+
 @dataclass
 class Connector:
     """Pulls maps back through the routing of one trace."""
@@ -202,21 +205,20 @@ class Connector:
         maps = {node: map for node, map, _ in self.taps(synapse, weights)}
         return [(n, maps.get(n, map.new_zeros((1,) * map.dim())), f) for n, map, f in found]
 
-    def factors(self, synapse: SynapseCalls) -> dict[fx.Node, Tensor]:
-        """What multiplies events on their way to a synapse, and may change, with its value."""
-        return self._values(self.signals.factors(synapse.calls))
+    def followed(self, synapse: SynapseCalls) -> tuple[Followed, Followed]:
+        """What decides how many events come to a synapse, and may change, with its values.
 
-    def leading(self, synapse: SynapseCalls) -> dict[fx.Node, Tensor]:
-        """What says where events go on their way to a synapse, and may change, with its value."""
-        return self._values(self.signals.leading(synapse.calls))
-
-    def follows(self, synapses: Iterable[SynapseCalls]) -> bool:
-        """Whether maps depend on values that may change."""
-        return any(self.factors(synapse) or self.leading(synapse) for synapse in synapses)
-
-    def _values(self, nodes: list[fx.Node]) -> dict[fx.Node, Tensor]:
-        values = ((node, self.signals.constant(node)) for node in nodes)
-        return {node: value for node, value in values if value is not None and not value.is_meta}
+        Returns:
+            what multiplies events, and what says where they go; nothing if an event counts one
+            where it arrives.
+        """
+        if self.graded:
+            return {}, {}
+        factors, leading = (
+            {node: self.signals.constant(node) for node in nodes}
+            for nodes in self.signals.followed(synapse.calls)
+        )
+        return _with_values(factors), _with_values(leading)
 
     def measured(
         self, seeds: list[tuple[fx.Node, Tensor]], synapse: str
@@ -323,8 +325,7 @@ def connect(
         macs = sum(_macs(signals, signals.roles[node], map) for node in synapse.calls)
         if macs:
             analog.append(AnalogEdge(synapse, macs))
-        factors = {} if graded else connector.factors(synapse)
-        leading = {} if graded else connector.leading(synapse)
+        factors, leading = connector.followed(synapse)
         found = _wherever(connector, synapse, factors, leading)
         nodes = {n: call.weight for n in synapse.calls if (call := signals.roles[n].synapse)}
         weights = {n: signals.constant(w) for n, w in nodes.items() if sparse and w is not None}
@@ -340,14 +341,18 @@ def connect(
     return Wiring(tuple(edges), tuple(analog), tuple(connector.unresolved)), connector
 
 
+def _with_values(found: dict[fx.Node, Tensor | None]) -> Followed:
+    return {node: v for node, v in found.items() if v is not None and not v.is_meta}
+
+
 _PLACES = 8  # that are tried where one index may lead to any
 
 
 def _wherever(
     connector: Connector,
     synapse: SynapseCalls,
-    factors: dict[fx.Node, Tensor],
-    leading: dict[fx.Node, Tensor],
+    factors: Followed,
+    leading: Followed,
 ) -> list[tuple[fx.Node, Tensor, bool]]:
     """All taps that a synapse may have: no factor is zero, and something leads to each of them.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,6 +34,7 @@ from fxsynops.connectivity.results import (
 from fxsynops.connectivity.sample_axes import leading
 from fxsynops.connectivity.signals import Signals, State
 from fxsynops.errors import InputError, UnsupportedOperationError
+from fxsynops.neurons import Neuron
 from fxsynops.operations import operations
 from fxsynops.operations.call import shape
 from fxsynops.operations.signatures import arguments
@@ -69,22 +70,32 @@ def find(
         UnsupportedOperationError: events reach a synapse in a way that no rule covers.
     """
     window = options.layout.window(inputs)
-
     opened = _OPENED.setdefault(model, set())
 
-    def whole(module: nn.Module) -> bool:
-        if type(module) in opened or not is_known(module):
-            return False
-        return not (doubted(module) and neurons.holds_more(module))
+    @cache
+    def describe(module: nn.Module) -> Neuron | None:
+        return neurons.describe(module, options.spiking)
 
-    def is_known(module: nn.Module) -> bool:
-        return neurons.describe(module, options.spiking) is not None or any(
+    @cache
+    def doubted(module: nn.Module) -> bool:
+        neuron = describe(module)
+        named = bool(options.spiking) and isinstance(module, options.spiking)
+        return neuron is not None and not named and neuron.is_doubted(module)
+
+    def whole(module: nn.Module) -> bool:
+        if doubted(module) and (type(module) in opened or neurons.holds_more(module)):
+            return False
+        return describe(module) is not None or any(
             base in operations.by_target for base in type(module).__mro__
         )
 
+    def fits(module: nn.Module, result: Any, multiplied: bool) -> bool:
+        neuron = describe(module)
+        return neuron is None or neuron.fits(module, result, multiplied)
+
     def inside(target: Any) -> Inside | None:
         if isinstance(target, nn.Module):
-            neuron = neurons.describe(target, options.spiking)
+            neuron = describe(target)
             return neuron.inside if neuron else None
         operation = operations.find(target, None, None)
         return operation.inside if operation else None
@@ -96,14 +107,6 @@ def find(
         bound = arguments(target, args, kwargs)
         given = {n: v for n, v in bound.values.items() if n != "out"} if bound else None
         return None if given is None else partial(operation.meaning, **given)
-
-    def doubted(module: nn.Module) -> bool:
-        neuron = neurons.describe(module, options.spiking)
-        return neuron is not None and neuron.is_doubted(module)
-
-    def fits(module: nn.Module, result: Any, multiplied: bool) -> bool:
-        neuron = neurons.describe(module, options.spiking)
-        return neuron is None or neuron.fits(module, result, multiplied)
 
     known_of = Known(whole, inside, meaning, doubted, fits)
     while True:

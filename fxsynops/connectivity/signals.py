@@ -125,41 +125,37 @@ class Signals:
                 del self.known[node]
             self.known.update(before)
 
-    def factors(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
-        """What multiplies events on their way to some nodes, and may change: parameters, buffers.
+    def followed(self, nodes: Iterable[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:
+        """Constants that may change, and that decide how many events come to some nodes.
 
         Args:
             nodes: synapses.
+
+        Returns:
+            what multiplies events on their way (parameters, buffers), and what says where they go
+            (indices, masks).
         """
-        return self._changing(nodes, _multiplied)
-
-    def leading(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
-        """What says where events go on their way to some nodes, and may change: indices, masks.
-
-        Args:
-            nodes: synapses.
-        """
-        factors = set(self.factors(nodes))
-        found = self._changing(nodes, lambda role: role.operation.steers(role.call))  # type: ignore
-        return [node for node in found if node not in factors]
-
-    def _changing(
-        self, nodes: Iterable[fx.Node], operands: Callable[[Role], list[fx.Node]]
-    ) -> list[fx.Node]:
-        """Constants that are no fixed numbers, among some operands of the routing before nodes."""
 
         def back(node: fx.Node) -> Iterable[fx.Node]:
             role = self.roles[node]
             return role.carriers if role.kind == "routing" or role.counted else ()
 
-        found: dict[fx.Node, None] = {}
-        for role in (self.roles[node] for node in reachable(nodes, back)):
-            if role.kind != "routing" or role.operation is None or role.call is None:
+        factors: dict[fx.Node, None] = {}
+        leading: dict[fx.Node, None] = {}
+        for node in reachable(nodes, back):
+            role = self.roles[node]
+            entry, call = role.operation, role.call
+            if role.kind != "routing" or entry is None or call is None:
                 continue
-            signals = {n: self.roles[n].signal for n in operands(role)}
-            changing = (n for n, s in signals.items() if s.kind == "const" and not s.fixed)
-            found |= dict.fromkeys(changing)
-        return list(found)
+            if (entry.factors or entry.product) and not entry.divides:
+                factors |= dict.fromkeys(filter(self._may_change, call.operands()))
+            else:
+                leading |= dict.fromkeys(filter(self._may_change, entry.steers(call)))
+        return list(factors), [node for node in leading if node not in factors]
+
+    def _may_change(self, node: fx.Node) -> bool:
+        signal = self.roles[node].signal
+        return signal.kind == "const" and not signal.fixed
 
     def behind(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The sources, and unknowns, whose events can reach ``node``, in the order of the graph."""
@@ -196,11 +192,3 @@ class State:
     def holds_events(self) -> bool:
         """Whether it holds events, as far as is known."""
         return self.signal.kind == "events" and self.kind != "unknown"
-
-
-def _multiplied(role: Role) -> list[fx.Node]:
-    """The operands of a product."""
-    assert role.operation is not None
-    assert role.call is not None
-    is_product = bool(role.operation.factors or role.operation.product)
-    return role.call.operands() if is_product and not role.operation.divides else []

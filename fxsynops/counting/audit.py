@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,6 @@ from fxsynops.operations.operation import as_dense
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_walk import reachable
-from fxsynops.tracing.torch_versions import attention_as_recorded
 from fxsynops.tracing.witness import Factor, Product, Witness
 
 _SOME = 4  # fewer elements of one size may be chance
@@ -113,6 +113,17 @@ def audit(findings: Findings, witness: Witness, changes: Iterable[str] = ()) -> 
     return Audited(tuple(rows), tuple(notes), tuple(faults), findings.name)
 
 
+@contextmanager
+def _attention_as_recorded() -> Iterator[None]:
+    """Without the fast path of attention, which is not taken while functions are watched."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 class _Measuring(Replay):
     """A replay of the example that looks at what sources put out.
 
@@ -144,7 +155,7 @@ class _Measuring(Replay):
         # Without gradients, torch may compute otherwise (an LSTM does, in the last bits), and where
         # nobody watches, attention takes a way of its own.
         recorded = torch.set_grad_enabled(self.analysis.trace.mode.grad)
-        with recorded, attention_as_recorded(), Borrowed(self.analysis.model):
+        with recorded, _attention_as_recorded(), Borrowed(self.analysis.model):
             output, tally = self.count(self.analysis.example.clone().values)
             return output, tally.both()[1].tolist()
 
@@ -305,7 +316,9 @@ class _Auditor:
         for factor in signal.scale.over:
             unit = unit / self._constant(factor)
         if isinstance(unit, Tensor) and unit.dim() and shape(node) != tuple(value.shape):
-            raise _UnknownError("torch has folded what its events are worth differently in")
+            raise _UnknownError(
+                "torch multiplies it in another shape, and its events have several worths"
+            )
         events = _in_units(value, unit)
         if not _is_whole(events):
             if any(

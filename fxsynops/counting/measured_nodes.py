@@ -90,17 +90,18 @@ class Sparse:
         """Derive the maps anew if another set of values is zero, or others lead; whether so."""
         zeros = [*self.weights.values(), *self.factors]
         masks = [as_dense(values[node]) != 0 for node in zeros]  # .data has no versions
-        masks += [values[node].clone() for node in self.leading]
-        if len(masks) == len(self.masks) and all(map(torch.equal, masks, self.masks)):
+        leads = [values[node] for node in self.leading]
+        now = [*masks, *leads]
+        if len(now) == len(self.masks) and all(map(torch.equal, now, self.masks)):
             return False
-        self.masks = masks
+        self.masks = [*masks, *(value.clone() for value in leads)]
         weights: dict[fx.Node, Tensor | None]
         weights = {call: values[node] for call, node in self.weights.items()}
         connector = self.analysis.connector
         given = (*self.factors, *self.leading)
         with connector.signals.with_values({node: values[node].cpu() for node in given}):
             maps = {n: m for n, m, _ in connector.taps(self.synapse, weights)}
-        for node in maps.keys() - self.stops.keys():
+        for node in (n for n, map in maps.items() if n not in self.stops and bool(map.any())):
             raise SpecializationError(
                 f"an index or a mask leads events of '{connector.names[node]}' to "
                 f"'{self.synapse.name}', which they did not reach in the example. Analyze the "
@@ -122,9 +123,7 @@ def sparse_synapses(analysis: Findings, stops: dict[fx.Node, Stop]) -> list[Spar
         calls = [(n, call) for n in synapse.calls if (call := connector.signals.roles[n].synapse)]
         sparse = options.weights != "all"
         weights = {n: call.weight for n, call in calls if sparse and call.weight is not None}
-        graded = options.events == "nonzero"
-        factors = {} if graded else connector.factors(synapse)
-        leading = {} if graded else connector.leading(synapse)
+        factors, leading = connector.followed(synapse)
         rows = {i for i, c in enumerate(analysis.connections) if c.calls is synapse}
         if not calls or not (sparse or factors or leading):
             continue

@@ -40,7 +40,7 @@ from fxsynops.counting.measured_nodes import Stop, sparse_synapses
 from fxsynops.counting.per_sample import PerSample
 from fxsynops.counting.program import Program, write
 from fxsynops.operations.call import shape, writes_in_place
-from fxsynops.operations.operation import Scale
+from fxsynops.operations.operation import Scale, as_dense
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import is_torch
 from fxsynops.tracing.borrowed import Borrowed
@@ -348,10 +348,8 @@ class Replay(fx.Interpreter):
 
     def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
-        if value.layout is not torch.strided:
-            value = value.to_dense()
-        if value.is_quantized:
-            value = value.dequantize()
+        if value.layout is not torch.strided or value.is_quantized:
+            value = as_dense(value)
         self._parts[stop.number] = sum_events(value, unit, stop.reading)
         if stop.doubtful and value.is_floating_point():
             self._samples[stop.number] = sample_events(value, unit)

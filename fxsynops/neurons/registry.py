@@ -72,15 +72,13 @@ class Neuron:
 
     def may_be_negative(self, module: Any) -> bool:
         """Whether events may be negative: a function that a user gave a neuron can be anything."""
-        if module is not None and (is_patched(module) or has_own_settings(module)):
+        if module is not None and is_changed(module):
             return True
         return self.signed or (self.checked is not None and not self.checked(module))
 
     def may_be_fraction(self, module: Any) -> bool:
         """Whether events may turn out to be no whole numbers, though they should be."""
-        doubtful = self.guessed or self.promised
-        if module is not None and (is_patched(module) or has_own_settings(module)):
-            doubtful = True
+        doubtful = self.guessed or self.promised or (module is not None and is_changed(module))
         return doubtful or (self.checked is not None and not self.checked(module))
 
     def is_doubted(self, module: nn.Module) -> bool:
@@ -142,15 +140,17 @@ def _names_in(cls: type) -> frozenset[str]:
     return frozenset(word for word in words if isinstance(word, str))
 
 
-def has_own_settings(module: nn.Module) -> bool:
-    """Whether a function that a neuron was given, and may learn, is not the library's."""
-    settings = {name for file in _loaded() for name in getattr(file, "SETTINGS", ())}
-    given = [(module.__dict__ | module._modules).get(name) for name in settings]
-    return any(
-        value is not None
-        and not is_librarys(type(value) if isinstance(value, nn.Module) else value)
-        for value in given
-    )
+def _settings() -> set[str]:
+    """The names of attributes of neurons that are functions which users choose."""
+    return {name for file in _loaded() for name in getattr(file, "SETTINGS", ())}
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Whether a method, or a function that a neuron was given and may learn, is the user's."""
+    attributes = (module.__dict__, module._modules)
+    given = [held[name] for name in _settings() for held in attributes if name in held]
+    kinds = [type(v) if isinstance(v, nn.Module) else v for v in given if v is not None]
+    return is_patched(module) or not all(map(is_librarys, kinds))
 
 
 def is_patched(module: nn.Module) -> bool:
@@ -160,7 +160,7 @@ def is_patched(module: nn.Module) -> bool:
     """
     if registered(type(module)) is None and _is_overridden(type(module)):
         return True
-    settings = {name for file in _loaded() for name in getattr(file, "SETTINGS", ())}
+    settings = _settings()
     for name, value in module.__dict__.items():
         if not callable(value) or isinstance(value, nn.Module):
             continue
@@ -343,10 +343,15 @@ def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
 
 def is_librarys(function: Any) -> bool:
     """Whether a function or class was written by one of the libraries whose neurons are known."""
-    code = inspect.unwrap(function) if not hasattr(function, "__globals__") else function
-    names = getattr(getattr(code, "__func__", code), "__globals__", None)  # as no wrapper says
-    module = names.get("__name__") if names else getattr(function, "__module__", "")
-    return _is_librarys(str(module))
+    while (names := getattr(function, "__globals__", None)) is not None:
+        module = str(names.get("__name__"))  # a wrapper's ``__module__`` is that of what it wraps
+        if module.split(".")[0] not in _WRAPPERS or not hasattr(function, "__wrapped__"):
+            return _is_librarys(module)
+        function = function.__wrapped__
+    return _is_librarys(str(getattr(function, "__module__", "")))
+
+
+_WRAPPERS = ("torch", "functools", "contextlib")  # of decorators that change no function's meaning
 
 
 @lru_cache(maxsize=4096)

@@ -330,8 +330,10 @@ class Synapse:
 
 
 def as_dense(value: Tensor) -> Tensor:
-    """A tensor of any layout in the usual one."""
-    return value if value.layout == torch.strided else value.to_dense()
+    """A tensor of any layout, or of numbers on a grid, in the usual form."""
+    if value.layout != torch.strided:
+        return value.to_dense()
+    return value.dequantize() if value.is_quantized else value
 
 
 def stored(value: Tensor) -> Tensor:

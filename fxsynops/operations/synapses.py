@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from torch.overrides import handle_torch_function, has_torch_function
 
 from fxsynops.operations.call import Call, shape
-from fxsynops.operations.operation import Kind, Operation, Synapse
+from fxsynops.operations.operation import Kind, Operation, Synapse, as_dense
 from fxsynops.operations.registry import operations
 from fxsynops.operations.transpose import compress
 from fxsynops.operations.value_range import bilinear
@@ -197,7 +197,7 @@ operations.add(
 def _unpacked(packed: Any, unpack: str) -> Tensor:
     """The weights in an object of ``torch.ao``'s."""
     weight: Tensor = getattr(torch.ops.quantized, unpack)(packed)[0]
-    return weight.dequantize() if weight.is_quantized else weight.float()
+    return as_dense(weight).float()
 
 
 def _packed_linear(
@@ -209,7 +209,7 @@ def _packed_linear(
     """
     x, packed = _two(given, "X", "W_prepack")
     weight = _unpacked(packed, unpack)
-    return {"weight": lambda: F.linear(_plain(x), weight)}
+    return {"weight": lambda: F.linear(as_dense(x), weight)}
 
 
 def _packed_convolution(
@@ -220,16 +220,12 @@ def _packed_convolution(
     convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
     sizes = packed.stride(), packed.padding(), packed.dilation()
     geometry = [tuple(size)[-n:] for size in sizes]  # of one axis, two are kept
-    return {"weight": lambda: convolve(_plain(x), weight, None, *geometry, packed.groups())}
+    return {"weight": lambda: convolve(as_dense(x), weight, None, *geometry, packed.groups())}
 
 
 def _two(given: dict[str, Any], *names: str) -> Iterator[Any]:
     """The first two arguments of a call, which may have been passed by their names."""
     return (given[n] if n in given else given[str(i)] for i, n in enumerate(names))
-
-
-def _plain(x: Tensor) -> Tensor:
-    return x.dequantize() if x.is_quantized else x
 
 
 for _names, _inside in (

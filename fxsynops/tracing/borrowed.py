@@ -43,7 +43,7 @@ from fxsynops.tracing.random_states import (
     python_random_state,
     torch_random_state,
 )
-from fxsynops.tracing.torch_api import modules_of
+from fxsynops.tracing.torch_api import address_of, modules_of
 
 # What is borrowed, and what is patched while it is, belongs to one thread at a time.
 _ONE_AT_A_TIME = threading.RLock()
@@ -320,7 +320,8 @@ def _clone(tensor: Tensor, memory: dict[int, Any]) -> Tensor:
         tensor: the original.
         memory: copies of what tensors lie in, by address; those that share theirs share a copy.
     """
-    begin = _begin(tensor)
+    usual = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
+    begin = address_of(tensor) if usual and not tensor.is_quantized else 0
     if begin and tensor.untyped_storage().nbytes() <= _ROOMY * tensor.numel() * tensor.itemsize:
         if begin not in memory:
             memory[begin] = tensor.untyped_storage().clone()
@@ -341,14 +342,7 @@ def _clone(tensor: Tensor, memory: dict[int, Any]) -> Tensor:
     return copy
 
 
-def _begin(tensor: Tensor) -> int:
-    """The address of the memory of a usual tensor; else 0."""
-    usual = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
-    return tensor.untyped_storage().data_ptr() if usual and type(tensor) in _USUAL else 0
-
-
 _ROOMY = 16  # times its own size: in memory that is larger, a part of it has a copy of its own
-_USUAL = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
 
 
 class Snapshot:

@@ -22,12 +22,11 @@ def is_opaque(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray):
         return True
-    kinds = set | deque | bytearray | array
-    return isinstance(value, kinds) or moves(value)
+    return isinstance(value, set) or has_state(value)
 
 
-def moves(value: Any) -> bool:
-    """Whether a value has a state of its own that changes as it is used: generators, iterators."""
+def has_state(value: Any) -> bool:
+    """Whether a value has a state that is no part of a fingerprint: iterators, generators."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         kinds = (numpy.random.Generator, numpy.random.BitGenerator, numpy.random.RandomState)
@@ -35,7 +34,8 @@ def moves(value: Any) -> bool:
             return True
     if isinstance(value, partial | MethodType):
         return bool(_bound(value))
-    return isinstance(value, random.Random | ContextVar | Iterator)
+    others = random.Random | ContextVar | Iterator | deque | bytearray | array
+    return isinstance(value, others)
 
 
 def _bound(value: Any) -> list[Any]:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -311,23 +311,18 @@ def module_calls(
 
 
 @contextmanager
-def seeding(listener: Listener) -> Iterator[None]:
-    """Refuse to set torch's random state, which a graph would not do again."""
+def _refused(listener: Listener, functions: list[tuple[Any, str]], reason: str) -> Iterator[None]:
+    """Some functions, by their owners and names, may not be called."""
 
     def refuse(function: Callable[..., Any]) -> Callable[..., Any]:
         def refused(*args: Any, **kwargs: Any) -> Any:
             if listener.quiet:
                 return function(*args, **kwargs)
-            raise TraceError(
-                "the forward sets the state of torch's random numbers (manual_seed, fork_rng), "
-                "which cannot be recorded. Seed outside of the forward, or keep the module that "
-                "does so whole (spiking=[ItsType])."
-            )
+            raise TraceError(reason)
 
         return refused
 
-    names = ("manual_seed", "seed", "set_rng_state")
-    before = [(o, name, getattr(o, name)) for o in (torch, torch.random) for name in names]
+    before = [(owner, name, getattr(owner, name)) for owner, name in functions]
     for owner, name, function in before:
         setattr(owner, name, refuse(function))
     try:
@@ -335,6 +330,28 @@ def seeding(listener: Listener) -> Iterator[None]:
     finally:
         for owner, name, function in before:
             setattr(owner, name, function)
+
+
+def seeding(listener: Listener) -> AbstractContextManager[None]:
+    """Refuse to set torch's random state, which a graph would not do again."""
+    names = ("manual_seed", "seed", "set_rng_state")
+    return _refused(
+        listener,
+        [(owner, name) for owner in (torch, torch.random) for name in names],
+        "the forward sets the state of torch's random numbers (manual_seed, fork_rng), which "
+        "cannot be recorded. Seed outside of the forward, or keep the module that does so whole "
+        "(spiking=[ItsType]).",
+    )
+
+
+def threads(listener: Listener) -> AbstractContextManager[None]:
+    """Refuse work for other threads, which nobody watches."""
+    return _refused(
+        listener,
+        [(threading.Thread, "start"), (ThreadPoolExecutor, "submit")],
+        "the forward hands work to other threads, and what they do is not recorded. Do it in the "
+        "forward's own, or keep the module that does so whole (spiking=[ItsType]).",
+    )
 
 
 @contextmanager
@@ -354,32 +371,6 @@ def inference(listener: Listener) -> Iterator[None]:
         yield
     finally:
         torch.inference_mode.__enter__ = enter  # type: ignore[method-assign]
-
-
-@contextmanager
-def threads(listener: Listener) -> Iterator[None]:
-    """Refuse work for other threads, which nobody watches."""
-
-    def refuse(function: Callable[..., Any]) -> Callable[..., Any]:
-        def refused(*args: Any, **kwargs: Any) -> Any:
-            if listener.quiet:
-                return function(*args, **kwargs)
-            raise TraceError(
-                "the forward hands work to other threads, and what they do is not recorded. Do it "
-                "in the forward's own, or keep the module that does so whole (spiking=[ItsType])."
-            )
-
-        return refused
-
-    owners = [(threading.Thread, "start"), (ThreadPoolExecutor, "submit")]
-    before = [(owner, name, getattr(owner, name)) for owner, name in owners]
-    for owner, name, function in before:
-        setattr(owner, name, refuse(function))
-    try:
-        yield
-    finally:
-        for owner, name, function in before:
-            setattr(owner, name, function)
 
 
 def is_called() -> bool:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dis
 import sys
 import sysconfig
-from array import array
-from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fxsynops.errors import TraceError
-from fxsynops.tracing.containers import content_of, moves, restore
+from fxsynops.tracing.containers import content_of, has_state, restore
 from fxsynops.tracing.node_meta import HERE, TORCH
 from fxsynops.tracing.places import (
     ATOMS,
@@ -82,12 +80,7 @@ class Surroundings:
         Raises:
             TraceError: something has.
         """
-        changed = {place.name for place in self.put_back()}
-        for cls, before in self._names.items():
-            for name in [n for n in set(vars(cls)) - before if n[:2] != "__"]:
-                delattr(cls, name)
-                changed.add(f"{cls.__name__}.{name}")
-        if changed:
+        if changed := self.put_back():
             names = ", ".join(sorted(f"'{name}'" for name in changed))
             raise TraceError(
                 f"the forward changes {names}, which is outside of the model, and a replay would "
@@ -95,14 +88,19 @@ class Surroundings:
                 "forward (if it happens at the first call only, run the model once)."
             )
 
-    def put_back(self) -> list[Place]:
-        """Make everything what it was; where it was not."""
+    def put_back(self) -> set[str]:
+        """Make everything what it was; the names of what was not."""
         changed = [entry for entry in self._before if self._now(entry[0]) != entry[1]]
         for place, _, (value, contents) in changed:
             for container, content in contents:
                 restore(container, content)
             place.set(value)
-        return [place for place, *_ in changed]
+        names = {place.name for place, *_ in changed}
+        for cls, before in self._names.items():
+            for name in [n for n in set(vars(cls)) - before if n[:2] != "__"]:
+                delattr(cls, name)
+                names.add(f"{cls.__name__}.{name}")
+        return names
 
     @staticmethod
     def _now(place: Place) -> Any:
@@ -270,17 +268,12 @@ def _is_comparable(value: Any) -> bool:
         return True
     if isinstance(value, list | tuple | dict | set):
         return len(value) <= _LONGEST
-    return is_plain_object(value) or _is_state(value)
-
-
-def _is_state(value: Any) -> bool:
-    """Whether it has a state that is no part of its fingerprint."""
-    return moves(value) or isinstance(value, bytearray | array | deque)
+    return is_plain_object(value) or has_state(value)
 
 
 def _opaque(value: Any, depth: int) -> Iterator[Any]:
-    """What has such a state, in a value."""
-    if _is_state(value):
+    """What has a state that is no part of a value's fingerprint."""
+    if has_state(value):
         yield value
     elif depth < SHALLOW:
         for part in _parts(value):
@@ -304,7 +297,7 @@ def _content(place: Place) -> tuple[Any, list[tuple[Any, Any]]]:
 
 def _contents(value: Any, depth: int) -> Iterator[tuple[Any, Any]]:
     held = attributes_of(value) if is_plain_object(value) else value
-    if isinstance(held, list | dict | set | Attributes) or _is_state(held):
+    if isinstance(held, list | dict | set | Attributes) or has_state(held):
         yield held, content_of(held)
     if depth < SHALLOW:
         for part in _parts(value):

@@ -10,7 +10,6 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -21,7 +20,7 @@ from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.node_meta import TensorSpec
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.read_numbers import ReadNumber
-from fxsynops.tracing.torch_api import parameters_of
+from fxsynops.tracing.torch_api import address_of, parameters_of
 from fxsynops.tracing.trees import parts_of, tensors_in
 
 
@@ -56,7 +55,7 @@ class Tensors:
         # The parameters of scripted modules stay in place.
         self._own = {id(p) for p in parameters_of(borrowed.model)}
         named = nn.Module.named_parameters(borrowed.model)
-        self._scripted = {_begin(p): name for name, p in named if id(p) not in borrowed.places}
+        self._scripted = {address_of(p): name for name, p in named if id(p) not in borrowed.places}
         self._nodes: Any = WeakIdKeyDictionary()
         self._by_storage: dict[int, list[ReferenceType[Tensor]]] = defaultdict(list)
         self._latest: dict[int, tuple[fx.Node, Any]] = {}  # what was made last in some memory
@@ -152,7 +151,7 @@ class Tensors:
             target = f"_constant_{len(self.constants)}"
             self.constants[target] = tensor
             node = self._writer.node("get_attr", target, (), {}, target)
-            node.meta["parameter"] = self._scripted.get(_begin(tensor), "")
+            node.meta["parameter"] = self._scripted.get(address_of(tensor), "")
             self.bind(tensor, node)
         return self._nodes[tensor]
 
@@ -171,7 +170,8 @@ class Tensors:
     def _alias_of_known(self, tensor: Tensor) -> bool:
         """A tensor object that came by no recorded call, but shares a known one's memory."""
         for other in self._aliases(tensor) or self._overlapping(tensor):
-            ahead = _begin(tensor) - _begin(other) + tensor.storage_offset() * tensor.itemsize
+            ahead = tensor.storage_offset() * tensor.itemsize
+            ahead += address_of(tensor) - address_of(other)
             if tensor.dtype != other.dtype or ahead % tensor.itemsize:
                 continue
             geometry = (tensor.shape, tensor.stride(), ahead // tensor.itemsize)
@@ -192,10 +192,10 @@ class Tensors:
 
     def _overlapping(self, tensor: Tensor) -> Iterator[Tensor]:
         """Known tensors in whose memory lies that of one which came past torch's functions."""
-        begin = _begin(tensor)
+        begin = address_of(tensor)
         for references in self._by_storage.values() if begin else ():
             for other in (r() for r in references):
-                if other is None or other not in self._nodes or not (start := _begin(other)):
+                if other is None or other not in self._nodes or not (start := address_of(other)):
                     continue
                 if start <= begin < start + other.untyped_storage().nbytes():
                     yield other
@@ -214,7 +214,7 @@ class Tensors:
 
     def _bind_beside(self, alias: Tensor, written: Tensor) -> None:
         """A tensor holds what has been written to another one in the same memory."""
-        geometry = tuple((tuple(t.shape), t.stride(), t.storage_offset()) for t in (alias, written))
+        geometry = (_geometry(alias), _geometry(written))
         args = (self._nodes[alias], self._nodes[written], geometry)
         self.bind(alias, self._writer.node("call_function", graph_functions.alias_after, args))
 
@@ -294,7 +294,7 @@ class Tensors:
 def memory_of(tensor: Tensor) -> int:
     """What tells whether two tensors share their memory."""
     try:
-        return _begin(tensor) or tensor.untyped_storage()._cdata
+        return address_of(tensor) or tensor.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):  # sparse and other tensors without storage
         return id(tensor)
 
@@ -303,14 +303,4 @@ def _geometry(tensor: Tensor) -> Any:
     """How a tensor lies in its memory."""
     if tensor.layout != torch.strided:
         return None
-    return tensor.shape, tensor.stride(), tensor.storage_offset()
-
-
-def _begin(tensor: Tensor) -> int:
-    """The address of a tensor's memory; 0 if it has none."""
-    if isinstance(tensor, FakeTensor):
-        return 0
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
-        return 0
+    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()

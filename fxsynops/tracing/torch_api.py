@@ -1,4 +1,4 @@
-"""What ``nn.Module`` itself says of a module, whatever a library's class makes of the same name.
+"""What torch itself says of a module, or a tensor, whatever a class makes of the same name.
 
 A rockpool module, say, returns a dict by ``modules()``, and another by ``parameters()``.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def modules_of(module: nn.Module) -> Iterator[nn.Module]:
@@ -18,3 +19,13 @@ def modules_of(module: nn.Module) -> Iterator[nn.Module]:
 def parameters_of(module: nn.Module) -> Iterator[nn.Parameter]:
     """The parameters of the module and of all modules below it."""
     return nn.Module.parameters(module)
+
+
+def address_of(tensor: Tensor) -> int:
+    """The address of a tensor's memory; 0 if it has none."""
+    if isinstance(tensor, FakeTensor):
+        return 0
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0

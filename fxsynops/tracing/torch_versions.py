@@ -57,14 +57,3 @@ def applies_in_python() -> bool:
     return "apply" in vars(torch.autograd.Function) and isinstance(
         vars(torch.autograd.Function)["apply"], classmethod
     )
-
-
-@contextmanager
-def attention_as_recorded() -> Iterator[None]:
-    """Without the fast path of attention, which is not taken while functions are watched."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

@@ -116,22 +116,23 @@ def test_a_subclass_with_a_surrogate_of_its_own():
     assert found == sum(float(s.abs().sum()) for s in emitted) * 4
 
 
-@pytest.mark.parametrize("warm", [False, True])
-def test_states_that_the_forward_resets(warm):
+class Resets(nn.Module):
     """As the library's tutorials write it."""
 
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            neuron = snntorch.Leaky(beta=0.8, init_hidden=True)
-            self.net = nn.Sequential(nn.Linear(8, 5), neuron, nn.Linear(5, 3))
+    def __init__(self):
+        super().__init__()
+        neuron = snntorch.Leaky(beta=0.8, init_hidden=True)
+        self.net = nn.Sequential(nn.Linear(8, 5), neuron, nn.Linear(5, 3))
 
-        def forward(self, x):
-            utils.reset(self.net)
-            return torch.stack([self.net(step) for step in x])
+    def forward(self, x):
+        utils.reset(self.net)
+        return torch.stack([self.net(step) for step in x])
 
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_states_that_the_forward_resets(warm):
     torch.manual_seed(0)
-    model, x, other = Net(), torch.rand(4, 2, 8) * 5, torch.rand(4, 2, 8) * 5
+    model, x, other = Resets(), torch.rand(4, 2, 8) * 5, torch.rand(4, 2, 8) * 5
     if warm:
         model(other)
     counter, fired = fxsynops.SynOpsCounter(model, x, layout="TN", input_events=False), []
@@ -146,17 +147,7 @@ def test_states_that_the_forward_resets(warm):
 
 
 def test_a_bound_of_a_model_that_resets_its_states():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            neuron = snntorch.Leaky(beta=0.8, init_hidden=True)
-            self.net = nn.Sequential(nn.Linear(8, 5), neuron, nn.Linear(5, 3))
-
-        def forward(self, x):
-            utils.reset(self.net)
-            return torch.stack([self.net(step) for step in x])
-
     x = (torch.rand(4, 2, 8) < 0.5).float()
-    counter = fxsynops.SynOpsCounter(Net(), x, layout="TN")
+    counter = fxsynops.SynOpsCounter(Resets(), x, layout="TN")
     counter(x)
     assert float(counter.synops.detach()) / 2 <= counter.analysis.upper_bound().total
