@@ -204,6 +204,8 @@ def triple_potential(net, x):
     ],
 )
 def test_a_forward_that_writes_to_its_neurons_ends_the_argument(step, weight, make):
+    if weight == 0.17 and not hasattr(sj, "ActivationAwareIFNode"):
+        pytest.skip("this spikingjelly has no neurons with offsets")
     bound = assert_sound(
         lambda: Net(stepwise(step), fc=linear(weight), neuron=make(), out=linear(1)), ONES
     )

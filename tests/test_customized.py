@@ -11,7 +11,7 @@ import snntorch
 import torch
 from norse.torch.functional.lif import LIFFeedForwardState
 from norse.torch.module.snn import SNN
-from spikingjelly.activation_based import functional, neuron
+from spikingjelly.activation_based import base, neuron
 from torch import nn
 
 import fxsynops
@@ -77,10 +77,11 @@ INSIDE = {c.__name__: c for c in (RecurrentLeaky, LateralLIF, TwiceIAF, WeighsIn
 
 
 def reset(model):
-    functional.reset_net(model)
     for module in model.modules():
         if isinstance(module, sl.StatefulLayer):
             module.reset_states()
+        elif isinstance(module, base.MemoryModule):
+            module.reset()
 
 
 def agrees(model, x, **options):

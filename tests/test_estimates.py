@@ -200,6 +200,8 @@ def test_graded_spikes_that_come_back_end_the_charge_argument():
 def test_a_neuron_of_several_levels_has_the_cap_of_its_surrogate():
     from spikingjelly.activation_based import neuron, surrogate
 
+    if not hasattr(surrogate, "MultiLevelSpikeCount"):
+        pytest.skip("this spikingjelly has no neurons of several levels")
     levels = surrogate.MultiLevelSpikeCount(3)
     node = neuron.ILIFNode(2.0, surrogate_function=levels, step_mode="m")
     model, x = nn.Sequential(node, nn.Linear(1, 1)), torch.zeros(8, 1, 1)

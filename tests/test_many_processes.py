@@ -80,7 +80,7 @@ def run_both(script: str, tmp_path: Path, suffix: str) -> tuple[Path, Path]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for command in (["-m", script, str(one)], [*torchrun, "-m", script, str(two)]):
         subprocess.run(
-            [sys.executable, *command], cwd=ROOT, check=True, timeout=120, capture_output=True
+            [sys.executable, *command], cwd=ROOT, check=True, timeout=300, capture_output=True
         )
     return one, two
 

@@ -13,7 +13,7 @@ import snntorch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based import base, functional, layer, neuron
 from spikingjelly.activation_based.model import sew_resnet
 from torch import nn
 
@@ -132,7 +132,8 @@ def reset(model):
             module.reset_states()
         elif isinstance(module, snntorch.SpikingNeuron) and hasattr(module, "reset_mem"):
             module.reset_mem()
-    functional.reset_net(model)
+        elif isinstance(module, base.MemoryModule):
+            module.reset()
 
 
 @pytest.mark.parametrize("name", MODELS)
