@@ -55,11 +55,11 @@ class Analysis(Findings, Reported):
         found = {entry.name: getattr(findings, entry.name) for entry in fields(Findings)}
         return cls(**found, audit=audit or Audit((), ("not audited",)))
 
-    def counter(self, *, rates: bool = False) -> SynOpsCounter:
+    def counter(self, *, rates: bool = False, steps: bool = False) -> SynOpsCounter:
         """A module that runs the model and counts its SynOps; see :class:`SynOpsCounter`."""
         from fxsynops.counter import SynOpsCounter
 
-        return SynOpsCounter.of(self, rates=rates)
+        return SynOpsCounter.of(self, rates=rates, steps=steps)
 
     def upper_bound(
         self,

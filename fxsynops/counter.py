@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,17 +16,16 @@ from torch.utils import _pytree as pytree
 
 from fxsynops.analysis import Analysis, analyze, audited
 from fxsynops.connectivity.find import find
+from fxsynops.connectivity.moments import Moments
 from fxsynops.connectivity.results import Findings, Options
-from fxsynops.connectivity.sample_axes import Size, varying
 from fxsynops.connectivity.signals import State
 from fxsynops.counting.counts import Extras, Measured, Span
 from fxsynops.counting.data_sets import ReadSamples, Reset, measure
 from fxsynops.counting.exact_sums import Tally
-from fxsynops.counting.firing_rates import FiringRates, spiking_calls
+from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.replay import Detail, Replay
 from fxsynops.counting.running_totals import Account
 from fxsynops.errors import CountError, InputError
-from fxsynops.operations.call import shape
 from fxsynops.results import Audit, Counts
 from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.inputs import Inputs, Window, call_key, check_devices
@@ -46,6 +45,7 @@ class SynOpsCounter(nn.Module):
         model: any module; it is shared, not copied.
         example: a tensor, or a tuple of the model's positional arguments.
         rates: whether to keep the firing rate of every neuron; see :attr:`rates`.
+        steps: whether to keep the SynOps of every time step; see :attr:`per_step`.
         options: see :func:`fxsynops.analyze`.
 
     Attributes:
@@ -64,21 +64,27 @@ class SynOpsCounter(nn.Module):
     _analysis: Analysis | None
 
     def __init__(
-        self, model: nn.Module, example: Any, *, rates: bool = False, **options: Any
+        self,
+        model: nn.Module,
+        example: Any,
+        *,
+        rates: bool = False,
+        steps: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self._start(analyze(model, example, **options), rates)
+        self._start(analyze(model, example, **options), Detail(rates, steps=steps))
 
     @classmethod
-    def of(cls, analysis: Analysis, *, rates: bool = False) -> SynOpsCounter:
+    def of(cls, analysis: Analysis, *, rates: bool = False, steps: bool = False) -> SynOpsCounter:
         """A counter for an analysis that is already there."""
         counter = cls.__new__(cls)
         nn.Module.__init__(counter)
-        counter._start(analysis, rates)
+        counter._start(analysis, Detail(rates, steps=steps))
         return counter
 
-    def _start(self, analysis: Analysis, rates: bool) -> None:
-        self._begin(analysis.model, analysis.example, analysis.options, Detail(rates))
+    def _start(self, analysis: Analysis, detail: Detail) -> None:
+        self._begin(analysis.model, analysis.example, analysis.options, detail)
         self._learn(analysis)
         example = analysis.example
         self._replays[_key(example.args, example.kwargs)] = [self._replay(analysis)]
@@ -140,30 +146,21 @@ class SynOpsCounter(nn.Module):
         return replay
 
     def _replay(self, analysis: Findings) -> Replay:
-        axes = self._axes(analysis) if self._detail.rates else None
-        return Replay(analysis, self._detail, axes)
+        told = self._detail.rates or self._detail.steps
+        return Replay(analysis, self._detail, self._moments(analysis) if told else None)
 
-    def _axes(self, analysis: Findings) -> dict[str, list[tuple[int, ...]]]:
+    def _moments(self, analysis: Findings) -> Moments:
         """Where samples and steps lie, seen by what grows in passes with more of them."""
         window, layout = analysis.window, analysis.options.layout
-        grown: list[dict[str, list[Size]] | None] = []
+        grown: dict[str, Findings] = {}
         for axis, size in (("N", 2 * window.samples), ("T", 2 * window.timesteps)):
             resized, inputs = layout.resized(analysis.example, window, axis, size)
             if inputs is analysis.example:
-                grown.append(None)  # there is no such axis
-                continue
-            try:
+                continue  # there is no such axis
+            with suppress(Exception):  # a model of fixed size
                 options = replace(self._options, layout=resized)
-                grown.append(_sizes(find(self.model, inputs, options, self._states)))
-            except Exception:  # a model of fixed size
-                return {}
-        found = {}
-        for name, sizes in _sizes(analysis).items():
-            wider, longer = (None if other is None else other.get(name) for other in grown)
-            axes = varying(sizes, wider, longer)
-            if axes is not None:
-                found[name] = axes
-        return found
+                grown[axis] = find(self.model, inputs, options, self._states)
+        return Moments(analysis, grown.get("N"), grown.get("T"))
 
     def _learn(self, analysis: Findings) -> None:
         """Remember the first analysis, and what a forward leaves in the model's states."""
@@ -251,6 +248,44 @@ class SynOpsCounter(nn.Module):
         return self._grouped("source")
 
     @property
+    def per_step(self) -> Tensor | None:
+        """SynOps of the last forward by time step: (timesteps,), float64, differentiable.
+
+        Events count in the step in which their source has fired, also where a layer mixes steps
+        (attention, convolutions, sums over time); states of a forward before count in the first
+        step, and what is made of all steps in the last one. None if it is not known when some
+        events are; ``counts.steps_unknown`` says why.
+
+        Raises:
+            InputError: the counter was made without ``steps=True``.
+            CountError: nothing has been counted yet.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> model, x = torch.nn.Linear(2, 3), torch.tensor([[[2.0, 2.0], [1.0, 0.0]]])
+            >>> counter = fxsynops.SynOpsCounter(model, x, layout="NT", steps=True)
+            >>> _ = counter(x)
+            >>> counter.per_step
+            tensor([12.,  3.], dtype=torch.float64)
+        """
+        table = self.step_table()
+        return None if table is None else table.sum((0, 2))
+
+    def step_table(self) -> Tensor | None:
+        """SynOps of the last forward: (connections, timesteps, samples), float64, differentiable.
+
+        There is one sample where samples cannot be told apart. None and raises: see
+        :attr:`per_step`.
+        """
+        if not self._detail.steps:
+            raise InputError(
+                "this counter does not keep steps apart: make it with SynOpsCounter(..., "
+                "steps=True)."
+            )
+        replay, tally = self._last()
+        return None if replay.per_step is None else replay.per_step(tally.parts)
+
+    @property
     def rates(self) -> dict[str, FiringRates]:
         """Firing rates of every spiking node in the last forward, by name; differentiable.
 
@@ -292,7 +327,16 @@ class SynOpsCounter(nn.Module):
         span = Span(account.samples, account.sample_steps)
         apart = account.fractions
         fractions = frozenset(name for name in apart if float(apart[name]) > _FRACTION)
-        extras = Extras(dict(account.rates), fractions=fractions)
+        names = {
+            key: (row.connection.synapse, row.connection.source, row.connection.measured_at)
+            for key, row in measured.items()
+        }
+        extras = Extras(
+            dict(account.rates),
+            fractions=fractions,
+            steps=account.steps.steps(names, self._options.dt),
+            steps_unknown=account.steps.unknown,
+        )
         return Counts.of(self.analysis, list(measured.values()), span, extras)
 
     def clear(self) -> None:
@@ -407,14 +451,6 @@ class SynOpsCounter(nn.Module):
     def extra_repr(self) -> str:
         """How many connections are counted."""
         return f"connections={len(self.analysis.connections)}"
-
-
-def _sizes(analysis: Findings) -> dict[str, list[Size]]:
-    """The sizes of what every spiking node puts out, call by call."""
-    return {
-        name: [tuple(shape(node)) for node in nodes]
-        for name, nodes in spiking_calls(analysis).items()
-    }
 
 
 def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from fxsynops.counter import SynOpsCounter
 from fxsynops.errors import InputError
 
 Per = Literal["step", "pass"]
+LimitPer = Literal["step", "pass", "peak"]
 
 
 def target_loss(counter: SynOpsCounter, target: float | Tensor, *, per: Per = "step") -> Tensor:
@@ -48,20 +49,24 @@ def target_loss(counter: SynOpsCounter, target: float | Tensor, *, per: Per = "s
     return ((goal - _scaled(counter, counter.synops, per)) / goal).square()
 
 
-def limit_loss(counter: SynOpsCounter, limits: dict[str, float], *, per: Per = "step") -> Tensor:
+def limit_loss(
+    counter: SynOpsCounter, limits: dict[str, float], *, per: LimitPer = "step"
+) -> Tensor:
     """How far layers are above their limits: the sum of ``relu((synops - limit) / limit)``.
 
     Args:
         counter: after the forward whose SynOps count.
         limits: by the name of a synapse (a key of ``counter.per_synapse``), as a chip's cores set
             them; layers without a limit do not matter.
-        per: see :func:`target_loss`.
+        per: see :func:`target_loss`; or "peak", of the step with the most SynOps of any sample,
+            which needs a counter made with ``steps=True``.
 
     Returns:
         0-d, float64; 0 where all limits are kept.
 
     Raises:
-        InputError: a limit is not positive, or of a layer that does not exist.
+        InputError: a limit is not positive, or of a layer that does not exist, or the steps are
+            not known.
         CountError: nothing has been counted yet.
 
     Example:
@@ -72,7 +77,7 @@ def limit_loss(counter: SynOpsCounter, limits: dict[str, float], *, per: Per = "
         >>> float(fxsynops.losses.limit_loss(counter, {"linear": 8.0}))
         0.5
     """
-    layers = counter.per_synapse
+    layers = _peaks(counter) if per == "peak" else counter.per_synapse
     if missing := set(limits) - set(layers):
         raise InputError(
             f"limits names {sorted(missing)}, which are no synapses of this model. "
@@ -83,7 +88,8 @@ def limit_loss(counter: SynOpsCounter, limits: dict[str, float], *, per: Per = "
     excess = []
     for name, given in limits.items():
         limit = _positive(given, f"limit of '{name}'")
-        excess.append(torch.relu((_scaled(counter, layers[name], per) - limit) / limit))
+        synops = layers[name] if per == "peak" else _scaled(counter, layers[name], per)
+        excess.append(torch.relu((synops - limit) / limit))
     return torch.stack(excess).sum()
 
 
@@ -170,9 +176,22 @@ def _rates(
     ]
 
 
+def _peaks(counter: SynOpsCounter) -> dict[str, Tensor]:
+    """The most SynOps of a sample in one step, by synapse."""
+    table = counter.step_table()
+    if table is None:
+        raise InputError(f"the steps are not known: {counter.counts.steps_unknown}.")
+    rows: dict[str, list[int]] = {}
+    for i, connection in enumerate(counter.latest.connections):
+        rows.setdefault(connection.synapse, []).append(i)
+    if table.shape[2] < counter.window.samples:
+        table = table / counter.window.samples  # of the mean sample: they are not told apart
+    return {name: table[numbers].sum(0).amax() for name, numbers in rows.items()}
+
+
 def _scaled(counter: SynOpsCounter, synops: Tensor, per: Per) -> Tensor:
     if per not in ("step", "pass"):
-        raise InputError(f"per={per!r} is neither 'step' nor 'pass'.")
+        raise InputError(f"per={per!r} is neither 'step' nor 'pass' (limits: nor 'peak').")
     window = counter.window
     return synops if per == "pass" else synops / (window.samples * window.timesteps)
 

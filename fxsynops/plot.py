@@ -1,5 +1,5 @@
 """Pictures of results with matplotlib: see :mod:`fxsynops.reporting.plot`."""
 
-from fxsynops.reporting.plot import fanout_map, rates, synops, training
+from fxsynops.reporting.plot import fanout_map, rates, steps, synops, training
 
-__all__ = ["fanout_map", "rates", "synops", "training"]
+__all__ = ["fanout_map", "rates", "steps", "synops", "training"]

@@ -133,5 +133,9 @@ class Counts(Counted, Budgeted, Costed, Reported):
         rows = [(row.connection.synapse, row.synops / samples) for row in self.rows]
         return rows, self.timesteps * self.dt
 
+    def peak_per_second(self) -> float | None:
+        """The most SynOps per second in any step, if steps were kept apart and are known."""
+        return None if self.steps is None else self.steps.peak()
+
     def _content(self) -> dict[str, Any]:
         return counts_content(self)

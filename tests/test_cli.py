@@ -117,6 +117,18 @@ def test_energy_is_estimated_on_devices_of_ones_own_too(run, tmp_path):
     assert run("bound", "nets.py:make", *SPIKES, "--energy")[0] == 0
 
 
+def test_steps_are_kept_apart_on_demand(run):
+    command = ["count", "nets.py:make", *SPIKES, "--random-spikes", "0.3", "--format", "json"]
+    status, out, _ = run(*command, "--steps")
+    content = json.loads(out)
+    steps = content["steps"]
+    assert status == 0
+    assert len(steps["mean"]) == content["timesteps"]
+    assert sum(steps["mean"]) == pytest.approx(content["total"] / content["samples"])
+    assert content["totals"]["Peak SynOps/s"] == max(steps["max"]) * 1000
+    assert json.loads(run(*command)[1])["steps"] is None
+
+
 def test_what_is_spiking_and_what_is_carried_over_can_be_said(run, tmp_path):
     (tmp_path / "more.py").write_text(
         "import torch\nfrom torch import nn\n"

@@ -305,3 +305,41 @@ def test_everything_is_drawn_into_axes_that_are_given(counter):
     assert plot.fanout_map(counter.analysis, "0", ax=b) is b
     assert plot.training([1.0], ax=c) is c
     assert len(plt.get_fignums()) == 1
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
+def in_time(**more):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), fnn.IAF(), nn.Linear(6, 3))
+    x = torch.randint(0, 3, (3, 5, 4)).float()
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", dt=2.0, **more)
+    counter(x)
+    return counter.counts
+
+
+def test_bars_of_steps_are_as_high_as_the_mean_sample():
+    counts = in_time(steps=True)
+    ax = plot.steps(counts, max_synops_per_second=30_000.0)
+    heights = np.array([bar.get_height() for bar in ax.patches]).reshape(2, 5)
+    assert heights == pytest.approx(np.array([row.mean for row in counts.steps.rows]))
+    assert heights.sum() == pytest.approx(counts.total / 3)
+    most, budget = (line.get_ydata() for line in ax.lines)
+    assert list(most) == list(counts.steps.total.max)
+    assert set(budget) == {60.0}  # SynOps in 2 ms
+    assert [bars.get_label() for bars in ax.containers] == ["0", "2"]
+
+
+def test_layers_beyond_the_heaviest_share_a_color():
+    counts = in_time(steps=True)
+    ax = plot.steps(counts, top=1, ax=plt.subplots()[1])
+    assert sorted(bars.get_label() for bars in ax.containers) == ["0", "… 1 more"]
+    assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(counts.total / 3)
+
+
+def test_steps_that_were_not_kept_are_no_picture():
+    with pytest.raises(InputError, match="steps=True"):
+        plot.steps(in_time())
+    with pytest.raises(InputError, match="top"):
+        plot.steps(in_time(steps=True), top=0)

@@ -61,6 +61,7 @@ _COUNT = """\
 examples:
   fxsynops count nets.py:make --input 8x20x2x32x32 --layout NT --data data.py:test_loader
   fxsynops count nets.py:make --input 8x20x2x32x32 --layout NT --random-spikes 0.3
+  fxsynops count nets.py:make --input 8x20x2x32x32 --layout NT --random-spikes 0.3 --steps
   fxsynops count nets.py:make --input 8x784 --random-spikes 0.1 --energy --devices chips.toml
 
 chips.toml (joules):
@@ -153,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     count.add_argument(
         "--keep-states", action="store_true", help="do not reset neurons before each batch"
+    )
+    count.add_argument(
+        "--steps", action="store_true", help="keep time steps apart: which is the most expensive"
     )
     comparison = add("compare", _compare, "two saved reports side by side", _COMPARE)
     comparison.add_argument("before", help="a report that --format json wrote")
@@ -258,7 +262,8 @@ def _count(options: argparse.Namespace) -> int:
             torch.bernoulli(torch.full(x.shape, rate)) for _, x in analysis.example.tensors()
         )
         loader = [batch]
-    counts = analysis.counter().measure(loader, reset=not options.keep_states)
+    counter = analysis.counter(steps=options.steps)
+    counts = counter.measure(loader, reset=not options.keep_states)
     _emit((counts.energy(devices) if devices else counts).report(), options)
     return 0
 

@@ -2,8 +2,8 @@
 
 Models mostly put the two in front, as two axes in either order, merged into one, or with only one
 of them where a loop runs over the other. :func:`leading` goes by that, and who relies on it checks
-it (:meth:`fxsynops.counting.replay.Replay.check_samples`); :func:`varying` is sure, but needs two
-more analyses of passes with more samples and more steps, which not every model takes.
+it (:meth:`fxsynops.counting.replay.Replay.check_samples`). :mod:`fxsynops.connectivity.moments` is
+sure, but needs two more analyses of passes with more samples and more steps.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fxsynops.tracing.inputs import Layout, Window
-
-Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -75,28 +73,3 @@ def leading(size: Sequence[int], calls: int, window: Window, layout: Layout) -> 
     if size[:1] == (n,):
         return Leading((0,), 0, "", window)
     return Leading((), None, "", window)
-
-
-def varying(
-    sizes: Sequence[Size], wider: Sequence[Size] | None, longer: Sequence[Size] | None
-) -> list[tuple[int, ...]] | None:
-    """The axes along which samples and steps lie, for each call of a node.
-
-    Args:
-        sizes: of what the calls put out.
-        wider, longer: the same in a pass with more samples, or more steps; None if there is none
-            such (the layout has no such axis).
-
-    Returns:
-        the axes that grow with either; None if they cannot be told. Where there are more calls in
-        a longer pass, a loop runs over the steps, and no axis holds them; likewise for samples.
-    """
-    found: list[set[int]] = [set() for _ in sizes]
-    for other in (wider, longer):
-        if other is None or len(other) != len(sizes):
-            continue
-        for axes, size, grown in zip(found, sizes, other, strict=True):
-            if len(size) != len(grown):
-                return None
-            axes |= {axis for axis, n in enumerate(size) if grown[axis] != n}
-    return [tuple(sorted(axes)) for axes in found]

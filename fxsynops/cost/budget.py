@@ -21,15 +21,18 @@ class Violation:
         value: what there is, in ``unit``.
         limit: what the budget allows.
         unit: "SynOps" (per sample) or "SynOps/s".
+        of: of what these are, if they are per second: "the peak step", or "the mean step".
     """
 
     name: str
     value: float
     limit: float
     unit: str
+    of: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.value:,.0f} {self.unit} > {self.limit:,.0f}"
+        of = f" in {self.of}" if self.of else ""
+        return f"{self.name}: {self.value:,.0f} {self.unit}{of} > {self.limit:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Budget:
 
     Attributes:
         max_synops: per sample, over the whole window.
-        max_synops_per_second: of one sample at a time.
+        max_synops_per_second: of one sample at a time: in the step with the most, where steps were
+            kept apart, else the mean over the window.
         per_layer: SynOps per sample, by the name of a synapse.
 
     Raises:
@@ -93,13 +97,14 @@ class Budget:
         return cls(**content, per_layer=layers and dict(_dotted(layers, "")))
 
     def violations(
-        self, costs: Iterable[tuple[str, float]], window: float
+        self, costs: Iterable[tuple[str, float]], window: float, peak: float | None = None
     ) -> tuple[Violation, ...]:
         """The limits that are not kept, those of the total first.
 
         Args:
             costs: of every connection, its synapse and its SynOps per sample.
             window: its length in milliseconds.
+            peak: the most SynOps per second in any step, if it is known.
 
         Raises:
             InputError: a layer does not exist.
@@ -116,7 +121,11 @@ class Budget:
         found = [
             Violation("total", total, _number(self.max_synops), "SynOps"),
             Violation(
-                "total", total / (window / 1000), _number(self.max_synops_per_second), "SynOps/s"
+                "total",
+                total / (window / 1000) if peak is None else peak,
+                _number(self.max_synops_per_second),
+                "SynOps/s",
+                "the mean step" if peak is None else "the peak step",
             ),
         ]
         found += [Violation(name, layers[name], limit, "SynOps") for name, limit in limits.items()]
@@ -129,6 +138,10 @@ class Budgeted:
     def costs(self) -> tuple[list[tuple[str, float]], float]:
         """Of every connection, its synapse and its SynOps per sample; and the window's length."""
         raise NotImplementedError
+
+    def peak_per_second(self) -> float | None:
+        """The most SynOps per second in any step, if that is known."""
+        return None
 
     def check(
         self,
@@ -143,7 +156,7 @@ class Budgeted:
             InputError: there is no limit, or a layer does not exist.
         """
         budget = Budget(max_synops, max_synops_per_second, per_layer)
-        return budget.violations(*self.costs())
+        return budget.violations(*self.costs(), self.peak_per_second())
 
 
 def _number(limit: float | None) -> float:

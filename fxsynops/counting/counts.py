@@ -14,6 +14,7 @@ from fxsynops.connectivity.results import Connection, Findings, whole
 from fxsynops.counting.exact_sums import EXACT_BELOW
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.per_sample import Statistics
+from fxsynops.counting.per_step import Steps
 from fxsynops.errors import CountError, InputError
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Extras:
         not_apart: why there is no ``per_sample``, where it was asked for.
         partial: whether counting was interrupted.
         fractions: sources that have put out fractions of events, by name.
+        steps: SynOps step by step; None if they were not kept apart, or are not known.
+        steps_unknown: why there are no ``steps``, where they were asked for.
     """
 
     rates: dict[str, FiringRates] = field(default_factory=dict)
@@ -82,6 +85,8 @@ class Extras:
     not_apart: str = ""
     partial: bool = False
     fractions: frozenset[str] = frozenset()
+    steps: Steps | None = None
+    steps_unknown: str = ""
 
     def __add__(self, other: Extras) -> Extras:
         both = [x.per_sample for x in (self, other) if x.per_sample is not None]
@@ -92,6 +97,8 @@ class Extras:
             self.not_apart or other.not_apart,
             self.partial or other.partial,
             self.fractions | other.fractions,
+            self.steps + other.steps if self.steps and other.steps else None,
+            self.steps_unknown or other.steps_unknown,
         )
 
 
@@ -210,6 +217,34 @@ class Counted:
     def per_sample(self) -> Statistics | None:
         """Mean, spread and extremes of the samples of :meth:`fxsynops.SynOpsCounter.measure`."""
         return self.extras.per_sample
+
+    @property
+    def steps(self) -> Steps | None:
+        """SynOps step by step, if the counter was made with ``steps=True`` and they are known."""
+        return self.extras.steps
+
+    @property
+    def steps_unknown(self) -> str:
+        """Why there are no :attr:`steps`, where they were asked for; else empty."""
+        return self.extras.steps_unknown
+
+    def peak(self, window_ms: float | None = None) -> float:
+        """The most SynOps per second of one sample in any window of a length.
+
+        Args:
+            window_ms: its length in milliseconds, a whole number of steps; one step if None.
+
+        Raises:
+            InputError: steps were not kept apart or are not known, or the window is no whole
+                number of steps.
+        """
+        if self.steps is None:
+            why = f"are not known: {self.steps_unknown}" if self.steps_unknown else "were not kept"
+            raise InputError(
+                f"the steps {why}. Count with SynOpsCounter(..., steps=True), and say in layout= "
+                "and timesteps= where the steps are."
+            )
+        return self.steps.peak(window_ms)
 
     @property
     def partial(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fxsynops.connectivity.sample_axes import Leading
 from fxsynops.counting.exact_sums import Reading, Term
-from fxsynops.operations.products import Product
+from fxsynops.operations.products import Index, Product
 
 _PENDING = 256  # batches
 
@@ -115,7 +115,7 @@ class PerSample:
             for product, (left, right) in self.products
         )
 
-    def _index(self, product: Product, left: int, right: int) -> object:
+    def _index(self, product: Product, left: int, right: int) -> Index | None:
         """The index of a product that runs over the samples in both factors."""
         first, second = self.leading[left], self.leading[right]
         if first.sample is None or second.sample is None:
@@ -140,6 +140,7 @@ class PerSample:
                 found.append(product.pairs(sums[left], sums[right]).reshape(1))
                 continue
             index = self._index(product, left, right)
-            met = product.pairs(sums[left], sums[right], by=index)
+            assert index is not None
+            met = product.pairs(sums[left], sums[right], by=[index])
             found.append(Leading((0,), 0, lead.merged, lead.window).by_sample(met))
         return torch.stack(found) if found else torch.zeros(0, self.samples, dtype=torch.float64)

@@ -17,7 +17,7 @@ each node calls.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxsynops.connectivity.moments import Moment, Moments
 from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.sample_axes import Leading, leading
 from fxsynops.counting.exact_sums import (
@@ -38,6 +39,7 @@ from fxsynops.counting.exact_sums import (
 from fxsynops.counting.firing_rates import Firing, spiking_calls
 from fxsynops.counting.measured_nodes import Stop, sparse_synapses
 from fxsynops.counting.per_sample import PerSample
+from fxsynops.counting.per_step import PerStep
 from fxsynops.counting.program import Program, write
 from fxsynops.operations.call import shape, writes_in_place
 from fxsynops.operations.operation import Scale, as_dense
@@ -60,10 +62,12 @@ class Detail:
     Attributes:
         rates: those of every neuron.
         samples: those of every sample.
+        steps: those of every step.
     """
 
     rates: bool = False
     samples: bool = False
+    steps: bool = False
 
 
 class Replay(fx.Interpreter):
@@ -72,24 +76,28 @@ class Replay(fx.Interpreter):
     Args:
         analysis: of the model.
         detail: what to keep apart.
-        axes: of rates, where samples and steps lie in what each call of a spiking node puts out, by
-            name; where that is not known, the leading axes are taken for them.
+        moments: of rates and steps, where values have samples and steps; for rates, where that is
+            not known, the leading axes are taken for them.
 
     Attributes:
         firing: reads the rates of every spiking node from the partial sums of a pass.
         per_sample: reads the SynOps of every sample from them, after a pass.
+        per_step: reads those of every step, after a pass.
+        steps_unknown: why it cannot.
         weights: while a pass runs, those that decide which synapses count.
         names: of the nodes that are measured, by the numbers of their sums.
     """
 
     firing: tuple[Firing, ...] = ()
     per_sample: PerSample | None = None
+    per_step: PerStep | None = None
+    steps_unknown: str = ""
 
     def __init__(
         self,
         analysis: Findings,
         detail: Detail = Detail(),
-        axes: Mapping[str, list[tuple[int, ...]]] | None = None,
+        moments: Moments | None = None,
     ) -> None:
         graph = analysis.trace.graph
         super().__init__(analysis.model, garbage_collect_values=False, graph=graph)
@@ -109,9 +117,12 @@ class Replay(fx.Interpreter):
                     stop = self._stop(node, self._roles[node].signal.scale)
                     stop.kept |= set(tap.product.shared(side))
         self._sparse = sparse_synapses(analysis, self._stops)
-        firing = list(self._keep_neurons(axes or {})) if detail.rates else []
+        self._moments = moments
+        firing = list(self._keep_neurons()) if detail.rates else []
         if detail.samples:
             self._keep_samples()
+        if detail.steps:
+            self._keep_steps()
         first: dict[Any, int] = {}
         for stop in self._stops.values():
             self._settle(stop)
@@ -136,18 +147,15 @@ class Replay(fx.Interpreter):
         analysis = self.analysis
         return leading(shape(stop.node), calls, analysis.window, analysis.options.layout)
 
-    def _keep_neurons(
-        self, axes: Mapping[str, list[tuple[int, ...]]]
-    ) -> Iterator[tuple[str, list[tuple[Stop, tuple[int, ...]]]]]:
+    def _keep_neurons(self) -> Iterator[tuple[str, list[tuple[Stop, tuple[int, ...]]]]]:
         """Measure every spiking node, each of its neurons apart; its calls by name and shape."""
         for name, nodes in spiking_calls(self.analysis).items():
             by_shape: dict[tuple[int, ...], list[tuple[Stop, tuple[int, ...]]]] = defaultdict(list)
-            for i, node in enumerate(nodes):
+            for node in nodes:
                 stop = self._stop(node, self._roles[node].signal.scale)
-                if name in axes:
-                    summed = axes[name][i]
-                else:
-                    summed = self._leading(stop, len(nodes)).axes
+                grown = None if self._moments is None else self._moments.grown(node)
+                seem = self._leading(stop, len(nodes)).axes
+                summed = seem if grown is None else tuple(sorted(grown))
                 own = [axis for axis in range(len(shape(node))) if axis not in summed]
                 by_shape[tuple(shape(node)[axis] for axis in own)].append((stop, summed))
                 stop.kept |= set(own)
@@ -163,6 +171,23 @@ class Replay(fx.Interpreter):
         for stop in self._stops.values():
             lead = self._leading(stop)
             stop.kept |= set() if lead.sample is None else {lead.sample}
+
+    def _keep_steps(self) -> None:
+        """Keep steps and samples apart, if it is known of all events when they are."""
+        assert self._moments is not None
+        self._when: dict[tuple[fx.Node, int], Moment] = {}
+        for stop in self._stops.values():
+            tapped = [tap.repeats for tap in stop.taps]
+            for repeats in tapped or ([1] if self._is_factor(stop.node) else []):
+                moment = self._moments.of(stop.node, repeats)
+                if isinstance(moment, str):
+                    self.steps_unknown = moment
+                    return
+                self._when[stop.node, repeats] = moment
+                stop.kept |= moment.axes
+
+    def _is_factor(self, node: fx.Node) -> bool:
+        return any(node in product.operands for _, product in self._products)
 
     def _settle(self, stop: Stop) -> None:
         """Find out how a stop is read, once all connections have been added."""
@@ -395,7 +420,24 @@ class Replay(fx.Interpreter):
             met = [(product, sides) for _, product, sides in products]
             samples = self.analysis.window.samples
             self.per_sample = PerSample(terms, readings, places, met, samples)
+        if self._detail.steps and not self.steps_unknown:
+            self.per_step = self._per_step(readings, products)
         return Contraction(terms, len(self.keys), readings, products, device)
+
+    def _per_step(
+        self, readings: list[Reading], products: list[tuple[int, Product, tuple[int, int]]]
+    ) -> PerStep:
+        terms = [
+            (term, self._when[stop.node, term.repeats])
+            for stop in self._stops.values()
+            for term in stop.terms()
+        ]
+        met = []
+        for row, product, sides in products:
+            left, right = (self._when[node, 1] for node in product.operands)
+            met.append((row, product, sides, (left, right)))
+        window = self.analysis.window
+        return PerStep(terms, readings, met, len(self.keys), window.samples, window.timesteps)
 
 
 def _only_reads(node: fx.Node) -> bool:

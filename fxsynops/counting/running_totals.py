@@ -13,6 +13,7 @@ from torch import Tensor
 from fxsynops.connectivity.results import Connection
 from fxsynops.counting.exact_sums import Tally, add_up
 from fxsynops.counting.firing_rates import FiringRates
+from fxsynops.counting.per_step import StepTotals
 from fxsynops.counting.replay import Replay
 
 _PENDING = 2**17  # partial sums of passes that are kept until they are added up
@@ -56,6 +57,7 @@ class Account:
             what was measured, and the tally without its history.
         totals: what has been added up, by the connections' keys.
         rates: of every spiking node, by name, if they are kept.
+        steps: what was counted step by step, if it is kept.
         fractions: how far the events of some sources were from whole numbers, by name.
         samples, sample_steps: how many.
     """
@@ -64,6 +66,7 @@ class Account:
     pending: list[tuple[Any, Mapping[int, str], Tally]]
     totals: dict[Any, Total]
     rates: dict[str, FiringRates]
+    steps: StepTotals
     fractions: dict[str, Tensor]
     samples: int
     sample_steps: int
@@ -79,6 +82,11 @@ class Account:
         detached = tally.detached()
         if replay.firing:
             self._add_rates([firing(detached.parts) for firing in replay.firing])
+        if replay.per_step is not None:
+            table = replay.per_step(detached.parts)
+            self.steps.add(replay.keys, table, replay.analysis.window.samples)
+        elif replay.steps_unknown:
+            self.steps.unknown = replay.steps_unknown
         if replay is not self._replay:
             if replay.keys not in self.totals:
                 self.totals[replay.keys] = Total.none(replay.analysis.connections)
@@ -122,4 +130,5 @@ class Account:
         self.pending, self._held = [], 0
         self._replay = None
         self.totals, self.rates, self.fractions = {}, {}, {}
+        self.steps = StepTotals()
         self.samples = self.sample_steps = 0

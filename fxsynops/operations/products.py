@@ -78,12 +78,12 @@ class Product:
             if index in other and index in long[0] & long[1]
         ]
 
-    def pairs(self, left: Tensor, right: Tensor, by: Any = None) -> Tensor:
+    def pairs(self, left: Tensor, right: Tensor, by: Sequence[Index] = ()) -> Tensor:
         """Σ left · right for tensors with these axes, some of which may be summed to size 1.
 
         Args:
             left, right: the factors.
-            by: an index along which sums are kept apart, or None.
+            by: the indices along which sums are kept apart, in the order of axes returned.
         """
         letters = dict(zip(self.sizes, string.ascii_letters, strict=False))
         terms = []
@@ -91,7 +91,7 @@ class Product:
             single = [axis for axis, n in enumerate(x.shape) if n == 1]
             terms.append("".join(letters[i] for a, i in enumerate(axes) if a not in single))
             left, right = right, x.squeeze(single)
-        into = "" if by is None else letters[by]
+        into = "".join(letters[index] for index in by)
         return torch.einsum(f"{terms[0]},{terms[1]}->{into}", left, right)
 
     def synapse(self, operand: int, weighted: bool, name: str) -> Synapse:

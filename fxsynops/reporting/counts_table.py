@@ -23,6 +23,8 @@ VIEWS["counts"] = View(
         Column("N. timesteps", optional=8),
         Column("Time window (ms)", optional=9),
         Column("SynOps/s", digits=0, optional=5),
+        Column("Peak SynOps/s", digits=0, optional=3, added=False),
+        Column("Peak step", optional=4, added=False),
         Column("SynOps (nominal)", optional=7),
         Column("Rate", "Rate (/step)", show=_rate, optional=2),
     ),
@@ -50,6 +52,10 @@ def counts_content(counts: Any) -> dict[str, Any]:
         }
         for row in counts.rows
     ]
+    steps = counts.steps
+    for row, apart in zip(rows, steps.rows if steps else (), strict=False):
+        row["Peak SynOps/s"] = apart.peak / (counts.dt / 1000)
+        row["Peak step"] = apart.peak_step
     spread = counts.per_sample if counts.per_sample and counts.per_sample.samples else None
     return {
         "kind": "counts",
@@ -66,9 +72,26 @@ def counts_content(counts: Any) -> dict[str, Any]:
         "totals": {
             "SynOps": counts.total,
             "SynOps/s": math.fsum(row.per_second for row in counts.rows),
-        },
+        }
+        | ({"Peak SynOps/s": steps.peak(), "Peak step": steps.total.peak_step} if steps else {}),
         "per_sample": spread
         and {"mean": spread.mean, "std": spread.std, "min": spread.min, "max": spread.max},
+        "steps": steps
+        and {
+            "samples": list(steps.samples),
+            "mean": list(steps.total.mean),
+            "max": steps.total.max and list(steps.total.max),
+            "layers": [
+                {
+                    "Layer": row.synapse,
+                    "Source": row.source,
+                    "Measured at": row.measured_at,
+                    "mean": list(row.mean),
+                    "max": row.max and list(row.max),
+                }
+                for row in steps.rows
+            ],
+        },
         "rows": rows,
         "notes": list(_notes(counts, spread)),
     }
@@ -90,6 +113,14 @@ def _notes(counts: Any, spread: Any) -> Iterator[str]:
         )
     elif counts.extras.not_apart:
         yield f"Per sample: not known, because {counts.extras.not_apart}."
+    if (steps := counts.steps) is not None:
+        whose = "of any sample" if steps.total.max is not None else "of the mean sample"
+        yield (
+            f"Peak: {number(steps.total.peak, 0)} SynOps in one step {whose}, the first time in "
+            f"step {steps.total.peak_step} (the first step is 0)."
+        )
+    elif counts.steps_unknown:
+        yield f"Steps: not known, because {counts.steps_unknown}."
     if counts.partial:
         yield f"Partial: interrupted after {counts.samples:,} samples."
     if fractions := sorted(counts.extras.fractions):

@@ -1,7 +1,8 @@
 """Pictures of results with matplotlib: ``pip install "fxsynops[plot]"``.
 
-``synops`` and ``training`` show counts, ``rates`` the firing of neurons, and ``fanout_map`` what an
-analysis found. Each draws into axes that it is given, or into a new figure, and returns the axes.
+``synops``, ``steps`` and ``training`` show counts, ``rates`` the firing of neurons, and
+``fanout_map`` what an analysis found. Each draws into axes that it is given, or into a new figure,
+and returns the axes.
 
 Example:
     >>> import torch, fxsynops
@@ -94,6 +95,62 @@ def synops(
         ax.figure.legend(loc="outside lower right", ncols=2) if own else ax.legend(loc="best")
     _finish(ax, f"SynOps of {counts.model}", _per_sample(steps, counts.dt), "layer")
     ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    return ax
+
+
+def steps(
+    counts: Counted,
+    max_synops_per_second: float | None = None,
+    *,
+    ax: Axes | None = None,
+    top: int = 8,
+) -> Axes:
+    """SynOps over time, stacked by layer, against a budget.
+
+    Args:
+        counts: of a counter made with ``steps=True``; what is shown is the mean of the samples,
+            and a line is the most of any sample.
+        max_synops_per_second: of a chip, a line; none if None.
+        ax: where to draw; a new figure if None.
+        top: how many layers have a color of their own: the heaviest. The others share one.
+
+    Raises:
+        InputError: the steps were not kept apart or are not known, or ``top`` is no positive
+            whole number.
+    """
+    if not isinstance(top, int) or top < 1:
+        raise InputError(f"top is how many layers have a color of their own, not {top!r}.")
+    counts.peak()  # or the reason why there are no steps
+    found = counts.steps
+    assert found is not None
+    layers: dict[str, np.ndarray[Any, Any]] = {}
+    for row in found.rows:
+        layers[row.synapse] = layers.get(row.synapse, 0.0) + np.array(row.mean)
+    heaviest = sorted(layers, key=lambda name: -layers[name].sum())[:top]
+    shown = {name: values for name, values in layers.items() if name in heaviest}
+    if others := [values for name, values in layers.items() if name not in heaviest]:
+        shown[f"… {len(others)} more"] = np.sum(others, axis=0)
+    own = ax is None
+    if ax is None:
+        ax = _figure(7.0, 4.0)
+    below, places = np.zeros(len(found.samples)), np.arange(len(found.samples))
+    for i, (name, values) in enumerate(shown.items()):
+        ax.bar(places, values, 0.9, below, color=f"C{i % 10}", label=name)
+        below = below + values
+    if found.total.max is not None and sum(found.samples) > len(found.samples):
+        ax.step(places, found.total.max, where="mid", color="0.2", lw=1, label="most of a sample")
+    if max_synops_per_second is not None:
+        limit = max_synops_per_second * counts.dt / 1000
+        ax.axhline(limit, color="C3", linestyle="--", label=f"budget ({_thousands(limit)})")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    if own:
+        ax.figure.legend(loc="outside right upper", fontsize="small")
+    else:
+        ax.legend(loc="best", fontsize="small")
+    _finish(ax, f"SynOps of {counts.model} over time", f"step of {counts.dt:g} ms", "")
+    ax.set_ylabel("SynOps per sample and step")
+    ax.yaxis.set_major_formatter(FuncFormatter(_thousands))
     return ax
 
 

@@ -48,6 +48,7 @@ class Column:
         optional: columns of the highest number are left out first where a terminal is too narrow;
             those of 0 never are.
         missing: what stands for no value.
+        added: whether several rows together have the sum of their values.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Column:
     ratio: tuple[str, str] | None = None
     optional: int = 0
     missing: str = "–"
+    added: bool = True
 
     @property
     def title(self) -> str:
@@ -242,7 +244,7 @@ class Report:
             row: dict[str, Any] = {view.group: f"{module}: {len(members)} more"}
             for column in view.columns:
                 values = [member.get(column.name) for member in members]
-                if column.name in self.totals and column.ratio is None:
+                if column.name in self.totals and column.ratio is None and column.added:
                     row[column.name] = None if None in values else sum(values)
             for column in view.columns:
                 if column.ratio is not None and column.name in self.totals:

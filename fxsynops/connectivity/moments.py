@@ -1,0 +1,300 @@
+"""Which sample and step every element of a value in a recorded forward is of.
+
+    moments(findings, wider, longer)[node]  →  Moment | why it is not known
+
+An axis that grows with the number of samples is that of samples, one that grows with the number of
+steps that of steps, and where a place in the code is passed more often in a longer forward, a loop
+runs over the steps. That is sure, but needs two more recordings, of more samples and more steps;
+where the steps are the model's own affair (a loop over a static input, an image repeated inside)
+there is none that is longer, and they are told by their number.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+from fxsynops.connectivity.calls import origin_of
+from fxsynops.connectivity.results import Findings
+from fxsynops.operations.call import shape
+
+Size = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a value has samples and steps.
+
+    Attributes:
+        sample: the axis of samples; None if there is none (or only one sample).
+        step: the axis of steps; None if all of it is of one step.
+        merged: "NT" or "TN" if both are one axis; the first of them varies slowest.
+        at: the step that all of it is of, if it has no such axis.
+        always: whether it is the same in every step: a static input, read in a loop.
+    """
+
+    sample: int | None = None
+    step: int | None = None
+    merged: str = ""
+    at: int = 0
+    always: bool = False
+
+    @property
+    def axes(self) -> frozenset[int]:
+        """The axes of samples and steps."""
+        return frozenset(axis for axis in (self.sample, self.step) if axis is not None)
+
+    def apart(self, sums: Tensor, samples: int, steps: int) -> list[tuple[int, Tensor]]:
+        """Sums over everything but samples and steps: for each step that has any, (samples,).
+
+        Args:
+            sums: of the value's elements; the axes of samples and steps are kept.
+            samples, steps: how many there are; one sample if they are not to be told apart.
+        """
+        if self.merged:
+            assert self.step is not None
+            sizes = [samples if axis == "N" else steps for axis in self.merged]
+            kept = sums.movedim(self.step, 0).flatten(1).sum(1) if sums.dim() > 1 else sums
+            if samples > 1:
+                kept = kept.view(sizes)
+                kept = kept.T if self.merged == "NT" else kept
+            return list(enumerate(kept.view(steps, -1)))
+        front = [axis for axis in (self.step, self.sample) if axis is not None]
+        kept = sums.movedim(front, list(range(len(front))))
+        kept = kept.flatten(len(front)).sum(-1) if kept.dim() > len(front) else kept
+        if self.step is None:
+            each = kept.reshape(-1)
+            return (
+                [(step, each / steps) for step in range(steps)]
+                if self.always
+                else [(self.at, each)]
+            )
+        return list(enumerate(kept.view(steps, -1)))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A value of the forward, and the same in passes with more samples, and with more steps."""
+
+    node: fx.Node
+    number: int  # of the passes of this place in the code
+    passes: int
+    wider: Size | None
+    longer: Size | None  # None: there is none such
+    later: int  # passes of it in a longer forward
+
+
+class Moments:
+    """See :func:`moments`."""
+
+    def __init__(self, findings: Findings, wider: Findings | None, longer: Findings | None) -> None:
+        self._findings = findings
+        self._n, self._t = findings.window.samples, findings.window.timesteps
+        self._has = {"N": wider is not None, "T": longer is not None}
+        self._factor = 0 if longer is None else longer.window.timesteps // self._t
+        others = [None if found is None else _places(found) for found in (wider, longer)]
+        self._known: dict[fx.Node, _Known] = {}
+        for key, nodes in _places(findings).items():
+            wide, long = (None if found is None else found.get(key, []) for found in others)
+            for i, node in enumerate(nodes):
+                self._known[node] = _Known(
+                    node,
+                    i,
+                    len(nodes),
+                    _size(wide, i, len(nodes)),
+                    _size(long, i, len(nodes)),
+                    len(long or ()),
+                )
+        self._found: dict[fx.Node, Moment | str] = {}
+
+    def grown(self, node: fx.Node) -> frozenset[int] | None:
+        """The axes that grow with samples or steps; None if nothing is known of the node."""
+        known, layout = self._known.get(node), self._findings.options.layout
+        if known is None or any(axis in layout.axes and not self._has[axis] for axis in "NT"):
+            return None
+        size, axes = tuple(shape(node)), frozenset[int]()
+        for other in (known.wider, known.longer):
+            if other is not None:
+                if len(other) != len(size):
+                    return None
+                axes |= _axes_that_grow(size, other)
+        return axes
+
+    def of(self, node: fx.Node, repeats: int = 1) -> Moment | str:
+        """Where a value has samples and steps, or why that is not known.
+
+        Args:
+            node: of the forward.
+            repeats: how often the value is read; in every step, if that is a multiple of them.
+        """
+        found = self._of(node)
+        if isinstance(found, str) or found.step is not None or self._t == 1:
+            return found
+        known = self._known[node]
+        if not repeats % self._t and known.passes == 1:
+            return Moment(found.sample, always=True)
+        return found
+
+    def _of(self, node: fx.Node) -> Moment | str:
+        if node not in self._found:
+            self._found[node] = self._look(node)
+        return self._found[node]
+
+    def _look(self, node: fx.Node) -> Moment | str:
+        name = self._findings.connector.names[node]
+        known, size = self._known.get(node), tuple(shape(node))
+        if known is None:
+            return f"'{name}' is not in the forward itself"
+        sample = self._sample(known, size)
+        if isinstance(sample, str):
+            return f"{sample} of '{name}'"
+        if self._t == 1:
+            return Moment(sample)
+        step = self._step(known, size, sample)
+        if isinstance(step, str):
+            return f"{step} of '{name}'"
+        if step is None:
+            return Moment(sample, at=self._when(known))
+        if step == sample:
+            order = self._order(node) if self._n > 1 else "TN"
+            return (
+                Moment(sample, step, order)
+                if order
+                else (
+                    f"samples and steps lie in one axis of '{name}', in an order that is not known"
+                )
+            )
+        return Moment(sample, step)
+
+    def _sample(self, known: _Known, size: Size) -> int | str | None:
+        """The axis of samples."""
+        if known.wider is None or len(known.wider) != len(size):
+            if self._n == 1 or (self._has["N"] and known.wider is None):
+                return None
+            layout = self._findings.options.layout
+            if self._has["N"] or "N" not in layout.axes:
+                return "it is not known which axis holds the samples"
+            if layout.covers(size, self._findings.window):
+                return 0 if layout.merged else layout.place("N", len(size))
+            return 0 if size[:1] == (self._n,) else "it is not known which axis holds the samples"
+        grow = _axes_that_grow(size, known.wider)
+        if len(grow) > 1:
+            return "more than one axis grows with the number of samples"
+        return next(iter(grow), None)
+
+    def _step(self, known: _Known, size: Size, sample: int | None) -> int | str | None:
+        """The axis of steps; None: there is none."""
+        n, t = self._n, self._t
+        inner = n if sample is not None else 1
+        if self._has["T"]:
+            if known.later == self._factor * t and known.passes == t:
+                return None  # a loop
+            if known.later != known.passes:
+                return f"{known.passes} passes are not one for each step"
+            if known.longer is None or len(known.longer) != len(size):
+                return "steps cannot be told in a longer pass"
+            grow = _axes_that_grow(size, known.longer)
+            if not grow:
+                return None
+            axis = next(iter(grow))
+            steps = t * inner if axis == sample else t
+            if len(grow) > 1 or size[axis] != steps:
+                return "the steps are not those of the inputs, or lie in an axis with others,"
+            return axis
+        if known.passes == t:
+            in_front = sample == 1 and size[0] == t
+            return "both a loop and an axis may be the steps" if in_front else None
+        if self._findings.options.layout.covers(size, self._findings.window):
+            return self._findings.options.layout.place("T", len(size))
+        if sample == 0 and size[0] == n * t:
+            return 0
+        if size[:1] == (t,) and (sample == 1 or (sample is None and len(size) > 1)):
+            return 0
+        if known.passes > 1:
+            return f"{known.passes} passes are not one for each step"
+        if sample == 0 and size[1:2] == (t,):
+            return "it is not known whether axis 1 holds the steps"
+        return None
+
+    def _axis_of_steps(self, known: _Known) -> int | None:
+        size = tuple(shape(known.node))
+        sample = self._sample(known, size)
+        step = self._step(known, size, sample if isinstance(sample, int) else None)
+        return step if isinstance(step, int) else None
+
+    def _when(self, known: _Known) -> int:
+        """The step of a value without an axis of steps: of its pass, or the last that it needs."""
+        if known.passes == self._t:
+            return known.number
+        behind, seen, latest = [known.node], {known.node}, 0
+        while behind:
+            for node in behind.pop().all_input_nodes:
+                if node in seen:
+                    continue
+                seen.add(node)
+                other = self._known.get(node)
+                if other is None:
+                    continue
+                if other.passes == self._t:
+                    latest = max(latest, other.number)
+                elif self._axis_of_steps(other) is not None:
+                    return self._t - 1
+                behind.append(node)
+        return latest
+
+    def _order(self, node: fx.Node) -> str:
+        """The order of samples and steps in one axis: as they were before they became one."""
+        layout = self._findings.options.layout
+        seen, queue = {node}, [node]
+        while queue:
+            at = queue.pop(0)
+            if at.op == "placeholder" and layout.merged:
+                return layout.order
+            for before in at.all_input_nodes:
+                known = self._known.get(before)
+                if before in seen or known is None:
+                    continue
+                seen.add(before)
+                sample, step = self._sample(known, tuple(shape(before))), self._axis_of_steps(known)
+                if isinstance(sample, int) and step is not None and sample != step:
+                    return "NT" if sample < step else "TN"
+                queue.append(before)
+        return ""
+
+
+def _places(findings: Findings) -> dict[Any, list[fx.Node]]:
+    """The values of a forward by where in the code they come from, in the order of passes."""
+    found: dict[Any, list[fx.Node]] = defaultdict(list)
+    for node in findings.trace.graph.nodes:
+        if "spec" not in node.meta:
+            continue
+        origin, path = origin_of(node)
+        site = origin.meta.get("site")
+        place = None if site is None else (site.module, site.code)
+        target = origin.target if isinstance(origin.target, str) else str(origin.target)
+        found[origin.op, target, place, tuple(map(str, path)), "virtual" in node.meta].append(node)
+    return found
+
+
+def _size(nodes: list[fx.Node] | None, number: int, passes: int) -> Size | None:
+    """The shape of the same value in another pass, if it is passed as often there, or more."""
+    return None if not nodes or len(nodes) < passes else tuple(shape(nodes[number]))
+
+
+def _axes_that_grow(size: Size, other: Size) -> frozenset[int]:
+    return frozenset(axis for axis, n in enumerate(size) if other[axis] != n)
+
+
+def moments(findings: Findings, others: Mapping[str, Findings | None]) -> Moments:
+    """Where the values of a forward have samples and steps.
+
+    Args:
+        findings: its analysis.
+        others: of the same model, with more samples ("N") and more steps ("T"); None where there
+            is no such axis, or the model takes no other number.
+    """
+    return Moments(findings, others.get("N"), others.get("T"))

@@ -1,0 +1,522 @@
+"""SynOps step by step: what a prefix of the steps costs, peaks by hand, and steps that are unknown.
+
+The oracle knows nothing of axes: of a model that looks at no step ahead, step ``s`` costs what a
+pass of its first ``s + 1`` steps costs more than one of its first ``s``.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fxsynops
+import fxsynops.nn as fnn
+from fxsynops.errors import InputError
+from fxsynops.losses import limit_loss
+from tests.zoo import ZOO
+
+T = 4
+
+
+def in_time(layout: str, first: int, x: torch.Tensor) -> torch.Tensor:
+    """The first steps of an input."""
+    if layout in ("(TN)", "(NT)"):
+        x = x.unflatten(0, (T, -1) if layout == "(TN)" else (-1, T))
+        axis = layout.index("T") - 1
+        return x.narrow(axis, 0, first).flatten(0, 1)
+    axis = {"TN": 0, "NT": 1, "T": 0, "N…T": x.dim() - 1, "NCTHW": 2}[layout]
+    return x.narrow(axis, 0, first)
+
+
+def synops_of(make, layout, x, first, **options):
+    """SynOps of a pass of some steps, from the first state."""
+    given = {"timesteps": first} if layout.startswith("(") else {}
+    part = in_time(layout, first, x)
+    counter = fxsynops.SynOpsCounter(make(), part, layout=layout, **given, **options)
+    counter(part)
+    return counter
+
+
+def agrees_with_prefixes(make, layout, x, **options):
+    counter = synops_of(make, layout, x, T, steps=True, **options)
+    assert counter.per_step is not None, counter.counts.steps_unknown
+    costs = [0.0] + [float(synops_of(make, layout, x, s + 1, **options).synops) for s in range(T)]
+    expected = [after - before for before, after in pairwise(costs)]
+    assert counter.per_step.tolist() == expected
+    assert len(set(expected)) > 1  # else a mistake would not show
+    return counter
+
+
+def seeded(build):
+    def make():
+        torch.manual_seed(1)
+        return build().eval()
+
+    return make
+
+
+class Loop(nn.Module):
+    """One step after the other; what has fired lowers the potential of the next step."""
+
+    def __init__(self, axis: int):
+        super().__init__()
+        self.axis = axis
+        self.fc, self.out = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        v = s = x.new_zeros(x.shape[1 - self.axis], 5)
+        found = []
+        for now in x.unbind(self.axis):
+            v = 0.5 * v + self.fc(now) - 0.3 * s
+            s = (v > 0.3).float()
+            found.append(self.out(s))
+        return torch.stack(found, self.axis)
+
+
+class Blocks(nn.Module):
+    """One function fires behind every layer of a loop: once in each step, in each of two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 6) for _ in range(3)])
+
+    def forward(self, x):
+        total = 0
+        for now in x:
+            first = (self.layers[0](now) > 0.1).float()
+            second = (self.layers[1](first) > 0.1).float()
+            total = total + self.layers[2](second)
+        return total
+
+
+class Conv(nn.Module):
+    """Samples and steps in one axis, in front of convolutions and a pool."""
+
+    def __init__(self, order: str):
+        super().__init__()
+        self.order = order
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, 3)
+
+    def forward(self, x):
+        n, t = x.shape[:2]
+        if self.order == "TN":
+            x = x.transpose(0, 1)
+        y = x.flatten(0, 1)
+        y = (self.first(y) > 0).float()
+        return self.second(F.max_pool2d(y, 2)).view(t if self.order == "TN" else n, -1, 3, 1, 1)
+
+
+class Attention(nn.Module):
+    """Queries and keys of one step meet; behind them, events of all steps are added up."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.out = (nn.Linear(6, 6) for _ in range(3))
+
+    def forward(self, x):
+        q, k = (self.q(x) > 0).float(), (self.k(x) > 0).float()
+        return self.out(q @ k.mT @ k).cumsum(0)
+
+
+def inputs(*size: int) -> torch.Tensor:
+    """Spikes that become more from step to step, wherever time is."""
+    torch.manual_seed(0)
+    return (torch.rand(*size) < 0.4).float()
+
+
+CAUSAL = {
+    "axis, NT": (
+        lambda: nn.Sequential(nn.Linear(6, 5), fnn.IAF(), nn.Linear(5, 3)), "NT", (3, T, 6)
+    ),
+    "axis, T": (lambda: nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)), "T", (T, 6)),
+    "as many samples as steps": (
+        lambda: nn.Sequential(nn.Linear(6, 5), fnn.IAF(), nn.Linear(5, 3)), "NT", (T, T, 6)
+    ),
+    "merged, (NT)": (
+        lambda: nn.Sequential(nn.Linear(6, 5), fnn.IAFSqueeze(batch_size=2), nn.Linear(5, 3)),
+        "(NT)", (2 * T, 6),
+    ),
+    "merged, (TN)": (
+        lambda: nn.Sequential(nn.Linear(6, 5), fnn.NeuromorphicReLU(), nn.Linear(5, 3)),
+        "(TN)", (T * 2, 6),
+    ),
+    "loop over TN": (lambda: Loop(0), "TN", (T, 3, 6)),
+    "loop over NT": (lambda: Loop(1), "NT", (3, T, 6)),
+    "two places in a loop": (Blocks, "TN", (T, 3, 6)),
+    "merged inside, NT": (lambda: Conv("NT"), "NT", (3, T, 2, 6, 6)),
+    "merged inside, TN": (lambda: Conv("TN"), "NT", (3, T, 2, 6, 6)),
+    "merged inside, as many samples as steps": (lambda: Conv("TN"), "NT", (T, T, 2, 6, 6)),
+    "attention in each step": (Attention, "TN", (T, 2, 5, 6)),
+    "attention, one sample": (Attention, "TN", (T, 1, 5, 6)),
+    "time behind": (lambda: nn.Conv1d(6, 4, 1), "N…T", (3, 6, T)),
+    "time inside": (lambda: nn.Conv3d(2, 4, (1, 3, 3)), "NCTHW", (2, 2, T, 4, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_step_costs_what_a_longer_prefix_costs_more(name):
+    build, layout, size = CAUSAL[name]
+    agrees_with_prefixes(seeded(build), layout, inputs(*size))
+
+
+FEW = [
+    "spikingjelly parametric LIF, MNIST",
+    "spikingjelly spikformer_cifar10",
+    "snntorch Leaky, spikes in time",
+    "norse LSNNCell",
+    "norse Lift",
+    "sinabs IAFRecurrent",
+    "sinabs IAFSqueeze",
+    "sinabs Merge, Repeat, FlattenTime",
+    "plain membrane in an attribute",
+]
+
+
+def check_zoo(name):
+    case = ZOO[name]
+    torch.manual_seed(0)
+    model, given = case.build(), case.inputs()
+    counter = fxsynops.SynOpsCounter(model, given, steps=True, audit=False, **case.options)
+    case.reset(model)
+    counter(*given)
+    if counter.per_step is None:
+        assert counter.counts.steps is None
+        assert counter.counts.steps_unknown
+        return
+    table = counter.step_table()
+    assert float(counter.per_step.sum()) == float(counter.synops) == counter.counts.total
+    totals = [row.synops for row in counter.counts.rows]
+    assert table.sum((1, 2)).tolist() == totals
+    found = counter.counts.steps
+    whole = [
+        sum(mean * n for mean, n in zip(r.mean, found.samples, strict=True)) for r in found.rows
+    ]
+    assert whole == pytest.approx(totals)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_the_steps_of_models_add_up(name):
+    check_zoo(name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", sorted(set(ZOO) - set(FEW)))
+def test_the_steps_of_all_models_add_up(name):
+    check_zoo(name)
+
+
+PREFIXES = ["norse LSNNCell", "sinabs IAFRecurrent", "sinabs LIF"]
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_a_step_of_a_librarys_model_costs_what_a_longer_prefix_costs_more(name):
+    case = ZOO[name]
+    (x,) = case.inputs()
+    layout = case.options["layout"]
+    axis = layout.index("T")
+
+    def counted(first, **more):
+        torch.manual_seed(0)
+        model, part = case.build(), x.narrow(axis, 0, first)
+        counter = fxsynops.SynOpsCounter(model, part, **case.options, **more)
+        case.reset(model)
+        counter(part)
+        return counter
+
+    steps = x.shape[axis]
+    costs = [0.0] + [float(counted(s + 1).synops) for s in range(steps)]
+    expected = [after - before for before, after in pairwise(costs)]
+    assert counted(steps, steps=True).per_step.tolist() == expected
+
+
+# -- steps that are the model's own affair ---------------------------------------------------------
+
+
+class Static(nn.Module):
+    """A static image in a loop: its spikes are encoded once, and read in every step."""
+
+    def __init__(self, steps: int, shift: float = 0.3):
+        super().__init__()
+        self.steps, self.shift = steps, shift
+        self.encode, self.fc, self.out = nn.Linear(6, 4), nn.Linear(4, 5), nn.Linear(5, 3)
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, x):
+        spikes = (self.encode(x) > 0).float()
+        v = total = 0
+        for _ in range(self.steps):
+            v = v + self.fc(spikes) + self.shift
+            fired = (v > 1).float()
+            v = v - fired
+            total = total + self.out(fired)
+        return self.last((total > 0).float())
+
+
+def test_a_static_source_costs_the_same_in_every_step_and_what_is_behind_the_loop_the_last():
+    torch.manual_seed(3)
+    model, x = Static(T), torch.rand(2, 6)
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False, timesteps=T, steps=True)
+    counter(x)
+    spikes, v, total = (model.encode(x) > 0).float(), 0, 0
+    expected = []
+    for _ in range(T):
+        v = v + model.fc(spikes) + 0.3
+        fired = (v > 1).float()
+        v, total = v - fired, total + model.out(fired)
+        expected.append(float(spikes.sum() * 5 + fired.sum() * 3))
+    expected[-1] += float((total > 0).sum() * 2)
+    assert counter.per_step.tolist() == expected
+    assert len(set(expected)) > 1
+
+
+class Repeated(nn.Module):
+    """An image repeated inside, with time in front."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.out = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = x.unsqueeze(0).repeat(T, 1, 1) * torch.arange(1, T + 1).view(T, 1, 1)
+        return self.out((self.fc(x) > 0.9).float())
+
+
+def test_an_image_that_is_repeated_inside_has_its_steps_in_front():
+    torch.manual_seed(0)
+    model, x = Repeated(), torch.rand(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False, timesteps=T, steps=True)
+    counter(x)
+    times = [model.fc(x * (s + 1)) for s in range(T)]
+    expected = [float((y > 0.9).sum() * 3) for y in times]
+    assert counter.per_step.tolist() == expected
+    assert len(set(expected)) > 1
+
+
+class Kept(nn.Module):
+    """Spikes are fed back, also into the next forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.back = nn.Linear(6, 5), nn.Linear(5, 5)
+        self.s = None
+
+    def forward(self, x):
+        s = x.new_zeros(x.shape[1], 5) if self.s is None else self.s
+        for now in x:
+            s = (self.fc(now) + self.back(s) > 0.1).float()
+        self.s = s
+        return s
+
+
+def test_events_count_when_they_are_fired_though_they_arrive_a_step_later():
+    torch.manual_seed(0)
+    model, x = Kept(), inputs(T, 3, 6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN", steps=True)
+    counter(x)
+    s, expected = torch.zeros(3, 5), []
+    for step, now in enumerate(x):
+        s = (model.fc(now) + model.back(s) > 0.1).float()
+        fed_back = s.sum() * 5 if step < T - 1 else 0  # nothing in this pass reads the last ones
+        expected.append(float(now.sum() * 5 + fed_back))
+    assert counter.per_step.tolist() == expected
+
+
+def test_spikes_of_a_pass_before_count_in_the_first_step():
+    torch.manual_seed(0)
+    model, x = Kept(), inputs(T, 3, 6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN", steps=True)
+    counter(x)
+    left = model.s.clone()
+    counter(x)
+    names = [c.source for c in counter.latest.connections]
+    (state,) = [i for i, name in enumerate(names) if name not in ("x", "gt")]
+    assert counter.step_table()[state].sum(1).tolist() == [float(left.sum() * 5), 0, 0, 0]
+
+
+def test_steps_that_cannot_be_told_say_why():
+    class Pairs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x):  # two steps become one row
+            return self.fc((x[0::2] + x[1::2] > 0.5).float())
+
+    x = inputs(T, 3, 6)
+    counter = fxsynops.SynOpsCounter(Pairs(), x, layout="TN", steps=True)
+    counter(x)
+    assert counter.per_step is None
+    assert counter.counts.steps is None
+    assert "the steps are not those of the inputs" in counter.counts.steps_unknown
+    assert "Steps: not known, because" in str(counter.counts)
+    with pytest.raises(InputError, match="are not known"):
+        counter.counts.peak()
+    with pytest.raises(InputError, match="are not known"):
+        limit_loss(counter, {"fc": 1.0}, per="peak")
+
+
+def test_counters_without_steps_say_how_to_have_them():
+    counter = fxsynops.SynOpsCounter(nn.Linear(6, 3), inputs(2, 6))
+    counter(inputs(2, 6))
+    with pytest.raises(InputError, match=r"steps=True"):
+        counter.per_step  # noqa: B018
+    with pytest.raises(InputError, match=r"steps=True"):
+        counter.counts.peak()
+
+
+# -- over data -------------------------------------------------------------------------------------
+
+
+def batches():
+    """Passes of other numbers of samples and steps."""
+    torch.manual_seed(5)
+    sizes = [(3, 4), (1, 6), (2, 2), (3, 4)]
+    return [torch.randint(3, (n, t, 6)).float() * (torch.rand(n, t, 1) < 0.7) for n, t in sizes]
+
+
+def two_layers():
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(6, 5), fnn.IAF(), nn.Linear(5, 3))
+
+
+def by_hand(data):
+    """SynOps of each sample, step by step, of both layers."""
+    model, found = two_layers(), []
+    for x in data:
+        fnn_states = model[1](model[0](x))
+        model[1].reset_states()
+        both = torch.stack([x.sum(2) * 5, fnn_states.detach().sum(2) * 3])
+        found += list(both.unbind(1))
+    return found
+
+
+def measured(data, **options):
+    model = two_layers()
+    counter = fxsynops.SynOpsCounter(model, data[0], layout="NT", steps=True, **options)
+    return counter.measure(data)
+
+
+def test_mean_maximum_and_peak_over_data_are_those_of_its_samples():
+    data, dt = batches(), 2.0
+    counts, samples = measured(data, dt=dt), by_hand(data)
+    steps = counts.steps
+    longest = max(s.shape[1] for s in samples)
+    for row, select in ((steps.rows[0], 0), (steps.rows[1], 1), (steps.total, slice(None))):
+        series = [s[select].reshape(-1, s.shape[1]).sum(0) for s in samples]
+        for step in range(longest):
+            values = [float(s[step]) for s in series if len(s) > step]
+            assert steps.samples[step] == len(values)
+            assert row.mean[step] == pytest.approx(sum(values) / len(values))
+            assert row.max[step] == max(values)
+        assert row.peak == max(row.max) == row.max[row.peak_step]
+    series = [s.sum(0) for s in samples]
+    for window in (1, 2, 3, 6, 9):
+        most = max(float(s[i : i + window].sum()) for s in series for i in range(len(s)))
+        assert counts.peak(window * dt) == pytest.approx(most / (window * dt / 1000))
+    assert counts.peak() == counts.peak(dt)
+
+
+def test_windows_must_be_whole_steps():
+    counts = measured(batches(), dt=2.0)
+    for window in (0.0, 1.0, 3.0, -2.0):
+        with pytest.raises(InputError, match="no whole number of steps"):
+            counts.peak(window)
+
+
+def test_counts_of_two_parts_add_up_step_by_step():
+    data = batches()
+    together, (first, second) = measured(data), (measured(data[:1]), measured(data[1:]))
+    both = (first + second).steps
+    assert both.samples == together.steps.samples
+    assert both.windows == together.steps.windows
+    for ours, theirs in zip(
+        (*both.rows, both.total), (*together.steps.rows, together.steps.total), strict=True
+    ):
+        assert ours.max == theirs.max
+        assert ours.mean == pytest.approx(theirs.mean)
+
+
+def test_memory_does_not_grow_with_the_data():
+    model, x = two_layers(), batches()[0]
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", steps=True)
+    sizes = []
+    for _ in range(2):
+        for _ in range(5):
+            counter(x)
+        totals = counter._account.steps
+        held = (*totals._sums.values(), *totals._most.values(), totals._windows)
+        sizes.append(sum(tensor.numel() for tensor in held))
+    assert sizes[0] == sizes[1] == 2 * 3 * 4 + 4
+
+
+def test_clear_forgets_steps():
+    model, x = two_layers(), batches()[0]
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", steps=True)
+    counter(x)
+    counter.clear()
+    assert counter.counts.steps is None
+    assert not counter.counts.steps_unknown
+
+
+def test_a_table_shows_the_peak_and_its_step():
+    counts = measured(batches())
+    rows = counts.to_rows()
+    for row, steps in zip(rows, counts.steps.rows, strict=True):
+        assert row["Peak SynOps/s"] == steps.peak * 1000
+        assert row["Peak step"] == steps.peak_step
+    assert "Peak SynOps/s" in str(counts)
+    content = json.loads(counts.to_json())
+    assert content["steps"]["mean"] == list(counts.steps.total.mean)
+    assert content["totals"]["Peak SynOps/s"] == counts.peak()
+
+
+def test_budgets_hold_the_peak_where_steps_are_known():
+    data = batches()
+    counts = measured(data)
+    mean = counts.total / counts.samples / (counts.timesteps / 1000)
+    limit = (counts.peak() + mean) / 2
+    (broken,) = counts.check(max_synops_per_second=limit)
+    assert broken.value == counts.peak()
+    assert "in the peak step" in str(broken)
+    counter = fxsynops.SynOpsCounter(two_layers(), data[0], layout="NT")
+    plain = counter.measure(data)
+    assert plain.check(max_synops_per_second=limit) == ()
+    (broken,) = plain.check(max_synops_per_second=mean / 2)
+    assert broken.value == pytest.approx(mean)
+    assert "in the mean step" in str(broken)
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def test_steps_have_the_gradient_of_what_they_count():
+    torch.manual_seed(0)
+    model, x = two_layers(), inputs(2, T, 6) * 2
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", steps=True)
+    counter(x)
+    (grad,) = torch.autograd.grad(counter.per_step.sum(), model[0].weight, retain_graph=True)
+    (whole,) = torch.autograd.grad(counter.synops, model[0].weight)
+    assert torch.equal(grad, whole)
+    assert grad.abs().sum() > 0
+    model[1].reset_states()
+    leaf = x.clone().requires_grad_()
+    counter(leaf)
+    (grad,) = torch.autograd.grad(counter.step_table()[0].sum(1)[1], leaf)
+    assert grad[:, 1].eq(5).all()
+    assert grad.sum() == 5 * 2 * 6  # of the second step's input alone
+
+
+def test_limits_can_hold_the_peak():
+    model, x = nn.Linear(6, 3), torch.zeros(2, T, 6)
+    x[0, 1], x[1, 2, :3] = 1, 2
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", steps=True)
+    counter(x)
+    assert float(limit_loss(counter, {"linear": 9.0}, per="peak")) == (18 - 9) / 9
+    assert float(limit_loss(counter, {"linear": 18.0}, per="peak")) == 0
+    with pytest.raises(InputError, match="peak"):
+        limit_loss(counter, {"linear": 9.0}, per="spike")
