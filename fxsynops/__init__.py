@@ -3,7 +3,7 @@
 from fxsynops import losses, nn
 from fxsynops.analysis import Analysis, analyze
 from fxsynops.connectivity.results import Connection, DenseSynapse, FanOut
-from fxsynops.counter import SynOpsCounter
+from fxsynops.counter import SynOpsCounter, count
 from fxsynops.errors import (
     AuditError,
     CountError,
@@ -40,6 +40,7 @@ __all__ = [
     "TraceError",
     "UnsupportedOperationError",
     "analyze",
+    "count",
     "from_nir",
     "load",
     "losses",

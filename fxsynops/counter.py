@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -17,10 +17,10 @@ from torch.utils import _pytree as pytree
 from fxsynops.analysis import Analysis, analyze, audited
 from fxsynops.connectivity.find import find
 from fxsynops.connectivity.moments import Moments
-from fxsynops.connectivity.results import Findings, Options
+from fxsynops.connectivity.results import Events, Findings, Options, Weights
 from fxsynops.connectivity.signals import State
 from fxsynops.counting.counts import Extras, Measured, Span
-from fxsynops.counting.data_sets import ReadSamples, Reset, measure
+from fxsynops.counting.data_sets import ReadSamples, Reset, evaluating, first_of, measure
 from fxsynops.counting.exact_sums import Tally
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.replay import Detail, Replay
@@ -43,10 +43,26 @@ class SynOpsCounter(nn.Module):
 
     Args:
         model: any module; it is shared, not copied.
-        example: a tensor, or a tuple of the model's positional arguments.
+        example: a tensor, or a tuple of the model's positional arguments, or a dict of all of them.
+        layout: the leading axes of the inputs: "N" samples, "NT" samples and time steps, "TN",
+            "T", "" for a single sample, "(NT)" or "(TN)" for one merged axis, "N…T" and the like
+            with time inside.
+        batch_size, timesteps: what the shape does not tell; both for a loop over a static input.
+        dt: length of a time step in milliseconds.
+        input_events: whether the inputs carry events; one bool per tensor argument, or one for all.
+        spiking: further module types (or autograd functions) to take as spiking sources.
+        events: "value", an event of value v counts |v| and is measured at the source; "nonzero",
+            every non-zero element counts one, measured at the synapse's input.
+        weights: "all", or "nonzero" to count only synapses whose weight is not zero.
+        strict: raise when an operation between a source and a synapse is not understood, instead
+            of listing it in ``analysis.unresolved``.
+        audit: hold the analysis against what the model did with the example.
         rates: whether to keep the firing rate of every neuron; see :attr:`rates`.
         steps: whether to keep the SynOps of every time step; see :attr:`per_step`.
-        options: see :func:`fxsynops.analyze`.
+
+    Raises:
+        InputError, TraceError, UnsupportedOperationError, AuditError: see :func:`fxsynops.analyze`,
+            which takes the same options.
 
     Attributes:
         model: the model.
@@ -68,12 +84,35 @@ class SynOpsCounter(nn.Module):
         model: nn.Module,
         example: Any,
         *,
+        layout: str = "N",
+        batch_size: int | None = None,
+        timesteps: int | None = None,
+        dt: float = 1.0,
+        input_events: bool | Sequence[bool] = True,
+        spiking: Any = (),
+        events: Events = "value",
+        weights: Weights = "all",
+        strict: bool = True,
+        audit: bool = True,
         rates: bool = False,
         steps: bool = False,
-        **options: Any,
     ) -> None:
         super().__init__()
-        self._start(analyze(model, example, **options), Detail(rates, steps=steps))
+        analysis = analyze(
+            model,
+            example,
+            layout=layout,
+            batch_size=batch_size,
+            timesteps=timesteps,
+            dt=dt,
+            input_events=input_events,
+            spiking=spiking,
+            events=events,
+            weights=weights,
+            strict=strict,
+            audit=audit,
+        )
+        self._start(analysis, Detail(rates, steps=steps))
 
     @classmethod
     def of(cls, analysis: Analysis, *, rates: bool = False, steps: bool = False) -> SynOpsCounter:
@@ -461,6 +500,72 @@ def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     leaves = pytree.tree_leaves((args, kwargs))
     kinds = (leaf.device.type for leaf in leaves if isinstance(leaf, Tensor))
     return key, Mode.now(next((kind for kind in kinds if kind != "meta"), "cpu"))
+
+
+def count(
+    model: nn.Module,
+    data: Any,
+    *,
+    layout: str = "N",
+    batch_size: int | None = None,
+    timesteps: int | None = None,
+    dt: float = 1.0,
+    input_events: bool | Sequence[bool] = True,
+    spiking: Any = (),
+    events: Events = "value",
+    weights: Weights = "all",
+    strict: bool = True,
+    audit: bool = True,
+    rates: bool = False,
+    steps: bool = False,
+    inputs: Callable[[Any], Any] | None = None,
+    reset: Reset = True,
+    device: torch.device | str | None = None,
+    progress: bool | Console = True,
+) -> Counts:
+    """Count the SynOps of a model on data, in one call.
+
+    The model runs in eval mode and without gradients; its modes are as before afterwards.
+
+    Args:
+        model: any module.
+        data: a tensor, a tuple of the model's positional arguments, or a loader of batches. Of a
+            batch that is a tuple or list (inputs, labels, …), the first as many as the model
+            needs are its inputs, unless ``inputs`` says else.
+        layout, batch_size, timesteps, dt, input_events, spiking, events, weights, strict, audit,
+            rates, steps: see :class:`SynOpsCounter`. The first batch is the example.
+        inputs, reset, device, progress: see :meth:`SynOpsCounter.measure`.
+
+    Raises:
+        FxSynopsError: see :class:`SynOpsCounter` and :meth:`SynOpsCounter.measure`.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> counts = fxsynops.count(torch.nn.Linear(4, 3), torch.ones(2, 4))
+        >>> counts.total, counts.samples
+        (24, 2)
+    """
+    example, batches = first_of(data, model, inputs, device)
+    with evaluating(model):
+        counter = SynOpsCounter(
+            model,
+            example,
+            layout=layout,
+            batch_size=batch_size,
+            timesteps=timesteps,
+            dt=dt,
+            input_events=input_events,
+            spiking=spiking,
+            events=events,
+            weights=weights,
+            strict=strict,
+            audit=audit,
+            rates=rates,
+            steps=steps,
+        )
+        return counter.measure(
+            batches, inputs=inputs, reset=reset, device=device, progress=progress
+        )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -23,7 +25,15 @@ Reset = bool | Callable[[nn.Module], object]
 ReadSamples = Callable[[tuple[Any, ...], Callable[[], object]], Tensor | None]
 
 
-class _Counting(Protocol):
+class _Model(Protocol):
+    """What of a module matters here."""
+
+    def eval(self) -> Any: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+
+
+class _Counting(_Model, Protocol):
     """What of a counter matters here; see :class:`fxsynops.SynOpsCounter`."""
 
     model: nn.Module
@@ -41,9 +51,6 @@ class _Counting(Protocol):
 
     def clear(self) -> None: ...
     def sample_by_sample(self) -> AbstractContextManager[ReadSamples]: ...
-    def eval(self) -> Any: ...
-    def modules(self) -> Iterator[nn.Module]: ...
-    def parameters(self) -> Iterator[Tensor]: ...
 
 
 def measure(
@@ -60,10 +67,10 @@ def measure(
     _check_states(counter, counter.analysis, reset)
     spread, known, partial = Spread(), True, False
     counting = counter.sample_by_sample()
-    with _evaluating(counter), torch.no_grad(), counting as per_sample, _bar(progress) as show:
+    with evaluating(counter), torch.no_grad(), counting as per_sample, _bar(progress) as show:
         try:
             for batch in loader:
-                x = _input_of(batch, counter, inputs, device)
+                x = input_of(batch, counter.arguments, counter, inputs, device)
                 _reset(counter, reset)
                 counter(*x)
                 _check_states(counter, counter.latest, reset)
@@ -89,11 +96,51 @@ def measure(
     return replace(counts, extras=extras)
 
 
+def first_of(
+    data: Any,
+    model: nn.Module,
+    inputs: Callable[[Any], Any] | None,
+    device: torch.device | str | None,
+) -> tuple[tuple[Any, ...], Iterable[Any]]:
+    """The arguments of a first forward, and all batches: of a tensor, a tuple, or a loader.
+
+    Raises:
+        InputError: there is no batch, or no input in it.
+    """
+    if isinstance(data, Tensor | tuple) and inputs is None:
+        arguments = data if isinstance(data, tuple) else (data,)
+        return input_of(arguments, len(arguments), model, None, device), [arguments]
+    if not isinstance(data, Iterable):
+        raise InputError(
+            f"the data is a {type(data).__name__}: pass a tensor, a tuple of the model's "
+            "arguments, or batches of them (a DataLoader, a list)."
+        )
+    batches = iter(data)
+    for batch in batches:
+        example = input_of(batch, _needed(model), model, inputs, device)
+        again = data if batches is not data else chain([batch], batches)  # a generator runs once
+        return example, again
+    raise InputError(
+        "the loader has no batches, so nothing was counted. A generator can be used up only once; "
+        "a DataLoader with drop_last=True drops a batch that is too small."
+    )
+
+
+def _needed(model: nn.Module) -> int:
+    """How many positional arguments a forward cannot do without; one at least."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return max(sum(p.kind in positional and p.default is p.empty for p in parameters), 1)
+
+
 @contextmanager
-def _evaluating(counter: _Counting) -> Iterator[None]:
+def evaluating(model: _Model) -> Iterator[None]:
     """All modules in eval mode, and afterwards each in its own."""
-    modes = [(module, module.training) for module in counter.modules()]
-    counter.eval()
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         yield
     finally:
@@ -101,19 +148,31 @@ def _evaluating(counter: _Counting) -> Iterator[None]:
             module.training = mode
 
 
-def _input_of(
+def input_of(
     batch: Any,
-    counter: _Counting,
+    arguments: int,
+    model: _Model,
     inputs: Callable[[Any], Any] | None,
     device: torch.device | str | None,
 ) -> tuple[Any, ...]:
+    """The model's input in a batch, on its device.
+
+    Args:
+        batch: of a loader.
+        arguments: how many of a tuple or list are inputs.
+        model: that takes them.
+        inputs, device: see ``SynOpsCounter.measure``.
+
+    Raises:
+        InputError: there is none, or it cannot be moved.
+    """
     if inputs is not None:
         x = inputs(batch)
         found = x if isinstance(x, tuple) else (x,)
     elif isinstance(batch, Tensor):
         found = (batch,)
     elif isinstance(batch, tuple | list):
-        found = tuple(batch[: counter.arguments])
+        found = tuple(batch[:arguments])
     else:
         raise InputError(
             f"a batch of the loader is a {type(batch).__name__}: pass inputs=, a function that "
@@ -124,7 +183,7 @@ def _input_of(
             f"a batch of the loader holds no tensor for the model, but {found!r:.60}. Pass "
             "inputs=, a function that gets the model's input out of it."
         )
-    parameter = next(counter.parameters(), None)
+    parameter = next(model.parameters(), None)
     to = device if device is not None or parameter is None else parameter.device
     try:
         return pytree.tree_map(lambda x: x.to(to) if isinstance(x, Tensor) else x, found)
