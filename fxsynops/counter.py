@@ -185,8 +185,9 @@ class SynOpsCounter(nn.Module):
         return replay
 
     def _replay(self, analysis: Findings) -> Replay:
-        told = self._detail.rates or self._detail.steps
-        return Replay(analysis, self._detail, self._moments(analysis) if told else None)
+        detail = self._detail
+        apart = detail.rates or detail.steps or detail.samples
+        return Replay(analysis, detail, self._moments(analysis) if apart else None)
 
     def _moments(self, analysis: Findings) -> Moments:
         """Where samples and steps lie, seen by what grows in passes with more of them."""

@@ -97,16 +97,17 @@ class Blocks(nn.Module):
 class Conv(nn.Module):
     """Samples and steps in one axis, in front of convolutions and a pool."""
 
-    def __init__(self, order: str):
+    def __init__(self, order: str, way: str = "flatten"):
         super().__init__()
-        self.order = order
+        self.order, self.way = order, way
         self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, 3)
 
     def forward(self, x):
         n, t = x.shape[:2]
-        if self.order == "TN":
-            x = x.transpose(0, 1)
-        y = x.flatten(0, 1)
+        if self.way == "cat":
+            y = torch.cat(x.unbind(1 if self.order == "TN" else 0))
+        else:
+            y = (x.transpose(0, 1) if self.order == "TN" else x).flatten(0, 1)
         y = (self.first(y) > 0).float()
         return self.second(F.max_pool2d(y, 2)).view(t if self.order == "TN" else n, -1, 3, 1, 1)
 
@@ -151,6 +152,10 @@ CAUSAL = {
     "merged inside, NT": (lambda: Conv("NT"), "NT", (3, T, 2, 6, 6)),
     "merged inside, TN": (lambda: Conv("TN"), "NT", (3, T, 2, 6, 6)),
     "merged inside, as many samples as steps": (lambda: Conv("TN"), "NT", (T, T, 2, 6, 6)),
+    "merged by a cat": (lambda: Conv("TN", "cat"), "NT", (3, T, 2, 6, 6)),
+    "merged by a cat, as many samples as steps": (
+        lambda: Conv("TN", "cat"), "NT", (T, T, 2, 6, 6)
+    ),
     "attention in each step": (Attention, "TN", (T, 2, 5, 6)),
     "attention, one sample": (Attention, "TN", (T, 1, 5, 6)),
     "time behind": (lambda: nn.Conv1d(6, 4, 1), "N…T", (3, 6, T)),
@@ -360,6 +365,25 @@ def test_steps_that_cannot_be_told_say_why():
         limit_loss(counter, {"fc": 1.0}, per="peak")
 
 
+@pytest.mark.parametrize("way", ["cat", "index", "interleaved"])
+def test_an_order_of_samples_and_steps_that_is_not_seen_is_never_guessed(way):
+    class Mixed(Conv):
+        def forward(self, x):
+            if way == "cat":  # of samples, one after the other
+                y = torch.cat(x.unbind(0))
+            elif way == "index":
+                y = x.flatten(0, 1)[torch.arange(len(x) * T).flip(0)]
+            else:
+                y = torch.stack([x[:, 0::2], x[:, 1::2]]).flatten(0, 2)
+            return self.second(F.max_pool2d((self.first(y) > 0).float(), 2))
+
+    x = inputs(3, T, 2, 6, 6)
+    counter = fxsynops.SynOpsCounter(Mixed(""), x, layout="NT", steps=True)
+    counter(x)
+    assert counter.per_step is None
+    assert counter.counts.steps_unknown
+
+
 def test_counters_without_steps_say_how_to_have_them():
     counter = fxsynops.SynOpsCounter(nn.Linear(6, 3), inputs(2, 6))
     counter(inputs(2, 6))
@@ -520,3 +544,46 @@ def test_limits_can_hold_the_peak():
     assert float(limit_loss(counter, {"linear": 18.0}, per="peak")) == 0
     with pytest.raises(InputError, match="peak"):
         limit_loss(counter, {"linear": 9.0}, per="spike")
+
+
+# -- samples ---------------------------------------------------------------------------------------
+
+
+class Former(nn.Module):
+    """An image repeated inside; steps and samples are one axis in front of the pool."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, 3)
+
+    def forward(self, x):
+        y = x.unsqueeze(0).repeat(T, 1, 1, 1, 1) * torch.arange(1, T + 1).view(T, 1, 1, 1, 1)
+        y = (self.first(y.flatten(0, 1)) > 0.9).float()
+        return self.second(F.max_pool2d(y, 2)).view(T, len(x), -1).mean(0)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "options"),
+    [
+        (lambda: Conv("NT"), (3, T, 2, 6, 6), {"layout": "NT"}),
+        (lambda: Conv("TN"), (3, T, 2, 6, 6), {"layout": "NT"}),
+        (lambda: Conv("TN"), (T, T, 2, 6, 6), {"layout": "NT"}),
+        (Former, (3, 2, 6, 6), {"timesteps": T}),
+        (Former, (T, 2, 6, 6), {"timesteps": T}),
+    ],
+)
+def test_samples_are_told_apart_wherever_they_are_merged_with_steps(build, size, options):
+    model = seeded(build)()
+    x = inputs(*size) * torch.linspace(1, 3, size[0]).view(-1, *[1] * (len(size) - 1))
+    options["input_events"] = False
+    counts = fxsynops.SynOpsCounter(model, x, steps=True, **options).measure([x])
+    alone = []
+    for sample in x.split(1):
+        counter = fxsynops.SynOpsCounter(model, sample, **options)
+        counter(sample)
+        alone.append(float(counter.synops))
+    assert len(set(alone)) > 1
+    assert counts.per_sample.max == max(alone)
+    assert counts.per_sample.min == min(alone)
+    assert counts.per_sample.mean == pytest.approx(sum(alone) / len(alone))
+    assert counts.steps.total.max is not None

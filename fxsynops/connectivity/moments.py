@@ -23,6 +23,7 @@ from fxsynops.connectivity.results import Findings
 from fxsynops.operations.call import shape
 
 Size = tuple[int, ...]
+_VIEWS = ("reshape", "view", "flatten", "reshape_as", "view_as", "_unsafe_view")  # by rows
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ class Moments:
             repeats: how often the value is read; in every step, if that is a multiple of them.
         """
         found = self._of(node)
-        if isinstance(found, str) or found.step is not None or self._t == 1:
-            return found
-        known = self._known[node]
-        if not repeats % self._t and known.passes == 1:
-            return Moment(found.sample, always=True)
+        known = self._known.get(node)
+        if self._t > 1 and known and known.passes == 1 and not repeats % self._t:
+            sample = self._sample(known, tuple(shape(node)))
+            if not isinstance(sample, str) and self._axis_of_steps(known) is None:
+                return Moment(sample, always=True)
         return found
 
     def _of(self, node: fx.Node) -> Moment | str:
@@ -176,7 +177,7 @@ class Moments:
             if self._n == 1 or (self._has["N"] and known.wider is None):
                 return None
             layout = self._findings.options.layout
-            if self._has["N"] or "N" not in layout.axes:
+            if self._has["N"] or "N" not in layout.axes or self._n == self._t:
                 return "it is not known which axis holds the samples"
             if layout.covers(size, self._findings.window):
                 return 0 if layout.merged else layout.place("N", len(size))
@@ -208,8 +209,12 @@ class Moments:
         if known.passes == t:
             in_front = sample == 1 and size[0] == t
             return "both a loop and an axis may be the steps" if in_front else None
-        if self._findings.options.layout.covers(size, self._findings.window):
-            return self._findings.options.layout.place("T", len(size))
+        layout = self._findings.options.layout
+        if "T" in layout.axes and layout.covers(size, self._findings.window):
+            place = layout.place("T", len(size))
+            return (
+                place if n != t or place != sample else "it is not known which axis holds the steps"
+            )
         if sample == 0 and size[0] == n * t:
             return 0
         if size[:1] == (t,) and (sample == 1 or (sample is None and len(size) > 1)):
@@ -254,16 +259,32 @@ class Moments:
             at = queue.pop(0)
             if at.op == "placeholder" and layout.merged:
                 return layout.order
+            call, _ = self._findings.connector.signals.calls[at]
+            if call.name in ("cat", "concat", "concatenate") and self._are_steps(call.operands()):
+                return "TN"
             for before in at.all_input_nodes:
                 known = self._known.get(before)
                 if before in seen or known is None:
                     continue
                 seen.add(before)
                 sample, step = self._sample(known, tuple(shape(before))), self._axis_of_steps(known)
-                if isinstance(sample, int) and step is not None and sample != step:
+                if not isinstance(sample, int) or step is None:
+                    continue
+                if sample == step:
+                    queue.append(before)
+                elif call.name in _VIEWS:
                     return "NT" if sample < step else "TN"
-                queue.append(before)
         return ""
+
+    def _are_steps(self, parts: list[fx.Node]) -> bool:
+        """Whether these are all samples of one step after the other."""
+        known = [self._known.get(part) for part in parts]
+        return len(parts) == self._t and all(
+            one is not None
+            and self._sample(one, tuple(shape(one.node))) == 0
+            and self._axis_of_steps(one) is None
+            for one in known
+        )
 
 
 def _places(findings: Findings) -> dict[Any, list[fx.Node]]:

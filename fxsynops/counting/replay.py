@@ -76,8 +76,8 @@ class Replay(fx.Interpreter):
     Args:
         analysis: of the model.
         detail: what to keep apart.
-        moments: of rates and steps, where values have samples and steps; for rates, where that is
-            not known, the leading axes are taken for them.
+        moments: where values have samples and steps, to keep something apart; where that is not
+            known, the leading axes are taken for them, but for steps.
 
     Attributes:
         firing: reads the rates of every spiking node from the partial sums of a pass.
@@ -144,7 +144,11 @@ class Replay(fx.Interpreter):
         return self._stops.setdefault(node, Stop(node, number, scale or Scale()))
 
     def _leading(self, stop: Stop, calls: int = 1) -> Leading:
-        analysis = self.analysis
+        analysis, moment = self.analysis, None
+        if self._moments is not None and calls == 1:
+            moment = self._moments.of(stop.node)
+        if isinstance(moment, Moment):
+            return Leading(tuple(moment.axes), moment.sample, moment.merged, analysis.window)
         return leading(shape(stop.node), calls, analysis.window, analysis.options.layout)
 
     def _keep_neurons(self) -> Iterator[tuple[str, list[tuple[Stop, tuple[int, ...]]]]]:
