@@ -90,7 +90,8 @@ class Ranges:
         role = self._roles.get(node)
         if role is None:
             return False
-        if role.kind == "source" or role.signal.kind == "const" or node.op != "call_function":
+        calls = node.op in ("call_function", "call_module")
+        if role.kind == "source" or role.signal.kind == "const" or not calls:
             return True
         return node in self.kept and not self._in_totals(self.rule(node))
 
