@@ -102,7 +102,8 @@ def _conv(n: int, transposed: bool) -> Operation:
 
     def fan_in(call: Call) -> float:
         size = shape(call["weight"])
-        return math.prod(size) / size[1 if transposed else 0]
+        groups = call["groups"] if transposed else 1  # whose weights have all input channels
+        return math.prod(size) / size[1 if transposed else 0] / groups
 
     def sample(_: Call, x: fx.Node) -> tuple[int, ...]:
         return (1,) * (len(shape(x)) - n - 1) + shape(x)[-n - 1 :]
