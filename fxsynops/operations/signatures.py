@@ -280,6 +280,8 @@ def _fits(value: Any, parameter: Parameter, strict: bool) -> bool:
     if kind == "List[int]":
         if parameter.length is not None and isinstance(value, int):
             return True
+        if value is None:  # the stride of a pool, say
+            return parameter.default == []
         return isinstance(value, list | tuple) and all(isinstance(v, int | fx.Node) for v in value)
     if kind.startswith("List["):
         return isinstance(value, list | tuple)
