@@ -136,7 +136,6 @@ operations.add(
         carries="input other",
         fills=("input", "other"),
         moves=True,
-        chooses=True,
         range=RangeRule(_chosen),
     ),
 )

@@ -158,7 +158,6 @@ class Operation:
         picks: of a gate, whether it puts out the largest (1) or the smallest (-1) of the elements
             of a window or an axis.
         moves: of a gate, whether elements (and ``fills``) come out as they are, in other places.
-        chooses: whether it puts out one of its operands, as its condition says (``where``).
         powers: whether a gate raises values to a power, so that an event must be worth one.
         masks: whether what passes is a random choice (dropout), so that it makes masks of ones.
         draws: whether what it puts out is random.
@@ -206,7 +205,6 @@ class Operation:
     extreme: int = 0
     picks: int = 0
     moves: bool = False
-    chooses: bool = False
     powers: bool = False
     masks: bool = False
     draws: Callable[[Call], bool] = never
