@@ -199,7 +199,7 @@ def _linear(ranges: Evaluation, call: Call) -> Any:
     if any(v is None for v in found) or any(isinstance(ranges.operand(n), Range) for n in steering):
         return None
 
-    def part(name: str) -> Any:
+    def part(name: str, level: bool = False) -> Any:
         def choose(n: fx.Node, value: Any) -> Any:
             if n not in data:  # it steers, or lends its size
                 floats = isinstance(value, Tensor) and value.is_floating_point()
@@ -207,8 +207,10 @@ def _linear(ranges: Evaluation, call: Call) -> Any:
                 return torch.zeros(shape(n)) if isinstance(value, Range) else known
             if isinstance(value, Range):
                 known = getattr(value, name)
-                return torch.zeros_like(value.up) if known is None else known
-            return as_double(value) if name == "center" else torch.zeros_like(as_double(value))
+                known = torch.zeros_like(value.up) if known is None else known
+            else:
+                known = as_double(value) if name == "center" else torch.zeros_like(as_double(value))
+            return known.abs() if level else known
 
         return ranges.replaced(call, choose)
 
@@ -218,7 +220,11 @@ def _linear(ranges: Evaluation, call: Call) -> Any:
     centers = part("center") if centered else None
     if isinstance(ups, Tensor):
         value = Range(finite(ups), None if down is None else finite(down), centers)
-        return ranges.rounded(call.node, value, _met(call, entry))
+        met = _met(call, entry)
+        if not met:
+            return value
+        level = part("center", level=True) if centered else None  # terms may cancel
+        return ranges.rounded(call.node, value, met, level)
     return [
         Range(up, None if down is None else down[i], None if centers is None else centers[i])
         for i, up in enumerate(ups)

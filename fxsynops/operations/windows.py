@@ -159,8 +159,12 @@ def _lp_pool(n: int) -> Operation:
         kernel, stride, _, ceil = window(call, n)
         pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[n - 1]
         size = math.prod(kernel)
-        found = value.each(lambda x: pool(x, kernel, stride, 0, ceil) * size)
-        return ranges.rounded(call.node, found, size)
+
+        def full(x: Tensor) -> Tensor:
+            return pool(x, kernel, stride, 0, ceil) * size
+
+        level = None if value.center is None else full(value.center.abs())  # terms may cancel
+        return ranges.rounded(call.node, value.each(full), size, level)
 
     sums = Operation(
         Kind.ROUTING,
