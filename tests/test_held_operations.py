@@ -389,6 +389,9 @@ aten = torch.ops.aten
         (F.avg_pool1d, SERIES, 3, 2, 1),
         (F.avg_pool1d, SERIES, 3, 2, 1, False, False),
         (F.avg_pool1d, SERIES, 2, 2, 0, True),
+        (F.avg_pool1d, SERIES, 2, 2, 0, True, False),
+        (F.avg_pool1d, data(1, 1, 4), 3, 3, 0, True, False),
+        (F.avg_pool2d, data(1, 3, 3), 2, 2, 0, True, False),
         (F.avg_pool1d, SERIES, 4, 3, 2, True),
         (F.avg_pool1d, data(2, 6), 2),
         (F.avg_pool2d, IMAGE, 2),
@@ -1415,3 +1418,309 @@ def test_what_is_said_in_other_operations_is_the_same(target, args, kwargs):
     values = arguments(target, args, kwargs).values
     given = {n: v for n, v in values.items() if n != "out"}
     torch.testing.assert_close(entry.meaning(None, **given), target(*args, **kwargs))
+
+
+# -- what an entry says of values ------------------------------------------------------------------
+
+REAL = fixed(4, 6, seed=7) * 3
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "kwargs"),
+    [
+        (torch.bernoulli, (REAL.sigmoid(),), {}),
+        (torch.poisson, (REAL.abs(),), {}),
+        (torch.rand_like, (REAL,), {}),
+        (torch.randint_like, (REAL, 9), {}),
+        (Tensor.random_, (REAL,), {}),
+        (Tensor.exponential_, (REAL,), {}),
+        (torch.multinomial, (REAL.abs(), 3), {}),
+        (F.dropout, (REAL, 0.5, True), {}),
+        (F.dropout, (REAL, 0.5, False), {}),
+        (F.dropout, (REAL,), {"training": False}),
+        (F.alpha_dropout, (REAL, 0.5, True), {}),
+        (F.alpha_dropout, (REAL, 0.5), {}),
+        (F.feature_alpha_dropout, (REAL, 0.5, True), {}),
+        (F.dropout1d, (REAL, 0.5, True), {}),
+        (F.rrelu, (REAL, 0.1, 0.9, True), {}),
+        (F.rrelu, (REAL, 0.1, 0.9, False), {}),
+        (F.rrelu, (REAL,), {}),
+        (F.gumbel_softmax, (REAL,), {}),
+        (F.gumbel_softmax, (REAL,), {"hard": True, "dim": 0}),
+        (F.scaled_dot_product_attention, (REAL, REAL, REAL), {"dropout_p": 0.5}),
+        (F.scaled_dot_product_attention, (REAL, REAL, REAL), {}),
+        (F.fractional_max_pool2d, (fixed(1, 1, 9, 9), 2), {"output_ratio": (0.6, 0.6)}),
+        (F.softmax, (REAL, 0), {}),
+        (torch.add, (REAL, REAL), {}),
+        (F.max_pool1d, (REAL, 2), {}),
+        (torch.relu, (REAL,), {}),
+    ],
+)
+def test_what_comes_out_is_random_if_it_is_another_in_the_next_forward(target, args, kwargs):
+    made = Made(target, *args, **kwargs)
+    ys = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        ys.append(target(*(a.clone() if isinstance(a, Tensor) else a for a in args), **kwargs))
+    differs = not all(torch.equal(ys[0], y) for y in ys)
+    assert made.entry.draws(made.call) == differs
+    if made.entry.whole:
+        assert all(torch.equal(y.round(), y) or made.entry.rounded for y in ys)
+        if math.isfinite(made.entry.most):
+            assert max(float(y.max()) for y in ys) == pytest.approx(made.entry.most)
+
+
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        (torch.relu, ()),
+        (F.relu6, ()),
+        (torch.clamp, (-1.0, 2.0)),
+        (torch.clamp, (None, 2.0)),
+        (torch.clamp, (-1.0,)),
+        (torch.clip, (0.5, 2.0)),
+        (torch.clamp_min, (-0.5,)),
+        (torch.clamp_max, (0.5,)),
+        (F.hardtanh, ()),
+        (F.hardtanh, (-0.5, 2.0)),
+    ],
+)
+def test_limits_are_those_of_what_comes_out(target, args):
+    made = Made(target, REAL * 4, *args)
+    y = target(REAL * 4, *args)
+    x = REAL * 4
+    lower, upper = (made.call.number(limit) for limit in (made.entry.lower, made.entry.upper))
+    assert (float(y.min()) if float(y.min()) > float(x.min()) else None) == lower
+    assert (float(y.max()) if float(y.max()) < float(x.max()) else None) == upper
+
+
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        (torch.abs, ()),
+        (F.leaky_relu, ()),
+        (F.leaky_relu, (0.3,)),
+        (F.prelu, (torch.tensor([0.25]),)),
+        (F.rrelu, (0.25, 0.25)),
+    ],
+)
+def test_slopes_are_those_of_negative_values(target, args):
+    made = Made(target, torch.tensor([-4.0]), *args)
+    slopes = [made.call.number(slope) for slope in made.entry.slopes]
+    slopes = [0.25 if isinstance(slope, fx.Node) else slope for slope in slopes]
+    y = target(torch.tensor([-4.0]), *args)
+    assert all(slope == pytest.approx(float(y) / -4) for slope in slopes)
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "most"),
+    [
+        (torch.amax, (1,), 1),
+        (torch.amin, (1,), -1),
+        (torch.max, (), 1),
+        (torch.min, (), -1),
+        (F.max_pool1d, (2,), 1),
+        (F.adaptive_max_pool1d, (2,), 1),
+        (torch.median, (), 0),
+        (F.avg_pool1d, (2,), 0),
+    ],
+)
+def test_the_largest_or_smallest_is_picked(target, args, most):
+    made = Made(target, REAL, *args)
+    assert made.entry.picks == most
+    y = target(REAL, *args)
+    assert {1: float(y.max()) == float(REAL.max()), -1: float(y.min()) == float(REAL.min())}.get(
+        most, True
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "extreme"),
+    [(torch.maximum, 1), (torch.fmax, 1), (torch.minimum, -1), (torch.fmin, -1), (torch.add, 0)],
+)
+def test_the_larger_or_smaller_of_two_is_known(target, extreme):
+    assert Made(target, REAL, REAL).entry.extreme == extreme
+
+
+@pytest.mark.parametrize("exponent", [2, 3.0, 1, 0.5, 0, -1, 2.5])
+def test_only_whole_powers_of_events_are_events(exponent):
+    gate = exponent in (1, 2, 3)
+    entry = Made(torch.pow, X, exponent).entry
+    assert (entry.kind, entry.powers) == ((Kind.GATE, True) if gate else (Kind.ANALOG, False))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.75, 1.0])
+@pytest.mark.parametrize("drop", [F.dropout, torch.feature_dropout, F.dropout2d])
+def test_survivors_of_dropout_are_worth_what_torch_makes_of_them(drop, p):
+    ones = torch.ones(1, 200, 1, 1)
+    made = Made(drop, ones, p, True)
+    y = drop(ones, p, True)
+    assert made.entry.kind is Kind.GATE
+    assert made.entry.masks
+    factor = made.entry.scale(made.call).factor
+    assert all(v == pytest.approx(factor) for v in y[y != 0].tolist())
+    off = Made(drop, ones, p, False)
+    assert off.entry.kind is Kind.ROUTING
+    assert not off.entry.masks
+
+
+def test_a_rounding_mode_makes_whole_numbers():
+    for mode in ("floor", "trunc"):
+        entry = Made(torch.div, X, 2.0, rounding_mode=mode).entry
+        assert (entry.kind, entry.whole) == (Kind.THRESHOLD, True)
+    assert Made(torch.div, X, 2.0).entry.kind is Kind.ROUTING
+    assert Made(torch.div, X, 2.0, rounding_mode=None).entry.kind is Kind.ROUTING
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "parts"),
+    [
+        (torch.add, (X, Y), (1, 1)),
+        (torch.sub, (X, Y), (1, -1)),
+        (torch.rsub, (X, Y), (-1, 1)),
+        (torch.neg, (X,), (-1,)),
+        (torch.mul, (X, 2.5), (2.5,)),
+        (torch.mul, (X, fixed(4)), None),
+        (torch.mul, (X, Y), None),
+        (torch.div, (X, 4.0), (0.25,)),
+        (torch.div, (X, 0.0), None),
+        (torch.div, (X, Y), None),
+        (Tensor.clone, (X,), (1,)),
+        (Tensor.detach, (X,), (1,)),
+        (torch.as_tensor, (X,), (1,)),
+    ],
+)
+def test_what_is_added_up_is_known(target, args, parts):
+    made = Made(target, *args)
+    terms = made.entry.terms(made.call) if made.entry.terms else []
+    if parts is None:
+        assert terms == []
+        return
+    assert terms == list(zip(parts, made.nodes, strict=True))
+    alpha = {torch.add: 1, torch.sub: -1, torch.rsub: -1}.get(target)
+    if alpha:
+        scaled = Made(target, *args, alpha=3)
+        found = {node: factor for factor, node in scaled.entry.terms(scaled.call)}
+        last = 0 if target is torch.rsub else 1
+        assert found[scaled.nodes[last]] == 3 * alpha
+        assert found[scaled.nodes[1 - last]] == 1
+    assert made.entry.is_copy(made.call) == (target in (Tensor.clone, Tensor.detach))
+
+
+def test_a_number_times_a_tensor_is_the_same_in_either_order():
+    node = fx.Graph().placeholder("x")
+    node.meta["spec"] = TensorSpec(torch.Size((3,)), torch.float32)
+    entry = operations.by_name["mul"]
+    for args in ((2.5, node), (node, 2.5)):
+        assert entry.terms(Call(node, torch.mul, "mul", args, {})) == [(2.5, node)]
+
+
+# -- the arguments of calls ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "kwargs", "wanted", "given"),
+    [
+        (torch.sum, (X,), {}, {}, {"input"}),
+        (torch.sum, (X, 1), {}, {"dim": 1}, {"input", "dim"}),
+        (
+            torch.sum,
+            (X,),
+            {"axis": 1, "keepdims": True},
+            {"dim": 1, "keepdim": True},
+            {"input", "dim", "keepdim"},
+        ),
+        (Tensor.sum, (X, 0, 1), {}, None, None),
+        (Tensor.permute, (CUBE, 2, 0, 1), {}, {"dims": (2, 0, 1)}, {"input", "dims"}),
+        (Tensor.permute, (CUBE, (2, 0, 1)), {}, {"dims": (2, 0, 1)}, {"input", "dims"}),
+        (Tensor.flip, (CUBE, 0, 1), {}, {"dims": (0, 1)}, {"input", "dims"}),
+        (Tensor.view, (X, 12), {}, {"size": (12,)}, {"input", "size"}),
+        (Tensor.view, (X, 3, 4), {}, {"size": (3, 4)}, {"input", "size"}),
+        (Tensor.repeat, (X, 2, 1), {}, {"repeats": (2, 1)}, {"input", "repeats"}),
+        (torch.add, (X, Y), {"alpha": 1}, {"alpha": 1}, {"input", "other"}),
+        (torch.add, (X, Y), {"alpha": 2}, {"alpha": 2}, {"input", "other", "alpha"}),
+        (torch.add, (X, 2), {}, {"other": 2}, {"input", "other"}),
+        (torch.add, (X,), {}, None, None),
+        (torch.add, (X, Y), {"colour": 2}, None, None),
+        (torch.add, (X, Y), {"other": Y}, None, None),
+        (torch.relu, (X, Y), {}, None, None),
+        (torch.div, (X, 2), {}, {"other": 2}, {"input", "other"}),
+        (
+            torch.div,
+            (X, 2),
+            {"rounding_mode": "floor"},
+            {"rounding_mode": "floor"},
+            {"input", "other", "rounding_mode"},
+        ),
+        (
+            torch.avg_pool1d,
+            (X, 2),
+            {},
+            {"kernel_size": 2, "ceil_mode": False},
+            {"input", "kernel_size"},
+        ),
+        (torch.avg_pool1d, (X, 2, 2, 0), {}, {"padding": 0}, {"input", "kernel_size", "stride"}),
+        (torch.avg_pool1d, (X, 2, None), {}, {"stride": None}, {"input", "kernel_size", "stride"}),
+        (torch.sum, (X, "a"), {}, None, None),
+        (
+            torch.conv1d,
+            (X, Y, None, 1, "same"),
+            {},
+            {"padding": "same"},
+            {"input", "weight", "padding"},
+        ),
+        (torch.conv1d, (X, Y, None, (1,), (0,)), {}, {"bias": None}, {"input", "weight"}),
+        (F.dropout, (X,), {}, {"p": 0.5, "training": True}, {"input"}),
+        (F.dropout, (X, 0.5), {"training": True}, {"p": 0.5}, {"input"}),
+        (F.dropout, (X, 0.1), {}, {"p": 0.1}, {"input", "p"}),
+        (
+            F.max_pool1d,
+            (X, 2),
+            {"return_indices": True},
+            {"return_indices": True},
+            {"input", "kernel_size", "return_indices"},
+        ),
+        (torch.transpose, (X, 0, 1), {}, {"dim0": 0, "dim1": 1}, {"input", "dim0", "dim1"}),
+        (
+            torch.swapaxes,
+            (X,),
+            {"axis0": 0, "axis1": 1},
+            {"dim0": 0, "dim1": 1},
+            {"input", "dim0", "dim1"},
+        ),
+        (torch.split, (X, 2), {}, {"split_size": 2, "dim": 0}, {"input", "split_size"}),
+        (torch.tensor_split, (X, (1, 2)), {}, {"input": X}, None),
+        (torch.reshape, (X,), {"shape": (12,)}, {"size": (12,)}, {"input", "size"}),
+        (torch.zeros_like, (X,), {"requires_grad": True}, {}, None),
+        (torch.where, (X, 1.0, Y), {}, {"other": Y}, {"condition", "input", "other"}),
+        (Tensor.to, (X, torch.float64), {}, {"dtype": torch.float64}, {"input", "dtype"}),
+        (Tensor.to, (X, "cpu", torch.float64), {}, {"device": "cpu"}, None),
+        (Tensor.type, (X, torch.float64), {}, {"dtype": torch.float64}, {"input", "dtype"}),
+        (Tensor.float, (X,), {}, {"memory_format": None}, {"input"}),
+        (Tensor.__getitem__, (X, 1), {}, {"index": 1}, {"input", "index"}),
+        (
+            aten.sum.dim_IntList,
+            (X, [1], True),
+            {},
+            {"dim": [1], "keepdim": True},
+            {"input", "dim", "keepdim"},
+        ),
+        (aten.add, (X, Y), {}, {"alpha": 1}, {"input", "other"}),
+        (torch.clamp, (X,), {"min": 0}, {"min": 0, "max": None}, {"input", "min"}),
+        (torch.clamp, (X,), {"min": ONE}, {"min": ONE}, {"input", "min"}),
+        (torch.einsum, ("ij->i", X), {}, {"args": ("ij->i", X)}, {"args"}),
+        (torch.max, (X, 1), {"out": (X, Y)}, {"dim": 1}, {"input", "dim"}),
+    ],
+)
+def test_arguments_are_those_that_torch_understands(target, args, kwargs, wanted, given):
+    found = arguments(target, args, kwargs)
+    if wanted is None:
+        assert found is None
+        with pytest.raises((TypeError, RuntimeError, IndexError)):
+            target(*args, **kwargs)
+        return
+    assert found is not None
+    for name, value in wanted.items():
+        assert found.values[name] is value or found.values[name] == value
+    if given is not None:
+        assert found.given == given
