@@ -215,7 +215,7 @@ class Caps:
             found = min(max(low, low0), high0), min(max(high, low1), high1)
         elif operation.fills:
             values = [call.get(name) for name in operation.fills]
-            carried = [n for n in role.carriers if n not in values]
+            carried = [n for n in operation.carriers(call) if n not in values]  # constants, too
             found = _hull(self._value(value) for value in (*values, *carried))
         else:
             return None
