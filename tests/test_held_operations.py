@@ -1578,6 +1578,8 @@ def test_a_rounding_mode_makes_whole_numbers():
         (torch.add, (X, Y), (1, 1)),
         (torch.sub, (X, Y), (1, -1)),
         (torch.rsub, (X, Y), (-1, 1)),
+        (torch.ops.prims.add.default, (X, Y), (1, 1)),
+        (torch.ops.prims.sub.default, (X, Y), (1, -1)),
         (torch.neg, (X,), (-1,)),
         (torch.mul, (X, 2.5), (2.5,)),
         (torch.mul, (X, fixed(4)), None),

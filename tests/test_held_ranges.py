@@ -450,7 +450,7 @@ def test_nothing_comes_out_of_a_range_and_no_more_is_said_than_can(name):
         found.steps = None
         lows, highs = zip(*(box(SIZE, signs, seed=i) for i in range(n)), strict=True)
         given = [Range.between(low, high) for low, high in zip(lows, highs, strict=True)]
-        xs = candidates(lows, highs, 120)
+        xs = candidates(lows, highs, 80)
         ys = torch.stack([found.run(*values) for values in xs])
         got = found.range(*given)
         tiny = 1e-9
