@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product as every
 from typing import Any
 
@@ -249,6 +250,7 @@ def test_operands_carry_events_or_steer_them(call, carries, steers):
 def test_each_part_of_tensors_that_are_broadcast_is_of_one_operand(part):
     made = Made(torch.broadcast_tensors, data(3, 1), data(4), part=part)
     assert made.entry.carriers(made.call) == [made.nodes[part]]
+    assert made.entry.carriers(replace(made.call, output=None)) == made.nodes
 
 
 @pytest.mark.parametrize(
@@ -296,3 +298,48 @@ def test_modules_are_known_by_their_types_and_those_that_they_are_made_of():
     assert operations.find("m", None, nn.Linear(2, 2)) is None
     assert operations.find(torch.add, OwnNorm, None) is None
     assert operations.find(torch.add, None, None) is operations.by_name["add"]
+
+
+# -- places that data decide -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda s, i: s.select(1, i)[:, None],
+        lambda s, i: torch.narrow(s, 1, i, 1),
+        lambda s, i: s[:, i][:, None],
+        lambda s, i: s[:, i : i + 1],
+        lambda s, i: s.index_select(1, i[None]),
+        lambda s, i: s[:, i[None]],
+        lambda s, i: s.take_along_dim(i.expand(4, 1), 1),
+        lambda s, i: s.gather(1, i.expand(4, 1)),
+        lambda s, i: s.take(i[None] * 2)[None],
+        lambda s, i: s.flatten()[i[None] + 1][None],
+        lambda s, i: torch.tensor_split(s, i[None] + 1, 1)[0].sum(1, keepdim=True),
+        lambda s, i: s.roll(int(i), 1)[:, :2],
+        lambda s, i: s.unbind(1)[i][:, None],
+        lambda s, i: written(s, (slice(None), i), 0.0),
+        lambda s, i: written(s, (slice(None), i[None]), s[:, :1]),
+        lambda s, i: torch.index_put(s, (i[None],), s[:1]),
+        lambda s, i: torch.zeros_like(s).index_copy(1, i[None], s[:, :1]),
+        lambda s, i: s.masked_fill(torch.arange(N) == i, 0.0),
+    ],
+)
+def test_events_go_where_other_inputs_say_or_the_call_is_refused(f):
+    def run(s: Tensor, i: Tensor) -> Tensor:
+        return f(s, i.argmax())
+
+    s = torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 0]])
+    first, last = torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1])
+    try:
+        counter = fxsynops.SynOpsCounter(Reads(run, s, first), (s, first), audit=False, **TWO)
+    except fxsynops.FxSynopsError:
+        return
+    for i in (first, last):
+        try:
+            counter(s, i)
+        except fxsynops.FxSynopsError:
+            continue
+        synops = counter.per_synapse.get("fc", torch.zeros(()))
+        assert float(synops.detach()) == OUT * float(run(s, i).sum())

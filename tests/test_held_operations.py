@@ -867,6 +867,13 @@ def test_a_product_is_the_sum_over_indices_that_torch_makes_of_it(make):
             (slope,) = torch.autograd.grad(y, x, allow_unused=True)
             slope = torch.zeros_like(x) if slope is None else slope
             assert torch.equal(calls.fanout(given).expand(x.shape), slope)
+            sparse = replace(calls, stored=mask)  # of which some are stored
+            if given is None:
+                assert torch.equal(
+                    sparse.fanout(weight=torch.ones_like(mask)).expand(x.shape), slope
+                )
+            else:
+                assert torch.equal(sparse.fanout().expand(x.shape), slope)
         each = product.terms / x.numel()
         assert rule.nominal(made.call) == each
         assert product.synapse(which, False, "product").nominal(made.call) is None

@@ -273,6 +273,10 @@ def _hold_linear(found: Found, n: int, signs: str, size: tuple[int, ...] = L) ->
 
     slopes = slopes_of(found, at)
     for totals in (False, True):
+        if totals:  # averages, which are less than the most
+            given = [
+                Range(v.up / 2, None if v.down is None else v.down / 4, v.center) for v in given
+            ]
         got = found.range(*given)
         up, down, center = torch.zeros_like(rest), torch.zeros_like(rest), rest
         for slope, value in zip(slopes, given, strict=True):
@@ -324,6 +328,29 @@ def test_a_module_of_batch_norm_varies_as_its_running_values_say(kind, affine):
     found = Found(lambda m, x: m.norm(x), drawn(*size), norm=norm.double().eval())
     for signs in SIGNS:
         _hold_linear(found, 1, signs, size)
+
+
+class Squares(nn.BatchNorm1d):
+    """A norm whose forward does something else behind it."""
+
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+class Folds(nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(x).abs()
+
+
+@pytest.mark.parametrize("kind", [Squares, Folds])
+@pytest.mark.parametrize("signs", SIGNS)
+def test_a_norm_that_does_something_else_is_not_taken_for_one(kind, signs):
+    found = Found(lambda m, x: m.norm(x), drawn(*L), norm=kind(4).double().eval())
+    low, high = box(L, signs)
+    got = found.range(Range.between(low, high))
+    for (x,) in candidates([low], [high], 40):
+        y = found.run(x)
+        assert bool((y <= got.high + 1e-9).all() and (y >= got.low - 1e-9).all())
 
 
 # -- what is not linear: what comes out, of corners and of what is between -------------------------
