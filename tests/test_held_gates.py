@@ -343,3 +343,32 @@ def test_events_go_where_other_inputs_say_or_the_call_is_refused(f):
             continue
         synops = counter.per_synapse.get("fc", torch.zeros(()))
         assert float(synops.detach()) == OUT * float(run(s, i).sum())
+
+
+# -- what each element is worth --------------------------------------------------------------------
+
+WORTH = torch.tensor([0.5, 2.0, 3.0])
+MANY = torch.tensor([[1.0, 2, 0], [0, 1, 3], [2, 0, 1], [1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda y: y.clone(),
+        lambda y: y.detach(),
+        lambda y: y.contiguous(),
+        lambda y: y.double().float(),
+        lambda y: y.to(torch.float64).to(torch.float32),
+        lambda y: torch.positive(y),
+        lambda y: -y,
+        lambda y: F.dropout(y, 0.5, training=False),
+        lambda y: F.alpha_dropout(y, 0.5, training=False),
+        lambda y: torch.as_tensor(y),
+        lambda y: y + torch.zeros(3),
+        lambda y: y.type(torch.float64).float(),
+    ],
+)
+@pytest.mark.parametrize("gate", [lambda y: y.abs(), lambda y: F.relu(y) + F.relu(-y)])
+def test_what_each_element_is_worth_goes_through_what_leaves_it_in_its_place(keep, gate):
+    found, analog = counted(lambda s: gate(keep(s * WORTH)), MANY)
+    assert (found, analog) == (float(MANY.sum()), False)
