@@ -372,3 +372,40 @@ MANY = torch.tensor([[1.0, 2, 0], [0, 1, 3], [2, 0, 1], [1, 1, 1]])
 def test_what_each_element_is_worth_goes_through_what_leaves_it_in_its_place(keep, gate):
     found, analog = counted(lambda s: gate(keep(s * WORTH)), MANY)
     assert (found, analog) == (float(MANY.sum()), False)
+
+
+# -- what is said of analog values only ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda s: torch.remainder(s, 0.7),
+        lambda s: s % 1.5,
+        lambda s: torch.fmod(s, 2.5),
+        lambda s: F.embedding(torch.tensor([[0, 1], [1, 1], [2, 3], [3, 0]]), s),
+        lambda s: torch.cdist(s, s),
+        lambda s: torch.fft.fft(s).abs(),
+        lambda s: torch.fft.rfft(s).abs(),
+        lambda s: torch.fft.irfft(torch.fft.rfft(s)),
+        lambda s: torch.stft(s.repeat(1, 4), 4, return_complex=True, window=torch.ones(4)).abs(),
+        lambda s: s.scatter_reduce(1, torch.zeros(4, 3, dtype=torch.int64), s, "mean"),
+        lambda s: s.index_reduce(1, torch.tensor([0, 0, 1]), s, "mean"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:index_reduce")
+def test_operations_of_analog_values_refuse_events(f):
+    with pytest.raises(fxsynops.UnsupportedOperationError):
+        counted(f, MANY)
+
+    class Behind(nn.Module):  # where all is analog, it is
+        def __init__(self):
+            super().__init__()
+            self.neuron, self.fc = fxsynops.nn.NeuromorphicReLU(), nn.Linear(3, OUT)
+            self.read = Reads(f, MANY)
+
+        def forward(self, x):
+            return self.fc(self.neuron(x)), self.read(x)
+
+    analysis = fxsynops.analyze(Behind(), MANY, input_events=False, audit=False)
+    assert {d.synapse for d in analysis.dense} == {"read.fc"}
