@@ -353,6 +353,21 @@ def test_a_norm_that_does_something_else_is_not_taken_for_one(kind, signs):
         assert bool((y <= got.high + 1e-9).all() and (y >= got.low - 1e-9).all())
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.5])
+@pytest.mark.parametrize(("kept", "training"), [(True, True), (False, True), (False, False)])
+def test_a_norm_by_the_batch_itself_can_put_out_what_any_batch_makes_it(kept, training, weight):
+    norm = nn.BatchNorm1d(4, track_running_stats=kept)
+    nn.init.constant_(norm.weight, weight)
+    nn.init.constant_(norm.bias, 0.25)
+    found = Found(lambda m, x: m.norm(x), drawn(*L), norm=norm.double().train(training))
+    norm.train(training)
+    low, high = box(L, "around zero")
+    got = found.range(Range.between(low, high))
+    for (x,) in candidates([low], [high], 20):
+        y = found.run(x)
+        assert bool((y <= got.high).all() and (y >= got.low).all())
+
+
 # -- what is not linear: what comes out, of corners and of what is between -------------------------
 
 SIZE = (2, 3)
