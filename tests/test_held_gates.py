@@ -195,7 +195,6 @@ def test_weights_that_differ_within_a_sum_mix(left, right, equation):
     nodes += Made(torch.mul, data(*right), data(*right)).nodes[:1]
     made = Product((nodes[0], nodes[1]), (tuple(s), tuple(t)), tuple(kept))
     sizes = made.sizes
-    x = torch.zeros([sizes[i] for i in s], dtype=torch.float64).expand([sizes[i] for i in s])
     x = torch.zeros(left, dtype=torch.float64, requires_grad=True)
     w = torch.rand(right, dtype=torch.float64)
 
@@ -210,8 +209,7 @@ def test_weights_that_differ_within_a_sum_mix(left, right, equation):
     assert mixes(made, 1) == mixed
     others = len({tuple(row[row != 0].tolist()) for row in slopes}) > 1
     assert differs(made, 1) == (mixed and (others or len(kept) < 2))
-    meets = int((slopes != 0).sum(0).max()) * (made.contracted if x.numel() == 1 else 1)
-    assert spreads(made, 1) == (made.terms > x.numel()) == (meets > 1 or made.terms > x.numel())
+    assert spreads(made, 1) == (made.terms > x.numel())
 
 
 # -- what may hold events, and what steers ---------------------------------------------------------
