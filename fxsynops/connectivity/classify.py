@@ -633,14 +633,16 @@ class _Classifier(Values):
         for node in product.operands:
             own = self._worth_alike(self.roles[node].signal.scale)
             scale = None if scale is None or own is None else scale * own
-        added = product.added if call.get("beta", 1) else None
+        beta = float(call.get("beta", 1))
+        added = product.added if beta and not self.is_zero(product.added) else None
         if isinstance(added, fx.Node) and self.roles[added].signal.kind != "const":
             reason = "a product of events is added to something else"
             return self._unknown(call, list(product.operands), reason, weighted=True)
         if scale is None and number and not self.graded:
             reason = "what one event is worth differs between elements that it multiplies"
             return self._unknown(call, list(product.operands), reason, weighted=True)
-        whole = added is None or (scale == Scale() and self.is_whole(added))
+        whole = scale == Scale() and beta.is_integer()
+        whole = added is None or (whole and self.is_whole(added))
         signal = replace(EVENTS, scale=scale, whole=whole)
         return Role("product", signal, call, operation, product.operands, product=product)
 
@@ -708,8 +710,11 @@ class _Classifier(Values):
         made = self.roles[at].call
         if self.roles[at].kind != "source" or made is None or made.name not in ("sign", "sgn"):
             return None
-        rectified = (before := self.roles[made.x].operation) is not None and before.lower == 0
-        if rectified or scale is None or not scale.fixed:
+        before, entry = self.calls[made.x]
+        least = None if entry is None else before.number(entry.lower)
+        if isinstance(least, int | float) and least >= 0:  # it is no sign, but a step itself
+            return None
+        if scale is None or not scale.fixed:
             return None
         if abs(numbers[0]) != abs(factor * scale.factor):
             return None
