@@ -408,3 +408,42 @@ def test_states_keep_their_worths_in_every_trace(switch):
         found = {name: float(n.detach()) for name, n in counter.per_synapse.items()}
         assert [found.get(f"heads.{i}", 0.0) for i in range(10)] == expected
         last = x.detach()
+
+
+# -- modules by their forward ----------------------------------------------------------------------
+
+
+class Joins(nn.Module):
+    def forward(self, x, y):
+        return torch.cat([x, y], 1)
+
+
+class Spreads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 6))
+
+    def forward(self, x):
+        return x @ self.weight.t()
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_modules_that_are_called_by_their_forward(direct):
+    fxsynops.register_routing(Joins, lambda x, y: torch.cat([x, y], 1))
+    fxsynops.register_synapse(Spreads, lambda x: x @ torch.ones(6, 4, dtype=x.dtype))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.joins, self.spreads, self.fc = Joins(), Spreads(), nn.Linear(12, OUT)
+            self.fires = fxsynops.nn.NeuromorphicReLU()
+
+        def forward(self, x, y):
+            joins, spreads, fires = self.joins, self.spreads, self.fires
+            if direct:
+                joins, spreads, fires = joins.forward, spreads.forward, fires.forward
+            return self.fc(joins(x, fires(y))), spreads(x)
+
+    found = counts(Net(), X, Y)
+    assert found["fc"] == float(X.sum() + Y.sum()) * OUT
+    assert sum(found.values()) - found["fc"] == float(X.sum()) * 4
