@@ -114,7 +114,7 @@ class Values:
         if not self.roles[added].signal.fixed:
             return False
         value = self.constant(added)
-        return value is not None and bool((value == value.round()).all())
+        return value is not None and not value.is_meta and bool((value == value.round()).all())
 
     # -- what is added, and where analog values stand ---------------------------------------------
 

@@ -1,0 +1,342 @@
+"""States, masks, indices and attributes that decide what arrives, and what no rule covers."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fxsynops
+from tests.test_roles import K, Keeps, Q, V, X, Y, counts, heads
+from tests.test_worths import OUT, Behind, drawn
+
+
+@pytest.mark.parametrize("signs", [1, 2, 3])
+def test_sums_of_signs_are_events(signs):
+    """Only one sign and a number make a step of it."""
+    net = Behind(
+        lambda m, v: sum(torch.sign(v.roll(i, 0)) for i in range(signs)),
+        lambda m, v: sum(torch.sign(v.roll(i, 0)) for i in range(signs)) + (signs > 1),
+        lambda m, v: torch.sub(torch.sign(v), torch.sign(v.flip(0)), alpha=-1),
+        lambda m, v: torch.sign(v) + torch.zeros(6),
+    )
+    each, up = float(V.numel()), float((V > 0).sum())
+    expected = [(signs * each, False), (signs * each, signs > 1), (2 * each, False), (each, True)]
+    found = heads(net, V, input_events=False)
+    assert found == expected
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_worths_that_data_choose_are_no_worth_of_a_product(first):
+    """Whatever the values are where nothing is known of the data."""
+
+    class Chosen(nn.Module):
+        def forward(self, q, k, g):
+            low, high = (0.5 * q, q) if first else (q, 0.5 * q)
+            return torch.where(g > 0, low, high) @ k
+
+    inputs = Q, K, torch.randn(3, 4, 5)
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="worth differs"):
+        fxsynops.analyze(Chosen(), inputs, input_events=(True, True, False))
+
+
+@pytest.mark.parametrize("worth", [1.0, 2.0, 0.5, -1.5])
+def test_masks_of_any_worth_are_no_weights(worth):
+    """A buffer of zeros and one other number says where events go; of several, it has weights."""
+    mask = worth * drawn(0, 1, 8, (6, 6))
+
+    class Masked(nn.Module):
+        def __init__(self, values):
+            super().__init__()
+            self.register_buffer("values", values)
+            self.fc = nn.Linear(6, OUT)
+
+        def forward(self, x):
+            y = (x.unsqueeze(1) * self.values).sum(-1)
+            return self.fc(y)
+
+    led = float((X @ (mask != 0).float().t()).sum())
+    assert counts(Masked(mask), X) == {"fc": led * OUT}
+    weights = mask.clone()
+    weights[0] *= 0.7
+    assert counts(Masked(weights), X) == {"sum": float(X.sum()) * 6}
+
+
+def test_states_of_computed_worths_keep_them_apart_in_every_trace():
+    scales = (
+        lambda m, s: (s * m.each.abs()).flip(1),
+        lambda m, s: (s * (m.each + 4).abs()).flip(1),
+        lambda m, s: (s * m.each).flip(1),
+        lambda m, s: (s * (2 * m.each)).flip(1),
+        lambda m, s: (s * (m.each * m.a)).roll(1, 1),
+        lambda m, s: (s * (m.each * m.b)).roll(1, 1),
+        lambda m, s: (s * (m.each * m.b)).roll(2, 1),
+    )
+    model = Keeps(*scales)
+    counter, last = fxsynops.SynOpsCounter(model, torch.ones(2, 6)), torch.zeros(2, 6)
+    for step in range(4):
+        model.train(step % 2 == 0)
+        x = drawn(0, 3, step, (2, 6))
+        counter(x)
+        _ = counter.counts
+        positive = [last] * 2 + [last * (model.each > 0)] * 5
+        found = {name: float(n.detach()) for name, n in counter.per_synapse.items()}
+        expected = [float(kept.sum()) * OUT for kept in positive]
+        assert [found.get(f"heads.{i}", 0.0) for i in range(len(scales))] == expected
+        last = x
+
+
+# -- what modules keep whole leave behind ----------------------------------------------------------
+
+
+NODES = """
+class Nodes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.s = self.v = self.spread = torch.zeros(12, 6)
+
+    def forward(self, x):
+        self.v, self.s, self.spread = 2 * x, x > 0.1, x > 0.2
+"""
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """Neurons that return nothing, and keep their spikes, as bindsnet's."""
+    monkeypatch.setitem(sys.modules, "bindsnet", ModuleType("bindsnet"))
+    scope = {"__name__": "bindsnet.network.nodes", "nn": nn, "torch": torch}
+    exec(NODES, scope)
+    return scope["Nodes"]
+
+
+class Own(nn.Module):
+    """A neuron of the user's own that returns its spikes, and keeps two things beside."""
+
+    def __init__(self):
+        super().__init__()
+        self.held, self.parts = torch.zeros(12, 6), {"v": torch.zeros(12, 6)}
+
+    def forward(self, x):
+        self.held, self.parts["v"] = 2 * x, 3 * x
+        return (x > 0.1).float()
+
+
+class Reads(nn.Module):
+    def __init__(self, neuron, read):
+        super().__init__()
+        self.a, self.n, self.b, self.c = nn.Linear(6, 6), neuron, nn.Linear(6, 2), nn.Linear(6, 2)
+        self.read = read
+
+    def forward(self, x):
+        s = self.n(self.a(x))
+        return self.b((self.n.s if s is None else s).float()), self.c(self.read(self.n).float())
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_neurons_keep_is_events_where_they_say_so(before, nodes):
+    model = Reads(nodes(), lambda n: n.v)
+    other = nodes()
+    if before:  # another one of them, which the model does not call
+        model.other = other
+        model._modules = {"other": other, **model._modules}
+    counter = fxsynops.SynOpsCounter(model, X)
+    counter(X)
+    fired = float((model.a(X) > 0.1).sum())
+    found = {name: float(n.detach()) for name, n in counter.per_synapse.items()}
+    assert found == {"a": float(X.sum()) * 6, "b": fired * 2}
+    assert [(r.source, r.synapse) for r in counter.analysis.connections] == [
+        ("x", "a"),
+        ("n.s", "b"),
+    ]
+    assert [(row.synapse, row.macs) for row in counter.analysis.dense] == [("c", 12)]
+
+
+def test_what_may_be_spikes_is_not_taken_for_a_membrane(nodes):
+    with pytest.raises(fxsynops.UnsupportedOperationError, match=r"'n\.spread' is read out of"):
+        fxsynops.analyze(Reads(nodes(), lambda n: n.spread), X)
+
+
+@pytest.mark.parametrize(
+    ("read", "name"), [(lambda n: n.held, "n.held"), (lambda n: n.parts["v"], "n.parts")]
+)
+def test_what_a_module_of_ones_own_keeps_is_refused_by_its_name(read, name):
+    model = Reads(Own(), read)
+    analysis = fxsynops.analyze(model, X, spiking=[Own], strict=False)
+    (row,) = analysis.unresolved
+    assert row.synapse == "c"
+    assert name in row.operation
+    assert "read out of a module that is kept whole" in row.reason
+    assert [c.synapse for c in analysis.connections] == ["a", "b"]
+
+
+# -- what no rule covers ---------------------------------------------------------------------------
+
+
+def run(function, **parts):
+    class Runs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, part in parts.items():
+                if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
+                    self.register_buffer(name, part)
+                else:
+                    setattr(self, name, part)
+
+        def forward(self, *xs):
+            return function(self, *xs)
+
+    return Runs()
+
+
+def unresolved(model, *xs, **options):
+    analysis = fxsynops.analyze(model, xs, strict=False, **options)
+    return sorted((row.synapse, row.operation) for row in analysis.unresolved)
+
+
+def test_what_no_rule_covers_is_said_where_a_synapse_hears_of_it():
+    def odd(m, x):
+        return torch.round(x, decimals=1)
+
+    fc = nn.Linear(6, OUT)
+    assert unresolved(run(lambda m, x: (m.fc(x), odd(m, x)), fc=fc), X) == []
+    assert unresolved(run(lambda m, x: (m.fc(x), F.relu(odd(m, x))), fc=fc), X) == []
+    assert unresolved(run(lambda m, x: m.fc(odd(m, x)), fc=fc), X) == [("fc", "round")]
+    analog = run(lambda m, x: m.fc(torch.sigmoid(x) + odd(m, x)), fc=fc)
+    assert unresolved(analog, X) == []
+    assert unresolved(run(lambda m, x, y: m.fc(odd(m, y) + x), fc=fc), X, Y) == [("fc", "round")]
+
+
+def test_what_no_rule_covers_goes_by_the_module_and_says_what_it_does():
+    model = nn.Sequential(nn.ReLU(), nn.MaxPool1d(1), nn.Linear(6, OUT))
+    scaled = run(
+        lambda m, x: m.net((x * m.each)[None]), net=model, each=nn.Parameter(torch.rand(6))
+    )
+    assert unresolved(scaled, X) == [("net.2", "max_pool1d of net.1")]
+
+
+def test_a_state_of_what_no_rule_covers_is_not_covered_either():
+    def keeps(m, x):
+        y = m.fc(m.z)
+        m.z = torch.round(x, decimals=1)
+        return y
+
+    model = run(keeps, fc=nn.Linear(6, OUT))
+    model.z = torch.zeros(12, 6)
+    counter = fxsynops.SynOpsCounter(model, X, strict=False)
+    for _ in range(2):
+        counter(X)
+    (row,) = counter.latest.unresolved
+    assert (row.synapse, row.reason) == (
+        "fc",
+        "an earlier forward left in it what no rule counts",
+    )
+
+
+def test_an_input_of_fractions_or_flags_is_not_said_to_hold_indices():
+    weight = nn.Parameter(torch.rand(2, 6))
+    for x, said in ((X.clamp(max=1), False), (X > 0, False), ((X > 0).long(), True)):
+        model = run(lambda m, x: m.fc(Step.apply(m.w[x.long()])), w=weight, fc=nn.Linear(6, OUT))
+        (row, *_) = fxsynops.analyze(model, x, strict=False).unresolved
+        assert ("holds indices" in row.reason) == said
+
+
+def test_of_which_worth_the_larger_is_must_be_known():
+    model = run(lambda m, x, y: m.fc(torch.maximum(torch.add(x, y, alpha=2), x)))
+    model.fc = nn.Linear(6, OUT)
+    assert unresolved(model, X, Y) == [("fc", "maximum")]
+
+
+class Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v):
+        return (v > 0.1).float()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+# -- masks and indices that may change -------------------------------------------------------------
+
+
+def test_masks_that_are_computed_from_a_buffer_are_no_neurons():
+    mask = torch.tensor([1.0, 0, 0, 2, 0, 0.5])
+    functions = (
+        lambda m, s: s * F.relu((m.kept > 0).float()),
+        lambda m, s: s * (m.kept > 0).float().view(1, 6).relu().clamp(0, 1),
+        lambda m, s: s * torch.cat([m.kept > 0, m.kept > 9])[:6],
+    )
+    model = run(lambda m, x: [m.fc(f(m, x)) for f in functions], kept=mask, fc=nn.Linear(6, OUT))
+    counter = fxsynops.SynOpsCounter(model, X)
+    (row,) = counter.analysis.connections
+    assert (row.source, row.measured_at) == ("xs_0", "xs_0")
+    for kept in (mask, mask.flip(0), torch.ones(6)):
+        model.kept.copy_(kept)
+        counter(X)
+        assert float(counter.synops.detach()) == float((X * (kept > 0)).sum()) * 3 * OUT
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda m, x, t: x * m.masks[t],
+        lambda m, x, t: x * m.held[t],
+        lambda m, x, t: x[:, m.places[t]],
+        lambda m, x, t: x.index_select(1, m.places[t]),
+    ],
+)
+def test_steps_with_masks_and_indices_that_may_change_are_one_row(read):
+    """However their maps differ now: each may become another one's."""
+    x = drawn(0, 2, 9, (3, 12, 6))
+    places = torch.stack([torch.randperm(6) for _ in x])
+    masks = drawn(0, 1, 10, (3, 6))
+    model = run(
+        lambda m, xs: torch.stack([m.fc(read(m, x, t)) for t, x in enumerate(xs)]),
+        masks=masks,
+        held=nn.Parameter(masks.clone()),
+        places=places,
+        fc=nn.Linear(6, OUT),
+    )
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN")
+    assert [(r.source, r.synapse) for r in counter.analysis.connections] == [("xs_0", "fc")]
+    for shift in range(3):
+        model.masks.copy_(masks.roll(shift, 0))
+        model.held.data.copy_(masks.roll(shift, 1))
+        model.places.copy_((places + shift) % 6)
+        counter(x)
+        with torch.no_grad():
+            arrived = sum(float(read(model, step, t).sum()) for t, step in enumerate(x))
+        assert {n: float(v.detach()) for n, v in counter.per_synapse.items()} == {
+            "fc": arrived * OUT
+        }
+
+
+# -- models without values -------------------------------------------------------------------------
+
+
+def test_models_without_values_have_the_same_connections():
+    def forward(m, x):
+        sized = x * torch.tensor([2.0, -2, 2, 2, -2, -2], device=x.device)
+        parts = (
+            F.relu(sized),
+            (x * m.one).clamp(0, 1),
+            torch.where(x > 0, 1.0, 0.0),
+            x * torch.full((6,), 0.5, device=x.device),
+            x + torch.ones(6, device=x.device),
+            torch.maximum(x, torch.ones(6, device=x.device)),
+            x.masked_fill(x > 0, 2.0),
+        )
+        return [m.fc(part) for part in parts]
+
+    def build():
+        return run(forward, one=nn.Parameter(torch.tensor(0.7)), fc=nn.Linear(6, OUT))
+
+    def rows(model, x):
+        found = fxsynops.analyze(model, x, strict=False).connections
+        return [(r.source, r.measured_at, r.synapse, r.fanout.total) for r in found]
+
+    assert rows(build().to("meta"), X.to("meta")) == rows(build(), X)
