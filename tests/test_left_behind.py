@@ -24,7 +24,7 @@ def test_sums_of_signs_are_events(signs):
         lambda m, v: torch.sub(torch.sign(v), torch.sign(v.flip(0)), alpha=-1),
         lambda m, v: torch.sign(v) + torch.zeros(6),
     )
-    each, up = float(V.numel()), float((V > 0).sum())
+    each = float(V.numel())
     expected = [(signs * each, False), (signs * each, signs > 1), (2 * each, False), (each, True)]
     found = heads(net, V, input_events=False)
     assert found == expected
@@ -248,6 +248,49 @@ def test_of_which_worth_the_larger_is_must_be_known():
     model = run(lambda m, x, y: m.fc(torch.maximum(torch.add(x, y, alpha=2), x)))
     model.fc = nn.Linear(6, OUT)
     assert unresolved(model, X, Y) == [("fc", "maximum")]
+
+
+class Unseen(torch.autograd.Function):
+    """Multiplies with weights where no recording sees it."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        return torch.as_tensor((x @ weight.t()).detach().numpy() * 1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+@pytest.mark.parametrize("outputs", [5, 6])
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_may_have_weights_is_said_wherever_it_leads(outputs, behind):
+    """Also weights that are as many as the events, and synapses that are the last."""
+
+    def forward(m, x):
+        y = Unseen.apply(x, m.w)
+        return m.fc(Step.apply(y)) if behind else y
+
+    weight = nn.Parameter(torch.rand(outputs, 6))
+    model = run(forward, w=weight, fc=nn.Linear(outputs, OUT))
+    ((synapse, _),) = unresolved(model, X[:6])
+    assert synapse == "Unseen"
+
+
+@pytest.mark.parametrize("function", [torch.xlogy, torch.copysign, torch.nextafter])
+def test_two_tensors_in_what_no_rule_covers_may_be_events_and_weights(function):
+    fc = nn.Linear(6, OUT)
+
+    def of(other, x=X, **options):
+        model = run(lambda m, x: (m.fc(x), function(x, m.w)), fc=fc, w=other)
+        return unresolved(model, x, **options)
+
+    name = function.__name__
+    assert of(nn.Parameter(torch.rand(12, 6))) == [(name, name)]
+    assert of(nn.Parameter(torch.rand(6))) == [(name, name)]
+    assert of(nn.Parameter(torch.rand(1))) == []
+    assert of(nn.Parameter(torch.rand(()))) == []
+    assert of(nn.Parameter(torch.rand(6)), torch.rand(12, 6), input_events=False) == []
 
 
 class Step(torch.autograd.Function):

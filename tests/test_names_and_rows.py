@@ -330,7 +330,7 @@ def said(analysis) -> str:
     return " ".join(str(analysis).split())
 
 
-@pytest.mark.parametrize("folded", [1, 4, 5, 7])
+@pytest.mark.parametrize("folded", [1, 4, 6])
 def test_folded_connections_are_named_up_to_four(folded):
     layers = {f"layer{i}": linear() for i in range(folded)}
     model = Runs(
@@ -346,7 +346,7 @@ def test_folded_connections_are_named_up_to_four(folded):
     assert more == (f"{folded - 4} more" if folded > 4 else "")
 
 
-@pytest.mark.parametrize("branches", [0, 1, 8, 9, 12])
+@pytest.mark.parametrize("branches", [0, 1, 8, 9])
 def test_branches_on_data_are_named_up_to_eight(branches):
     source = "\n".join(f"    if x.sum() > {i}: x = x + 0" for i in range(branches))
     scope: dict = {}
@@ -377,7 +377,7 @@ def test_unresolved_rows_are_said_and_are_no_lack_of_events():
     assert "No events" not in said(analysis)
 
 
-@pytest.mark.parametrize("many", [1, 10, 11, 13])
+@pytest.mark.parametrize("many", [1, 10, 12])
 def test_an_error_lists_ten_of_what_it_cannot_count(many):
     layers = {f"layer{i}": linear() for i in range(many)}
     model = Runs(lambda m, x: [getattr(m, n)(torch.round(x, decimals=1)) for n in layers], **layers)

@@ -33,6 +33,7 @@ class Behind(nn.Module):
         self.functions = functions
         self.heads = nn.ModuleList(nn.Linear(6, OUT) for _ in functions)
         self.one, self.each = nn.Parameter(torch.tensor(0.7)), nn.Parameter(EACH.clone())
+        self.only = nn.Parameter(torch.tensor([[0.7]]))
         self.register_buffer("number", torch.tensor(-1.3))
         self.register_buffer("signs", 2 * SIGNS)
 
@@ -62,13 +63,14 @@ SCALES = {
     "one": (lambda m, s: s, 1.0),
     "a number": (lambda m, s: 0.5 * s, 0.5),
     "a negative number": (lambda m, s: s * -0.3, 0.3),
-    "several": (lambda m, s: 2 * s, 2.0),
     "divided": (lambda m, s: s / 4, 0.25),
     "twice": (lambda m, s: (3 * s) / 2, 1.5),
     "a parameter": (lambda m, s: s * m.one, 0.7),
     "divided by a parameter": (lambda m, s: s / m.one, 1 / 0.7),
     "a buffer": (lambda m, s: s.mul(m.number), 1.3),
     "a parameter and a number": (lambda m, s: (2 * s) * m.one, 1.4),
+    "one parameter in a list": (lambda m, s: s * m.only, 0.7),
+    "divided by one parameter in a list": (lambda m, s: s / m.only, 1 / 0.7),
     "signs": (lambda m, s: s * torch.tensor([2.0, -2, 2, 2, -2, -2]), 2.0),
     "divided by signs": (lambda m, s: s / torch.tensor([2.0, -2, 2, 2, -2, -2]), 0.5),
     "ones and minus ones": (lambda m, s: s * torch.tensor([1.0, -1, 1, 1, -1, -1]), 1.0),
