@@ -243,6 +243,18 @@ def test_what_is_added_to_a_product_of_events_and_gated(beta, added, alpha):
         assert found == {}
 
 
+@pytest.mark.parametrize(("alpha", "added"), [(1, 0.5), (0.5, 0.5), (0.5, 1.0), (1, None)])
+def test_what_is_added_to_a_product_of_events_is_not_taken_for_events(alpha, added):
+    def multiply(m, q, k):
+        new = m.held if added is None else torch.full((3, 4, 6), added)
+        return torch.baddbmm(new, q, k, alpha=alpha)
+
+    model = Attends(multiply, False)
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="constant is added to a product"):
+        fxsynops.analyze(model, (Q, K))
+    assert counts(model, Q, K, strict=False) == {"baddbmm": float((Q @ K).sum())}
+
+
 @pytest.mark.parametrize("k", [1.0, 0.5, -2.0])
 @pytest.mark.parametrize("q", [1.0, 0.25, 3.0])
 def test_worths_of_the_factors_of_a_product(q, k):

@@ -263,6 +263,9 @@ class Connector:
             if _runs_apart(node, role):
                 reason = "inside of a module that is kept whole, what it lets pass is not known"
                 self.report(node, replace(role, reason=reason), synapse)
+            elif role.kind == "product" and not role.signal.whole:
+                reason = "a constant is added to a product of events, and cannot be told from them"
+                self.report(node, replace(role, reason=reason), synapse)
             elif role.kind in ("source", "gate", "mask", "product"):
                 yield node, map, total.folded
             elif role.kind == "unknown":
