@@ -383,3 +383,32 @@ def test_models_without_values_have_the_same_connections():
         return [(r.source, r.measured_at, r.synapse, r.fanout.total) for r in found]
 
     assert rows(build().to("meta"), X.to("meta")) == rows(build(), X)
+
+
+# -- sparse weights that are written to ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["copied", "emptied", "replaced"])
+@pytest.mark.parametrize("held", ["attribute", "buffer", "parameter"])
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_sparse_weights_that_are_written_to_have_other_synapses(change, held):
+    kept, other = drawn(0, 1, 11, (5, 6)), drawn(0, 1, 12, (5, 6))
+    weight = kept.to_sparse()
+    model = run(lambda m, x: torch.sparse.mm(m.w, x.t()))
+    if held == "buffer":
+        model.register_buffer("w", weight)
+    else:
+        model.w = nn.Parameter(weight) if held == "parameter" else weight
+    counter = fxsynops.SynOpsCounter(model, X)
+    counter(X)
+    assert float(counter.synops.detach()) == float((X @ kept.t()).sum())
+    with torch.no_grad():
+        if change == "copied":
+            model.w.copy_(other.to_sparse())
+        elif change == "emptied":
+            model.w.zero_()
+        else:
+            model.w = nn.Parameter(other.to_sparse()) if held == "parameter" else other.to_sparse()
+    now = torch.zeros(5, 6) if change == "emptied" else other
+    counter(X)
+    assert float(counter.synops.detach()) == float((X @ now.t()).sum())

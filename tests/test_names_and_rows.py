@@ -244,6 +244,31 @@ def test_rows_are_read_and_compared_without_their_graph():
     assert "map" not in repr(row.fanout)
 
 
+@pytest.mark.parametrize(
+    ("calls", "fanout", "neurons"), [(1, 4, 2), (2, 8, 2), (3, 4, 6), (4, 16, 2), (6, 8, 6)]
+)
+def test_a_static_input_is_read_anew_at_every_step(calls, fanout, neurons):
+    """With as many reads at each of three steps; else it is there once, and reaches all of them."""
+    model = Runs(lambda m, x: sum(m.fc(x) for _ in range(calls)), fc=nn.Linear(6, 4))
+    x = torch.ones(5, 6)
+    counter = fxsynops.SynOpsCounter(model, x, timesteps=3)
+    (row,) = counter.analysis.connections
+    assert (row.fanout.min, row.fanout.max, row.neurons) == (fanout, fanout, neurons)
+    assert row.fanout.mean == fanout
+    assert row.fanout.total == pytest.approx(6 * 4 * calls / 3)
+    counter(x)
+    assert float(counter.synops.detach()) == 5 * 6 * 4 * calls
+
+
+@pytest.mark.parametrize("calls", [1, 3, 6])
+def test_a_step_that_is_read_again_reaches_more(calls):
+    model = Runs(lambda m, x: sum(m.fc(x[1]) for _ in range(calls)), fc=nn.Linear(6, 4))
+    x = torch.ones(3, 5, 6)
+    (row,) = fxsynops.analyze(model, x, layout="TN").connections
+    assert row.fanout.map.flatten().tolist() == [0, 4 * calls, 0]
+    assert (row.shape, row.neurons, row.fanout.total) == ((6,), 6, 6 * 4 * calls / 3)
+
+
 @pytest.mark.parametrize("value", [3, 3.0, -2.0, 0.0, 2.0**40])
 def test_whole_numbers_are_ints(value):
     assert type(whole(value)) is int
