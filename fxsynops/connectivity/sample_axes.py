@@ -68,8 +68,6 @@ def leading(size: Sequence[int], calls: int, window: Window, layout: Layout) -> 
             return Leading((0, 1), order.index("N") if known else None, "", window)
         if size[:1] == (n * t,):
             return Leading((0,), 0 if known else None, order if known else "", window)
-        if n == 1 and size[:1] == (t,):
-            return Leading((0,), None, "", window)
     if size[:1] == (n,):
         return Leading((0,), 0, "", window)
     return Leading((), None, "", window)
