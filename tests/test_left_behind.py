@@ -288,6 +288,8 @@ def test_two_tensors_in_what_no_rule_covers_may_be_events_and_weights(function):
     name = function.__name__
     assert of(nn.Parameter(torch.rand(12, 6))) == [(name, name)]
     assert of(nn.Parameter(torch.rand(6))) == [(name, name)]
+    two = run(lambda m, x: (m.fc(x), function(x[:, :2], m.w)), fc=fc, w=nn.Parameter(torch.rand(2)))
+    assert unresolved(two, X) == [(name, name)]
     assert of(nn.Parameter(torch.rand(1))) == []
     assert of(nn.Parameter(torch.rand(()))) == []
     assert of(nn.Parameter(torch.rand(6)), torch.rand(12, 6), input_events=False) == []
