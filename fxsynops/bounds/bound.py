@@ -208,7 +208,7 @@ def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float])
     Assumptions(timesteps)  # checks them
     rates = rate if isinstance(rate, dict) else {}
     for value in rates.values() if rates else [rate]:
-        check_count("rate", value)
+        check_count("rate", "nothing" if value is None else value)
     known = _sources(findings) | {c.measured_at for c in findings.connections}
     check_names("rate", rates, known, "sources or gates of this model")
     given: Any = rate if isinstance(rate, dict) else {None: rate}
