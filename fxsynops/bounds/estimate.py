@@ -8,6 +8,7 @@ what is multiplied multiplies (r₁·r₂ for an AND), the largest of k is silen
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,8 +97,8 @@ class Rates:
                 part = whole if slot.where is None else whole[slot.where]
                 arriving[slot.node] += float(slot.map.sum()) * part.numel() / slot.map.numel()
         each = [
-            self._merged(float(rate or 0), arriving[carrier] / max(size, 1))
-            for carrier, rate in zip(role.carriers, rates, strict=True)
+            self._merged(float(self._of[carrier] or 0), count / max(size, 1))
+            for carrier, count in arriving.items()
         ]
         if self._graded and operation.merges:
             return 1 - math.prod(1 - min(rate, 1.0) for rate in each)
@@ -120,7 +121,8 @@ def _among(call: Call) -> float:
     kernel = call.get("kernel_size")
     if kernel is None:
         return math.prod(shape(call.x)) / max(math.prod(shape(call.node)), 1)
-    axes = len(shape(call.x)) - 2
+    named = re.search(r"\d", call.name)
+    axes = int(named[0]) if named else len(shape(call.x)) - 2
     return math.prod(kernel) if isinstance(kernel, tuple | list) else float(kernel) ** axes
 
 
