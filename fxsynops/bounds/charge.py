@@ -66,7 +66,7 @@ class Charge:
         self._assumptions = assumptions
         self._caps = caps
         self._passes = passes
-        self._steps = Ranges(findings, self._leaf, limit=self._limit)
+        self._steps = Ranges(findings, self._leaf, limit=self._limit, changing=passes > 1)
         self._sources = Sources(findings, assumptions, caps, passes, self._steps)
         self._so_far: dict[int, _SoFar] = {}  # by source
         self._totals: dict[int, Events] = {}

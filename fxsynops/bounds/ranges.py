@@ -43,6 +43,8 @@ class Ranges:
         leaf: the range of a source, or of an analog input; None for any other node.
         steps: ranges per step, by an earlier run; with them, this run is of totals.
         limit: the least and the most that an element of events can be, where nothing else is known.
+        changing: whether this is of several forwards, each of which finds states as the last left
+            them, so that what a forward writes to has no one value.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Ranges:
         leaf: Leaf,
         steps: Ranges | None = None,
         limit: Limit | None = None,
+        changing: bool = False,
     ) -> None:
         self.values: dict[fx.Node, Any] = {}
         self.unknown: set[fx.Node] = set()  # nodes of which nothing is known
         self.kept: dict[fx.Node, Range] = steps.kept if steps else {}
         self._constants: dict[fx.Node, Any] = steps._constants if steps else {}
         self._limit: Limit | None = steps._limit if steps else limit
+        self._changing: bool = steps._changing if steps else changing
         self.totals = steps is not None
         self._order: dict[fx.Node, int]
         self._order = (
@@ -212,8 +216,10 @@ class Ranges:
     def _is_random(self, node: fx.Node) -> bool:
         """Whether a constant differs from forward to forward, or depends on one that does."""
         origin, _ = origin_of(node)
+        if origin.op == "get_attr":
+            return self._changing and str(origin.target) in self._trace.stateful
         if origin.op != "call_function":
-            return origin.op == "call_module"
+            return True
         call, operation = self._calls[node]
         if operation is not None and operation.draws(call):
             return True
