@@ -241,8 +241,6 @@ class Ranges:
             args = (args[0].clone(), *args[1:])
         if node.target is Tensor.detach_:
             return args[0].detach()  # type: ignore[union-attr]
-        if node.op == "call_module":
-            return self.module(node).forward(*args, **kwargs)
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
     def _any_value(self, node: fx.Node) -> Any:
