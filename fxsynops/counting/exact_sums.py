@@ -343,9 +343,11 @@ def sample_events(values: Tensor, unit: Tensor | float) -> Tensor:
     if isinstance(unit, Tensor):
         unit = unit.detach()
         unit = unit.expand(values.shape) if unit.dim() else unit
-    while not values.is_contiguous() and values.numel() > SAMPLE:
-        values = values[0]  # no copy of all of it
-        unit = unit[0] if isinstance(unit, Tensor) and unit.dim() else unit
+    while not values.is_contiguous() and values.numel() >= 2 * SAMPLE:  # no copy of all of it
+        longest = max(range(values.dim()), key=values.size)
+        every_second = (*[slice(None)] * longest, slice(None, None, 2))
+        values = values[every_second]
+        unit = unit[every_second] if isinstance(unit, Tensor) and unit.dim() else unit
     step = max(values.numel() // SAMPLE, 1)
     some = values.reshape(-1)[::step]
     if isinstance(unit, Tensor) and unit.dim():
