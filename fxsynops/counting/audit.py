@@ -363,6 +363,9 @@ class _Auditor:
             mine, other = (product.factors[i].value for i in (which, 1 - which))
             if events.numel() != mine.numel():
                 raise _UnknownError("its input is copied on the way into the product")
+            follows = self.findings.options.weights == "nonzero"
+            if follows and not product.factors[1 - which].is_as_it_was:
+                raise _UnknownError("which of its weights were zero is not known any more")
             pair = events.reshape(mine.shape), self._ones(role, other)
             arrived += _summed(product, pair if which == 0 else pair[::-1])
         return left, arrived
