@@ -270,8 +270,7 @@ MIXES = {
 
 
 @pytest.mark.parametrize("name", MIXES)
-@pytest.mark.parametrize("rates", [False, True])
-def test_samples_that_mix_have_no_counts_of_their_own(name, rates):
+def test_samples_that_mix_have_no_counts_of_their_own(name):
     mix, apart = MIXES[name]
     torch.manual_seed(2)
     x = torch.randint(0, 4, (5, 3, 6)).float() * torch.arange(1, 6)[:, None, None]
@@ -284,7 +283,7 @@ def test_samples_that_mix_have_no_counts_of_their_own(name, rates):
         def forward(self, x):
             return self.fc(self.relu(mix(x) + 1))
 
-    counter = fxsynops.SynOpsCounter(Mixes(), x, layout="NT", input_events=False, rates=rates)
+    counter = fxsynops.SynOpsCounter(Mixes(), x, layout="NT", input_events=False)
     counts = counter.measure([x, x[:4], x[:5]] if apart else [x, x], progress=False)
     if apart is False:
         assert counts.per_sample is None
@@ -728,6 +727,130 @@ def test_sums_are_kept_apart_only_where_they_must(detail):
     assert float(tally.total().detach()) == float(expected.detach())
     assert replay.keys == tuple(c.key for c in analysis.connections)
     assert list(replay.names.values()) == ["input", "1"]
+
+
+@pytest.mark.parametrize(
+    ("between", "sizes"),
+    [
+        (lambda m, x: x * m.mask, {(1, 6)}),
+        (lambda m, x: x[:, m.at], {(1, 6)}),
+        (lambda m, x: (x * m.mask).sum(1, keepdim=True).expand(2, 6), {(1, 6)}),
+        (lambda m, x: x * m.mask[:2, None], {(2, 1)}),
+        (lambda m, x: x * m.mask[0], {(1, 1)}),
+    ],
+)
+def test_sums_are_kept_apart_along_the_axes_that_masks_or_places_vary_along(between, sizes):
+    model = Net(between, mask=torch.ones(6), at=torch.arange(6))
+    replay = Replay(fxsynops.analyze(model, X))
+    assert {stop.reading.shape for stop in replay._stops.values()} == sizes
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "nonzero"}])
+def test_what_makes_counts_of_sums_is_made_once(options):
+    model = net(lambda x: x)
+    counter = fxsynops.SynOpsCounter(model, X, **options)
+    made = []
+    for k in range(4):
+        counter(X + k)
+        made.append(counter._account.last[1].contraction)
+    assert len({id(contraction) for contraction in made}) == 1
+    with torch.no_grad():
+        model.head.weight[0, 0] = 0
+    counter(X)
+    same_one = counter._account.last[1].contraction is made[0]
+    assert same_one is ("weights" not in options)
+
+
+class CallsMore(nn.Linear):
+    """Does something around its forward, where hooks do not see it."""
+
+    def __call__(self, x):
+        return super().__call__(2 * x) + 1
+
+
+class HasOneThatCallsMore(nn.Module):
+    """Has such a layer, and another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu, self.fc = CallsMore(6, 6), fnn.NeuromorphicReLU(), nn.Linear(6, OUT)
+
+    def forward(self, x):
+        return self.fc(self.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("kind", [Replay, Stepping])
+def test_what_a_call_does_around_its_forward_is_done_once(kind):
+    model = HasOneThatCallsMore()
+    y, tally = kind(fxsynops.analyze(model, X)).count((X,))
+    assert y.equal(model(X))
+    spikes = model.relu(model.first(X)).sum()
+    assert float(tally.total().detach()) == float((X.sum() * 6 + OUT * spikes).detach())
+
+
+class Spoils(nn.Module):
+    """Writes to its input, before or after something has read it, and in some way or other."""
+
+    def __init__(self, write, first):
+        super().__init__()
+        self.write, self.first = write, first
+        self.fc, self.other = nn.Linear(6, OUT), nn.Linear(6, 2)
+
+    def forward(self, x):
+        y = self.fc(x) if self.first else None
+        x = self.write(x)
+        return y, self.other(x), self.fc(x)
+
+
+def spoils_a_view(x):
+    x.view(-1)[3:].zero_()
+    return x
+
+
+WRITES = {
+    "mul_": lambda x: x.mul_(0),
+    "neg_": lambda x: x.neg_(),
+    "a part": lambda x: x.__setitem__((slice(None), 0), 0) or x,
+    "a view": spoils_a_view,
+    "zero_": lambda x: x.zero_(),
+    "relu_": lambda x: torch.relu_(x.sub_(1)),
+    "out=": lambda x: torch.mul(x, 0, out=x),
+    "inplace": lambda x: F.relu(x.neg_(), inplace=True),
+    "a copy": lambda x: x.copy_(x.flip(1)),
+}
+
+
+@pytest.mark.parametrize("kind", [Replay, Stepping])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("name", WRITES)
+def test_what_is_written_to_counts_as_it_was_when_it_was_read(name, first, kind):
+    model = Spoils(WRITES[name], first)
+    try:
+        analysis = fxsynops.analyze(model, X, strict=False)
+    except fxsynops.FxSynopsError:  # said, not counted wrong
+        return
+    if analysis.unresolved:
+        return
+    _, tally = kind(analysis).count((X.clone(),))
+    after = WRITES[name](X.clone()).abs().sum()
+    expected = float(first * OUT * X.sum() + (2 + OUT) * after)
+    spoiled = name in ("mul_", "zero_", "out=")  # by a factor of zero, or by a constant
+    assert float(tally.total().detach()) == (expected if not spoiled else first * OUT * X.sum())
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_counts_are_read_once_where_no_bar_is_shown(progress, monkeypatch):
+    counter, read = counter_of(layer(), ONES), []
+    usual = type(counter).counts
+    monkeypatch.setattr(
+        type(counter), "counts", property(lambda self: (read.append(1), usual.fget(self))[1])
+    )
+    if progress:
+        console = Console(file=io.StringIO(), force_terminal=True)
+        counter.measure([ONES] * 5, progress=console)
+    else:
+        counter.measure([ONES] * 5, progress=False)
+    assert len(read) == (6 if progress else 1)
 
 
 def test_a_copy_of_a_model_counts_for_itself():

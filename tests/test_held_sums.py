@@ -43,6 +43,8 @@ SIZES = {
     "a block and a tail": ((4097,), ()),
     "blocks": ((3, 4096), ()),
     "blocks and a tail": ((2, 5000), ()),
+    "whole blocks": ((2, 6144), ()),
+    "one axis of whole blocks": ((8192,), ()),
     "rows that are too short": ((5000, 3, 2), ()),
     "few long rows": ((2, 3000), ()),
     "rows of one block and more": ((3, 2, 2500), ()),
@@ -183,6 +185,7 @@ def views():
     yield "a part", whole[1:, 1:3, 5:]
     yield "repeated", whole[:, :1].expand(6, 3, 50, 70)
     yield "flat", whole.flatten()[::3]
+    yield "whole blocks", whole.flatten()[: 2 * 8192 : 2].view(2, -1).mT
     yield "one element", whole[0, 0, 0, :1].expand(9000)
 
 
