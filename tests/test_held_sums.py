@@ -824,13 +824,13 @@ def test_counts_that_do_not_add_up_say_what_is_not_in_both():
 
 def test_extras_add_up_where_both_have_them():
     rates = {name: FiringRates(name, torch.ones(2), 3) for name in "abc"}
-    some = Statistics.of(torch.tensor([1.0, 3.0]))
+    some, other = (Statistics.of(torch.tensor(x)) for x in ([1.0, 3.0], [5.0]))
     left = Extras({n: rates[n] for n in "ab"}, some, "", True, frozenset({"x"}))
-    right = Extras({n: rates[n] for n in "bc"}, some, "why", False, frozenset({"y"}))
+    right = Extras({n: rates[n] for n in "bc"}, other, "why", False, frozenset({"y"}))
     for both in (left + right, right + left):
         assert list(both.rates) == ["b"]
         assert (both.rates["b"].sample_steps, both.rates["b"].events.tolist()) == (6, [2, 2])
-        assert (both.per_sample.samples, both.per_sample.mean) == (4, 2)
+        assert (both.per_sample.samples, both.per_sample.mean) == (3, 3)
         assert (both.not_apart, both.partial) == ("why", True)
         assert both.fractions == {"x", "y"}
     assert (left + Extras()).per_sample is None
