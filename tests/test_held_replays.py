@@ -208,6 +208,34 @@ def test_behind_factors_and_divisors_events_are_whole_again(sizes):
         assert all(g is None or g.abs().max() < 1e-3 for g in grads)  # counts do not change
 
 
+@pytest.mark.parametrize("sizes", [((), ()), ((4,), ())])
+def test_node_by_node_events_are_in_the_same_units(sizes):
+    x = torch.tensor([[1.0, 2, 0, 3], [0, 1, 5, 0]])
+    model = Worths(*(torch.rand(size) + 0.5 for size in sizes))
+    _, tally = Stepping(fxsynops.analyze(model, x)).count((x,))
+    assert float(tally.total().detach()) == 3 * float(x.sum())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_of_two_layers_with_zeros_one_may_change(which):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(6, OUT) for _ in range(2))
+
+        def forward(self, x):
+            return [layer(x) for layer in self.layers]
+
+    model = Two()
+    counter = fxsynops.SynOpsCounter(model, X, weights="nonzero")
+    for k in range(4):
+        with torch.no_grad():
+            model.layers[which].weight[:, k] = 0
+        counter(X)
+        expected = OUT * (X.sum() + X[:, k + 1 :].sum())
+        assert float(counter.synops.detach()) == float(expected)
+
+
 # -- modes -----------------------------------------------------------------------------------------
 
 
