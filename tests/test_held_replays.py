@@ -142,6 +142,21 @@ def test_weights_that_the_forward_changes_after_their_use_count_as_they_were(wei
         assert (row.left, row.agrees) == (row.arrived, True)
 
 
+def test_a_mask_that_the_forward_makes_and_clears_counts_as_it_was():
+    def cleared(m, x):
+        mask = m.mask * 1
+        y = x * mask
+        mask.zero_()
+        return y
+
+    model = Net(cleared, mask=torch.ones(6))
+    counter = fxsynops.SynOpsCounter(model, X)
+    for k in range(4):
+        model.mask[k] = 0
+        counter(X)
+        assert float(counter.synops.detach()) == OUT * float(X[:, k + 1 :].sum())
+
+
 class Graded(nn.Module):
     """A snntorch neuron whose spikes are worth something that may change, or be learned."""
 
