@@ -881,6 +881,19 @@ def test_what_is_written_to_counts_as_it_was_when_it_was_read(name, first, kind)
 
 
 @pytest.mark.parametrize("progress", [False, True])
+def test_on_a_terminal_the_bar_is_shown_if_it_is_wanted(progress, monkeypatch):
+    shown = io.StringIO()
+
+    class Terminal(Console):
+        def __init__(self, **_):
+            super().__init__(file=shown, force_terminal=True)
+
+    monkeypatch.setattr("fxsynops.counting.data_sets.Console", Terminal)
+    counter_of(layer(), ONES).measure([ONES], progress=progress)
+    assert ("SynOps" in shown.getvalue()) is progress
+
+
+@pytest.mark.parametrize("progress", [False, True])
 def test_counts_are_read_once_where_no_bar_is_shown(progress, monkeypatch):
     counter, read = counter_of(layer(), ONES), []
     usual = type(counter).counts
