@@ -149,8 +149,14 @@ def is_changed(module: nn.Module) -> bool:
     """Whether a method, or a function that a neuron was given and may learn, is the user's."""
     attributes = (module.__dict__, module._modules)
     given = [held[name] for name in _settings() for held in attributes if name in held]
-    kinds = [type(v) if isinstance(v, nn.Module) else v for v in given if v is not None]
+    kinds = [type(v) if isinstance(v, nn.Module) else _maker(v) for v in given if v is not None]
     return is_patched(module) or not all(map(is_librarys, kinds))
+
+
+def _maker(function: Any) -> Any:
+    """Of the ``apply`` of a ``torch.autograd.Function``, the class; any other function itself."""
+    owner = getattr(function, "__self__", None)
+    return owner if _is(owner, torch.autograd.Function) else function
 
 
 def is_patched(module: nn.Module) -> bool:
@@ -343,7 +349,7 @@ def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
 
 def is_librarys(function: Any) -> bool:
     """Whether a function or class was written by one of the libraries whose neurons are known."""
-    while (names := getattr(function, "__globals__", None)) is not None:
+    while isinstance(names := getattr(function, "__globals__", None), dict):
         module = str(names.get("__name__"))  # a wrapper's ``__module__`` is that of what it wraps
         if module.split(".")[0] not in _WRAPPERS or not hasattr(function, "__wrapped__"):
             return _is_librarys(module)
