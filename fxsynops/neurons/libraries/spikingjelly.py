@@ -141,8 +141,9 @@ def _over_time(module: Any, given: dict[str, Any], output: Any) -> dict[str, Cal
 
 
 def _takes_sequences(module: Any) -> bool:
-    """Whether the first axis of its input is time: its mode, or its class in ``clock_driven``."""
-    old = "m" if type(module).__name__.startswith("MultiStep") else "s"
+    """Whether the first axis of its input is time: its mode, or its class, if it has only one."""
+    several = "MultiStepModule" in names_of(type(module), "spikingjelly")
+    old = "m" if several or type(module).__name__.startswith("MultiStep") else "s"
     return bool(getattr(module, "step_mode", old) == "m")
 
 
