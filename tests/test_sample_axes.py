@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 
-from fxsynops.connectivity.sample_axes import Leading, leading, varying
+from fxsynops.connectivity.sample_axes import Leading, leading
 from fxsynops.tracing.inputs import Layout, Window
 
 N, T = 2, 3
@@ -123,32 +121,3 @@ def test_sums_of_one_sample_need_no_axis():
     sums = torch.arange(12.0).reshape(3, 4)
     for axes in ((), (0,), (0, 1)):
         assert Leading(axes, None, "", Window(1, 3)).by_sample(sums).tolist() == [66]
-
-
-@pytest.mark.parametrize("places", list(itertools.permutations("NTC")))
-@pytest.mark.parametrize("looped", ["", "T", "N"])
-def test_axes_that_grow_with_samples_and_steps(places, looped):
-    """Sizes of calls in passes with more samples and more steps; a loop has more calls instead."""
-
-    def calls(samples, steps):
-        sizes = {"N": samples, "T": steps, "C": 5}
-        size = tuple(sizes[axis] for axis in places if axis != looped)
-        return [size] * (sizes[looped] if looped else 2)
-
-    inside = [axis for axis in places if axis != looped]
-    expected = tuple(sorted(inside.index(axis) for axis in "NT" if axis != looped))
-    here = calls(N, T)
-    assert varying(here, calls(2 * N, T), calls(N, 2 * T)) == [expected] * len(here)
-    for axis, others in (("N", (calls(2 * N, T), None)), ("T", (None, calls(N, 2 * T)))):
-        only = (inside.index(axis),) if axis in inside else ()
-        assert varying(here, *others) == [only] * len(here)
-    assert varying(here, None, None) == [()] * len(here)
-
-
-def test_axes_of_each_call_of_their_own():
-    sizes = [(2, 3, 5), (3, 2, 5), (7,)]
-    wider, longer = [(4, 3, 5), (3, 4, 5), (7,)], [(2, 6, 5), (6, 2, 5), (7,)]
-    assert varying(sizes, wider, longer) == [(0, 1), (0, 1), ()]
-    assert varying(sizes, [(4, 3, 5), (3, 4), (7,)], longer) is None  # another number of axes
-    assert varying(sizes, wider, [(2, 6, 5), (6, 2, 5), (7, 1)]) is None
-    assert varying([], [], []) == []
