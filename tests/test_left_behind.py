@@ -413,3 +413,26 @@ def test_sparse_weights_that_are_written_to_have_other_synapses(change, held):
     now = torch.zeros(5, 6) if change == "emptied" else other
     counter(X)
     assert float(counter.synops.detach()) == float((X @ now.t()).sum())
+
+
+def test_other_data_of_a_sparse_weight_are_other_synapses():
+    """``.data =`` leaves a tensor's version as it is."""
+
+    class Sparse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("w", (torch.rand(5, 6) < 0.4).float().to_sparse())
+
+        def forward(self, x):
+            return torch.sparse.mm(self.w, x.t())
+
+    torch.manual_seed(0)
+    model, x = Sparse(), (torch.rand(7, 6) < 0.5).float()
+    counter = fxsynops.SynOpsCounter(model, x)
+    found = []
+    for chance in (0.4, 0.9):
+        model.w.data = (torch.rand(5, 6) < chance).float().to_sparse()
+        counter(x)
+        found.append(float(counter.synops))
+        assert found[-1] == float((model.w.to_dense() @ x.t()).sum())
+    assert found[0] < found[1]

@@ -167,8 +167,18 @@ def mask_or_version(tensor: Tensor) -> Any:
 
 
 def version(tensor: Tensor) -> Any:
-    """Whether it is the same tensor, unwritten: the same entries of a sparse one are stored."""
-    return id(tensor), tensor._version, tensor.layout
+    """Whether it is the same tensor, unwritten: the same entries of a sparse one are stored.
+
+    What ``.data`` puts in the place of a tensor has its version, but other memory.
+    """
+    if tensor.layout is torch.strided:
+        held = tensor
+    elif tensor.layout is torch.sparse_coo:
+        held = tensor._indices()
+    else:
+        by_rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+        held = tensor.col_indices() if by_rows else tensor.row_indices()
+    return id(tensor), tensor._version, tensor.layout, held.data_ptr(), tuple(held.shape)
 
 
 class _Read:
