@@ -855,7 +855,7 @@ def test_a_product_is_the_sum_over_indices_that_torch_makes_of_it(make):
                 seen = [product.axes[k][j] for j in shared[k]]
                 gone = [j for j, i in enumerate(product.axes[k]) if i not in seen and i != index]
                 missing.append(values[k].sum(gone, keepdim=True) if gone else values[k])
-            torch.testing.assert_close(product.pairs(*missing, by=index), one)
+            torch.testing.assert_close(product.pairs(*missing, by=[index]), one)
     # As a synapse of either operand.
     for which in (0, 1):
         rule = product.synapse(which, True, "product")

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import fxsynops
+from fxsynops.errors import InputError
 
 STEPS, SAMPLES = 5, 3
 
@@ -117,3 +118,39 @@ def test_too_few_axes_and_contradictions_are_errors():
         fxsynops.analyze(nn.Linear(4, 2), torch.ones(2, 4), layout="NCHWT")
     with pytest.raises(fxsynops.FxSynopsError, match="along axis 4"):
         fxsynops.analyze(Net(4), frames(4), layout="NCHWT", timesteps=7)
+
+
+class Static(nn.Module):
+    """A loop over a static input, which a layer reads once or twice in every step."""
+
+    def __init__(self, steps, twice=False):
+        super().__init__()
+        self.steps, self.twice = steps, twice
+        self.fc, self.out = nn.Linear(8, 50), nn.Linear(50, 3)
+
+    def forward(self, x):
+        v = total = 0
+        for _ in range(self.steps):
+            v = v + self.fc(x) + (self.fc(x) if self.twice else 0)
+            fired = (v > 1).float()
+            v, total = v - fired, total + self.out(fired)
+        return total
+
+
+@pytest.mark.parametrize("timesteps", [None, 10])
+@pytest.mark.parametrize("twice", [False, True])
+def test_columns_of_a_static_input_go_together_whatever_is_said_of_steps(timesteps, twice):
+    x = torch.ones(3, 8)
+    counter = fxsynops.SynOpsCounter(Static(10, twice), x, timesteps=timesteps)
+    counter(x)
+    row = counter.counts.rows[0]
+    assert row.events == 3 * 8 * 10 * (1 + twice)
+    assert row.connection.fanout.nominal == row.connection.fanout.mean == 50
+    assert row.synops == row.nominal == row.events * 50
+    assert row.rate == 1
+
+
+@pytest.mark.parametrize("timesteps", [3, 5, 20])
+def test_a_number_of_steps_that_no_loop_has_is_an_error(timesteps):
+    with pytest.raises(InputError, match=r"reads a static input 10 times.*Pass timesteps=10"):
+        fxsynops.analyze(Static(10), torch.ones(3, 8), timesteps=timesteps)

@@ -45,7 +45,9 @@ def synops_of(make, layout, x, first, **options):
 def agrees_with_prefixes(make, layout, x, **options):
     counter = synops_of(make, layout, x, T, steps=True, **options)
     assert counter.per_step is not None, counter.counts.steps_unknown
-    costs = [0.0] + [float(synops_of(make, layout, x, s + 1, **options).synops) for s in range(T)]
+    costs = [0.0] + [
+        float(synops_of(make, layout, x, s + 1, **options).synops.detach()) for s in range(T)
+    ]
     expected = [after - before for before, after in pairwise(costs)]
     assert counter.per_step.tolist() == expected
     assert len(set(expected)) > 1  # else a mistake would not show
@@ -194,7 +196,11 @@ def check_zoo(name):
         assert counter.counts.steps_unknown
         return
     table = counter.step_table()
-    assert float(counter.per_step.sum()) == float(counter.synops) == counter.counts.total
+    assert (
+        float(counter.per_step.detach().sum())
+        == float(counter.synops.detach())
+        == counter.counts.total
+    )
     totals = [row.synops for row in counter.counts.rows]
     assert table.sum((1, 2)).tolist() == totals
     found = counter.counts.steps
@@ -234,7 +240,7 @@ def test_a_step_of_a_librarys_model_costs_what_a_longer_prefix_costs_more(name):
         return counter
 
     steps = x.shape[axis]
-    costs = [0.0] + [float(counted(s + 1).synops) for s in range(steps)]
+    costs = [0.0] + [float(counted(s + 1).synops.detach()) for s in range(steps)]
     expected = [after - before for before, after in pairwise(costs)]
     assert counted(steps, steps=True).per_step.tolist() == expected
 
@@ -581,7 +587,7 @@ def test_samples_are_told_apart_wherever_they_are_merged_with_steps(build, size,
     for sample in x.split(1):
         counter = fxsynops.SynOpsCounter(model, sample, **options)
         counter(sample)
-        alone.append(float(counter.synops))
+        alone.append(float(counter.synops.detach()))
     assert len(set(alone)) > 1
     assert counts.per_sample.max == max(alone)
     assert counts.per_sample.min == min(alone)

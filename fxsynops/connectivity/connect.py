@@ -29,7 +29,6 @@ from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale, Slot
 from fxsynops.operations.products import Product
 from fxsynops.operations.transpose import compress
-from fxsynops.tracing.inputs import Layout, Window
 from fxsynops.tracing.node_meta import Site
 from fxsynops.tracing.trace import Trace
 
@@ -310,14 +309,11 @@ def _runs_apart(node: fx.Node, role: Role) -> bool:
     return measured and "virtual" in origin_of(node)[0].meta
 
 
-def connect(
-    trace: Trace, signals: Signals, layout: Layout, window: Window, graded: bool, sparse: bool
-) -> tuple[Wiring, Connector]:
+def connect(trace: Trace, signals: Signals, graded: bool, sparse: bool) -> tuple[Wiring, Connector]:
     """Find every connection of a trace.
 
     Args:
         trace, signals: the recorded forward and what its nodes hold.
-        layout, window: samples and steps of the recorded pass.
         graded: measure at the synapse's input (``events="nonzero"``) instead of the source.
         sparse: count only synapses whose weight is not zero.
     """
@@ -328,16 +324,11 @@ def connect(
         macs = sum(_macs(signals, signals.roles[node], map) for node in synapse.calls)
         if macs:
             analog.append(AnalogEdge(synapse, macs))
-        factors, leading = connector.followed(synapse)
-        found = _wherever(connector, synapse, factors, leading)
-        nodes = {n: call.weight for n in synapse.calls if (call := signals.roles[n].synapse)}
-        weights = {n: signals.constant(w) for n, w in nodes.items() if sparse and w is not None}
-        if sparse or factors or leading:
-            found = connector.with_weights(synapse, found, weights)
+        follows = sparse or any(connector.followed(synapse))
+        found = _found(connector, synapse, sparse)
         found += [(n, map, False) for n in synapse.calls if signals.roles[n].kind == "product"]
-        edges += _edges(
-            connector, synapse, found, layout, window, sparse or bool(factors or leading)
-        )
+        for edge in _edges(connector, synapse, found, follows):
+            edges.append(_as_often_as_read(connector, edge, sparse))
     for node, role in signals.roles.items():
         if role.weighted:
             connector.report(node, role, connector.names[node])
@@ -416,12 +407,24 @@ def _kind(role: Role) -> tuple[str, float | None]:
     return role.call.name, None
 
 
+def _found(
+    connector: Connector, synapse: SynapseCalls, sparse: bool
+) -> list[tuple[fx.Node, Tensor, bool]]:
+    """Where the events of a synapse are measured, with their maps; see :meth:`Connector.taps`."""
+    signals = connector.signals
+    factors, leading = connector.followed(synapse)
+    found = _wherever(connector, synapse, factors, leading)
+    nodes = {n: call.weight for n in synapse.calls if (call := signals.roles[n].synapse)}
+    weights = {n: signals.constant(w) for n, w in nodes.items() if sparse and w is not None}
+    if sparse or factors or leading:
+        found = connector.with_weights(synapse, found, weights)
+    return found
+
+
 def _edges(
     connector: Connector,
     synapse: SynapseCalls,
     found: list[tuple[fx.Node, Tensor, bool]],
-    layout: Layout,
-    window: Window,
     sparse: bool,
 ) -> Iterator[Edge]:
     """The connections of one synapse: taps with one source and one map together."""
@@ -444,20 +447,22 @@ def _edges(
             row.append((map, [tap], folded))
     for (sources, measured_at), row in rows.items():
         for i, (_, taps, folded) in enumerate(row):
-            if len(taps) == 1 and len(row) == 1 and taps[0].product is None:
-                taps = [_per_step(taps[0], len(synapse.calls), layout, window)]
             name = _nth(synapse.name, i)
             guessed = any(connector.guessed(tap.node) for tap in taps)
             yield Edge(synapse, name, sources, measured_at, tuple(taps), folded, guessed)
 
 
-def _per_step(tap: Tap, calls: int, layout: Layout, window: Window) -> Tap:
-    """A static input that a loop reads at every step has its events at every step."""
-    steps = window.timesteps
-    static = "T" not in layout.axes and steps > 1 and calls % steps == 0
-    if static and bool((tap.map % steps == 0).all()):
-        return Tap(tap.node, tap.map / steps, tap.scale, steps)
-    return tap
+def _as_often_as_read(connector: Connector, edge: Edge, sparse: bool) -> Edge:
+    """A static value that every call of a synapse reads has its events as often as it is read."""
+    calls, tap = len(edge.synapse.calls), edge.taps[0]
+    if calls == 1 or len(edge.taps) > 1 or tap.product is not None:
+        return edge
+    first = replace(edge.synapse, calls=edge.synapse.calls[:1])
+    maps = {node: map for node, map, _ in _found(connector, first, sparse)}
+    once = maps.get(tap.node)
+    if once is None or not torch.equal(*torch.broadcast_tensors(once * calls, tap.map)):
+        return edge
+    return replace(edge, taps=(replace(tap, map=tap.map / calls, repeats=calls),))
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -9,6 +9,7 @@ find(model, inputs, options)
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -22,7 +23,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from fxsynops import neurons
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.classify import classify
-from fxsynops.connectivity.connect import Edge, Unresolved, Wiring, connect
+from fxsynops.connectivity.connect import Connector, Edge, Unresolved, Wiring, connect
 from fxsynops.connectivity.results import (
     Connection,
     DenseSynapse,
@@ -131,9 +132,8 @@ def _understand(
 ) -> Findings:
     graded = options.events == "nonzero"
     signals = classify(recorded, event_inputs(options, inputs), options.spiking, graded, known)
-    wiring, connector = connect(
-        recorded, signals, options.layout, window, graded, options.weights == "nonzero"
-    )
+    wiring, connector = connect(recorded, signals, graded, options.weights == "nonzero")
+    _check_steps(options.layout, wiring, connector)
     recorded = replace(recorded, branches=(*recorded.branches, *_check_sizes(signals, wiring)))
     silent = not any(role.signal.kind == "events" for role in signals.roles.values())
     if silent and not wiring.analog:
@@ -156,6 +156,29 @@ def _understand(
         wiring.unresolved,
         tuple(_doubts(recorded, signals, options)),
     )
+
+
+def _check_steps(layout: Layout, wiring: Wiring, connector: Connector) -> None:
+    """A number of steps that is given must be that of the loops over a static input.
+
+    Raises:
+        InputError: a static input is read another number of times, and nothing happens as often.
+    """
+    steps = layout.timesteps
+    read = {tap.repeats for edge in wiring.edges for tap in edge.taps} - {1}
+    if steps is None or "T" in layout.axes or not read:
+        return
+    fired = Counter(
+        connector.names[node]
+        for node, role in connector.signals.roles.items()
+        if role.kind == "source" and origin_of(node)[0].op.startswith("call")
+    )
+    if steps not in read | set(fired.values()):
+        often = max(read)
+        raise InputError(
+            f"timesteps={steps}, but the model reads a static input {often} times in a forward, "
+            f"and nothing in it happens {steps} times. Pass timesteps={often}."
+        )
 
 
 def _doubts(recorded: Trace, signals: Signals, options: Options) -> Iterator[str]:

@@ -153,11 +153,13 @@ class Moments:
         sample = self._sample(known, size)
         if isinstance(sample, str):
             return f"{sample} of '{name}'"
-        if self._t == 1:
-            return Moment(sample)
-        step = self._step(known, size, sample)
+        step = self._step(known, size, sample) if self._t > 1 else None
         if isinstance(step, str):
             return f"{step} of '{name}'"
+        if sample is not None and sample != step and size[sample] != self._n:
+            return f"samples lie in an axis with others in '{name}'"
+        if self._t == 1:
+            return Moment(sample)
         if step is None:
             return Moment(sample, at=self._when(known))
         if step == sample:
