@@ -22,6 +22,7 @@ from fxsynops.connectivity.results import Events, Findings, Options, Weights, wi
 from fxsynops.connectivity.signals import State
 from fxsynops.counting.audit import audit as audit_of
 from fxsynops.errors import AuditError, InputError, TraceError
+from fxsynops.operations.registry import is_torch
 from fxsynops.reporting.analysis_table import analysis_content
 from fxsynops.reporting.report import Reported
 from fxsynops.results import Audit, Bound
@@ -159,7 +160,8 @@ def analyze(
         batch_size, timesteps: what the shape does not tell; both for a loop over a static input.
         dt: length of a time step in milliseconds.
         input_events: whether the inputs carry events; one bool per tensor argument, or one for all.
-        spiking: further module types (or autograd functions) to take as spiking sources.
+        spiking: further spiking sources: types of modules, functions of torch's (``F.relu``, as
+            ``nn.ReLU``, which calls it), names of single modules.
         events: "value", an event of value v counts |v| and is measured at the source;
             "nonzero", every non-zero element counts one, measured at the synapse's input.
         weights: "all", or "nonzero" to count only synapses whose weight is not zero.
@@ -199,7 +201,7 @@ def analyze(
         Layout(layout, batch_size, timesteps),
         _positive("dt", dt),
         input_events if isinstance(input_events, bool) else tuple(input_events),
-        _types(spiking),
+        _spiking(spiking),
         _one_of("events", events, ("value", "nonzero")),
         _one_of("weights", weights, ("all", "nonzero")),
         strict,
@@ -241,14 +243,24 @@ def audited(
     return Analysis.of(replace(findings, unresolved=unresolved, doubts=doubts), found)
 
 
-def _types(spiking: Any) -> tuple[type, ...]:
-    types = tuple(spiking) if isinstance(spiking, (tuple, list, set)) else (spiking,)
-    for entry in types:
-        if not isinstance(entry, type):
+def _spiking(spiking: Any) -> tuple[type | str, ...]:
+    """Module types and names; a function of torch's stands for the module that calls it."""
+    given = tuple(spiking) if isinstance(spiking, (tuple, list, set)) else (spiking,)
+    found: list[type | str] = []
+    layers = {name.lower(): kind for name, kind in vars(nn).items() if isinstance(kind, type)}
+    for entry in given:
+        layer = layers.get(str(getattr(entry, "__name__", "")).replace("_", ""))
+        if isinstance(entry, type | str):
+            found.append(entry)
+        elif callable(entry) and layer is not None and is_torch(entry):
+            found.append(layer)
+        else:
             raise InputError(
-                f"spiking= takes module types, such as spiking=nn.ReLU, not {entry!r}."
+                f"spiking= takes module types (nn.ReLU), functions of torch's (F.relu) and names "
+                f"of modules ('encoder.act'), not {entry!r}. A function of your own can be "
+                "registered: fxsynops.register_spiking."
             )
-    return types
+    return tuple(found)
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:

@@ -50,7 +50,8 @@ class SynOpsCounter(nn.Module):
         batch_size, timesteps: what the shape does not tell; both for a loop over a static input.
         dt: length of a time step in milliseconds.
         input_events: whether the inputs carry events; one bool per tensor argument, or one for all.
-        spiking: further module types (or autograd functions) to take as spiking sources.
+        spiking: further spiking sources: types of modules, functions of torch's (``F.relu``, as
+            ``nn.ReLU``, which calls it), names of single modules.
         events: "value", an event of value v counts |v| and is measured at the source; "nonzero",
             every non-zero element counts one, measured at the synapse's input.
         weights: "all", or "nonzero" to count only synapses whose weight is not zero.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import fxsynops
@@ -229,3 +232,54 @@ def test_static_images_in_a_loop_have_their_steps(name):
     rows = {row.connection.synapse: row for row in counts.rows}
     assert rows["conv2"].connection.neurons == 3 * 3 * 3
     assert 0 < rows["conv2"].rate <= 1
+
+
+class TwoReLUs(nn.Module):
+    """One is a module, one a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.second = nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(F.relu(self.second(self.act(self.first(x)))))
+
+
+@pytest.mark.parametrize(
+    ("spiking", "synapses"),
+    [
+        (nn.ReLU, {"second", "last"}),
+        (F.relu, {"second", "last"}),
+        (torch.relu, {"second", "last"}),
+        ("act", {"second"}),
+        (["act"], {"second"}),
+        (["act", F.relu], {"second", "last"}),
+        ((), set()),
+    ],
+)
+def test_spiking_takes_types_functions_and_names(spiking, synapses):
+    torch.manual_seed(0)
+    model, x = TwoReLUs(), torch.rand(4, 6)
+    counter = fxsynops.SynOpsCounter(
+        model, x, spiking=spiking, events="nonzero", input_events=False
+    )
+    counter(x)
+    first = F.relu(model.first(x))
+    arriving = {"second": (first, 4), "last": (F.relu(model.second(first)), 3)}
+    found = {name: float(value) for name, value in counter.per_synapse.items()}
+    assert found == {
+        name: float((arriving[name][0] > 0).sum() * arriving[name][1]) for name in synapses
+    }
+    assert not counter.analysis.doubts
+
+
+def test_a_name_holds_for_copies_and_one_that_is_never_called_is_said():
+    model, x = TwoReLUs(), torch.rand(4, 6)
+    model.unused = nn.ReLU()
+    analysis = fxsynops.analyze(model, x, spiking=["act", "unused"], input_events=False)
+    assert any("spiking='unused' matches nothing" in doubt for doubt in analysis.doubts)
+    copied = copy.deepcopy(analysis.counter())
+    copied(x)
+    assert set(copied.per_synapse) == {"second"}
+    assert analysis.upper_bound(max_spikes={"act": 2.0}).structural == 2 * 5 * 4

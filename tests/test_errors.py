@@ -144,7 +144,9 @@ def test_no_time_and_no_samples(options):
         ({"events": "spikes"}, "events='spikes' is none of"),
         ({"weights": "some"}, "weights='some' is none of"),
         ({"dt": 0}, "dt must be positive"),
-        ({"spiking": "ReLU"}, "spiking= takes module types"),
+        ({"spiking": "ReLU"}, "spiking='ReLU' names no module of"),
+        ({"spiking": 3}, "spiking= takes module types"),
+        ({"spiking": lambda x: x}, "register_spiking"),
         ({"input_events": (True, False)}, "2 entries for 1 tensor"),
     ],
 )

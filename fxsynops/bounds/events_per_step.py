@@ -20,7 +20,7 @@ from fxsynops.connectivity.connect import Tap
 from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.errors import InputError
-from fxsynops.neurons import Neuron, describe, registered
+from fxsynops.neurons import Chosen, Neuron, describe, registered
 from fxsynops.neurons.registry import is_librarys, is_patched
 from fxsynops.operations import Call, Kind, Operation
 from fxsynops.operations.operation import Scale
@@ -124,7 +124,7 @@ class Caps:
         self._names = findings.connector.names
         self._roles = findings.connector.signals.roles
         self._constant = findings.connector.signals.constant
-        self._spiking = findings.options.spiking
+        self._spiking = Chosen.of(findings.model, findings.options.spiking)
         given = assumptions.max_spikes
         self._given = given if isinstance(given, dict) else {}
         self._cap = None if isinstance(given, dict) else given

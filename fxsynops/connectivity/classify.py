@@ -63,7 +63,7 @@ from fxsynops.tracing.trace import Trace
 def classify(
     trace: Trace,
     event_inputs: dict[str, bool],
-    spiking: tuple[Any, ...],
+    spiking: neurons.Chosen,
     graded: bool,
     known: dict[str, State],
 ) -> Signals:
@@ -75,7 +75,7 @@ def classify(
     Args:
         trace: a recorded forward.
         event_inputs: for each input by name, whether it carries events.
-        spiking: module types (and autograd functions) that count as spiking, beside those known.
+        spiking: what counts as spiking, beside what is known.
         graded: whether an event weighs one whatever its value (``events="nonzero"``), so that
             events times analog values are still events.
         known: what earlier traces of the model have left in its states.
@@ -200,7 +200,7 @@ def _undriven(trace: Trace, roles: dict[fx.Node, Role], assumed: set[str]) -> se
 @dataclass
 class _Classifier(Values):
     event_inputs: dict[str, bool]
-    spiking: tuple[Any, ...]
+    spiking: neurons.Chosen
     graded: bool
     states: dict[str, State]
     firing: set[fx.Node]  # neurons that fire before any data has come to them
@@ -307,7 +307,7 @@ class _Classifier(Values):
     @cached_property
     def _named(self) -> list[str]:
         """Functions that are what a spiking module of torch's calls: ``relu`` for ``nn.ReLU``."""
-        own = (t for t in self.spiking if t.__module__ == nn.ReLU.__module__)
+        own = (t for t in self.spiking.types if t.__module__ == nn.ReLU.__module__)
         return [t.__name__.lower() for t in own]
 
     def _state(self, target: str) -> Role:

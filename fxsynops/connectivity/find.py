@@ -71,17 +71,16 @@ def find(
         UnsupportedOperationError: events reach a synapse in a way that no rule covers.
     """
     window = options.layout.window(inputs)
-    opened = _OPENED.setdefault(model, set())
+    opened, chosen = _OPENED.setdefault(model, set()), neurons.Chosen.of(model, options.spiking)
 
     @cache
     def describe(module: nn.Module) -> Neuron | None:
-        return neurons.describe(module, options.spiking)
+        return neurons.describe(module, chosen)
 
     @cache
     def doubted(module: nn.Module) -> bool:
         neuron = describe(module)
-        named = bool(options.spiking) and isinstance(module, options.spiking)
-        return neuron is not None and not named and neuron.is_doubted(module)
+        return neuron is not None and module not in chosen and neuron.is_doubted(module)
 
     def whole(module: nn.Module) -> bool:
         if doubted(module) and (type(module) in opened or neurons.holds_more(module)):
@@ -131,7 +130,8 @@ def _understand(
     known: dict[str, State],
 ) -> Findings:
     graded = options.events == "nonzero"
-    signals = classify(recorded, event_inputs(options, inputs), options.spiking, graded, known)
+    chosen = neurons.Chosen.of(model, options.spiking)
+    signals = classify(recorded, event_inputs(options, inputs), chosen, graded, known)
     wiring, connector = connect(recorded, signals, graded, options.weights == "nonzero")
     _check_steps(options.layout, wiring, connector)
     recorded = replace(recorded, branches=(*recorded.branches, *_check_sizes(signals, wiring)))
@@ -154,7 +154,7 @@ def _understand(
         tuple(_connection(edge, window, options.layout) for edge in wiring.edges),
         tuple(_dense(wiring, window)),
         wiring.unresolved,
-        tuple(_doubts(recorded, signals, options)),
+        tuple(_doubts(recorded, signals, chosen)),
     )
 
 
@@ -181,10 +181,13 @@ def _check_steps(layout: Layout, wiring: Wiring, connector: Connector) -> None:
         )
 
 
-def _doubts(recorded: Trace, signals: Signals, options: Options) -> Iterator[str]:
+def _doubts(recorded: Trace, signals: Signals, chosen: neurons.Chosen) -> Iterator[str]:
     """What may not be as the user thinks, and cannot be found out."""
     found = [(role.module, role.call) for role in signals.roles.values() if role.kind == "source"]
-    for kind in options.spiking:
+    for name, part in chosen.modules:
+        if not any(module is part for module, _ in found):
+            yield f"spiking={name!r} matches nothing that the model calls."
+    for kind in chosen.types:
         used = any(
             isinstance(module, kind)
             or (call is not None and origin_of(call.node)[0].meta.get("function") is kind)

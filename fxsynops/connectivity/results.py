@@ -114,7 +114,7 @@ class Options:
     layout: Layout
     dt: float
     input_events: bool | tuple[bool, ...]
-    spiking: tuple[type, ...]
+    spiking: tuple[type | str, ...]
     events: Events
     weights: Weights
     strict: bool

@@ -28,7 +28,7 @@ from fxsynops.connectivity.results import Connection, Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.counting.measured_nodes import Stop
 from fxsynops.counting.replay import Replay
-from fxsynops.neurons import describe
+from fxsynops.neurons import Chosen, describe
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import as_dense
 from fxsynops.tracing import graph_functions
@@ -195,6 +195,7 @@ class _Auditor:
     def __post_init__(self) -> None:
         signals = self.findings.connector.signals
         self._roles, self._calls, self._known = signals.roles, signals.calls, signals.constant
+        self._chosen = Chosen.of(self.findings.model, self.findings.options.spiking)
         self._graded = self.findings.options.events == "nonzero"
         self._order = {node: i for i, node in enumerate(self.findings.trace.graph.nodes)}
 
@@ -436,7 +437,7 @@ class _Auditor:
             return None
         if (entry is not None and entry.inside) or (role is not None and role.weighted):
             return None
-        neuron = None if module is None else describe(module, self.findings.options.spiking)
+        neuron = None if module is None else describe(module, self._chosen)
         if neuron is not None and neuron.inside is not None:
             return None
         data = [n for n in call.operands() if self._roles[n].signal.kind != "const"]

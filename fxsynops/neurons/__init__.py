@@ -6,6 +6,7 @@ dynamics.py     how charge becomes spikes: the theorem behind the charge bound
 """
 
 from fxsynops.neurons.registry import (
+    Chosen,
     Neuron,
     describe,
     holds_more,
@@ -16,6 +17,7 @@ from fxsynops.neurons.registry import (
 )
 
 __all__ = [
+    "Chosen",
     "Neuron",
     "describe",
     "holds_more",

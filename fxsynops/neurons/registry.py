@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache, partial, wraps
 from importlib import import_module
 from pkgutil import iter_modules
@@ -331,17 +332,52 @@ def registered(target: Any) -> Neuron | None:
     return None
 
 
-def describe(module: nn.Module, spiking: tuple[Any, ...] = ()) -> Neuron | None:
+@dataclass(frozen=True)
+class Chosen:
+    """What the user of one analysis takes to be spiking.
+
+    Attributes:
+        types: of modules, or autograd functions.
+        modules: single ones, by their names in the model.
+    """
+
+    types: tuple[type, ...] = ()
+    modules: tuple[tuple[str, nn.Module], ...] = ()
+
+    @classmethod
+    def of(cls, model: nn.Module, spiking: tuple[type | str, ...]) -> Chosen:
+        """Those that an analysis of a model names.
+
+        Raises:
+            InputError: the model has no module of this name.
+        """
+        types = tuple(entry for entry in spiking if isinstance(entry, type))
+        parts, modules = dict(model.named_modules()), []
+        for name in (entry for entry in spiking if isinstance(entry, str)):
+            if name not in parts:
+                near = get_close_matches(name, parts, 3) or list(parts)[1:4]
+                raise InputError(
+                    f"spiking={name!r} names no module of {type(model).__name__}. It has "
+                    f"{', '.join(map(repr, near))}, … (see model.named_modules())."
+                )
+            modules.append((name, parts[name]))
+        return cls(types, tuple(modules))
+
+    def __contains__(self, module: object) -> bool:
+        return isinstance(module, self.types) or any(one is module for _, one in self.modules)
+
+
+def describe(module: nn.Module, spiking: Chosen = Chosen()) -> Neuron | None:
     """What is known of ``module`` as a neuron; None if it is none.
 
     Args:
         module: any module.
-        spiking: module types that the user of this analysis takes to be spiking.
+        spiking: what the user of this analysis takes to be spiking.
     """
     found = registered(type(module))
     if found is None:
         found = _describe_by_library(module)
-    if spiking and isinstance(module, spiking):
+    if module in spiking:
         known = Neuron(signed=True) if found is None else replace(found, spikes=True)
         found = replace(known, graded=found is None or not found.spikes)
     return found
