@@ -244,20 +244,30 @@ def test_rows_are_read_and_compared_without_their_graph():
     assert "map" not in repr(row.fanout)
 
 
-@pytest.mark.parametrize(
-    ("calls", "fanout", "neurons"), [(1, 4, 2), (2, 8, 2), (3, 4, 6), (4, 16, 2), (6, 8, 6)]
-)
-def test_a_static_input_is_read_anew_at_every_step(calls, fanout, neurons):
-    """With as many reads at each of three steps; else it is there once, and reaches all of them."""
-    model = Runs(lambda m, x: sum(m.fc(x) for _ in range(calls)), fc=nn.Linear(6, 4))
-    x = torch.ones(5, 6)
-    counter = fxsynops.SynOpsCounter(model, x, timesteps=3)
+@pytest.mark.parametrize("timesteps", [None, 3])
+@pytest.mark.parametrize("reads", [1, 3])
+@pytest.mark.parametrize("places", [1, 2])
+def test_a_static_input_is_there_as_often_as_a_loop_reads_it(timesteps, reads, places):
+    """Two places in the code that read it are two paths to the layer."""
+
+    def forward(m, x):
+        total = 0
+        for _ in range(reads):
+            total = total + m.fc(x)
+            if places == 2:
+                total = total + m.fc(x)
+        return total
+
+    model, x = Runs(forward, fc=nn.Linear(6, 4)), torch.ones(5, 6)
+    counter = fxsynops.SynOpsCounter(model, x, timesteps=timesteps)
     (row,) = counter.analysis.connections
-    assert (row.fanout.min, row.fanout.max, row.neurons) == (fanout, fanout, neurons)
-    assert row.fanout.mean == fanout
-    assert row.fanout.total == pytest.approx(6 * 4 * calls / 3)
+    steps, fanout = timesteps or 1, 4 * places
+    assert (row.fanout.min, row.fanout.max, row.fanout.mean) == (fanout, fanout, fanout)
+    assert row.neurons == 6 * reads / steps
+    assert row.fanout.total == pytest.approx(6 * fanout * reads / steps)
     counter(x)
-    assert float(counter.synops.detach()) == 5 * 6 * 4 * calls
+    assert float(counter.synops.detach()) == 5 * 6 * fanout * reads
+    assert counter.counts.rows[0].events == 5 * 6 * reads
 
 
 @pytest.mark.parametrize("calls", [1, 3, 6])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale, Slot
 from fxsynops.operations.products import Product
 from fxsynops.operations.transpose import compress
+from fxsynops.tracing.inputs import Layout
 from fxsynops.tracing.node_meta import Site
 from fxsynops.tracing.trace import Trace
 
@@ -309,11 +311,14 @@ def _runs_apart(node: fx.Node, role: Role) -> bool:
     return measured and "virtual" in origin_of(node)[0].meta
 
 
-def connect(trace: Trace, signals: Signals, graded: bool, sparse: bool) -> tuple[Wiring, Connector]:
+def connect(
+    trace: Trace, signals: Signals, layout: Layout, graded: bool, sparse: bool
+) -> tuple[Wiring, Connector]:
     """Find every connection of a trace.
 
     Args:
         trace, signals: the recorded forward and what its nodes hold.
+        layout: of its inputs; those without an axis of steps are static.
         graded: measure at the synapse's input (``events="nonzero"``) instead of the source.
         sparse: count only synapses whose weight is not zero.
     """
@@ -328,7 +333,8 @@ def connect(trace: Trace, signals: Signals, graded: bool, sparse: bool) -> tuple
         found = _found(connector, synapse, sparse)
         found += [(n, map, False) for n in synapse.calls if signals.roles[n].kind == "product"]
         for edge in _edges(connector, synapse, found, follows):
-            edges.append(_as_often_as_read(connector, edge, sparse))
+            static = "T" not in layout.axes
+            edges.append(_as_often_as_read(connector, edge, sparse) if static else edge)
     for node, role in signals.roles.items():
         if role.weighted:
             connector.report(node, role, connector.names[node])
@@ -453,16 +459,20 @@ def _edges(
 
 
 def _as_often_as_read(connector: Connector, edge: Edge, sparse: bool) -> Edge:
-    """A static value that every call of a synapse reads has its events as often as it is read."""
-    calls, tap = len(edge.synapse.calls), edge.taps[0]
-    if calls == 1 or len(edge.taps) > 1 or tap.product is not None:
+    """A static input that a loop reads has its events as often as it is read."""
+    tap, places = edge.taps[0], defaultdict(list)
+    for call in edge.synapse.calls:
+        places[origin_of(call)[0].meta["site"].code].append(call)
+    passes = {len(calls) for calls in places.values()}
+    if passes == {1} or len(passes) > 1 or len(edge.taps) > 1 or tap.product is not None:
         return edge
-    first = replace(edge.synapse, calls=edge.synapse.calls[:1])
+    (repeats,) = passes
+    first = replace(edge.synapse, calls=tuple(calls[0] for calls in places.values()))
     maps = {node: map for node, map, _ in _found(connector, first, sparse)}
     once = maps.get(tap.node)
-    if once is None or not torch.equal(*torch.broadcast_tensors(once * calls, tap.map)):
+    if once is None or not torch.equal(*torch.broadcast_tensors(once * repeats, tap.map)):
         return edge
-    return replace(edge, taps=(replace(tap, map=tap.map / calls, repeats=calls),))
+    return replace(edge, taps=(replace(tap, map=tap.map / repeats, repeats=repeats),))
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -132,7 +132,9 @@ def _understand(
     graded = options.events == "nonzero"
     chosen = neurons.Chosen.of(model, options.spiking)
     signals = classify(recorded, event_inputs(options, inputs), chosen, graded, known)
-    wiring, connector = connect(recorded, signals, graded, options.weights == "nonzero")
+    wiring, connector = connect(
+        recorded, signals, options.layout, graded, options.weights == "nonzero"
+    )
     _check_steps(options.layout, wiring, connector)
     recorded = replace(recorded, branches=(*recorded.branches, *_check_sizes(signals, wiring)))
     silent = not any(role.signal.kind == "events" for role in signals.roles.values())
