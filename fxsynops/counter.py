@@ -191,17 +191,21 @@ class SynOpsCounter(nn.Module):
         return Replay(analysis, detail, self._moments(analysis) if apart else None)
 
     def _moments(self, analysis: Findings) -> Moments:
-        """Where samples and steps lie, seen by what grows in passes with more of them."""
-        window, layout = analysis.window, analysis.options.layout
-        grown: dict[str, Findings] = {}
-        for axis, size in (("N", 2 * window.samples), ("T", 2 * window.timesteps)):
-            resized, inputs = layout.resized(analysis.example, window, axis, size)
-            if inputs is analysis.example:
-                continue  # there is no such axis
+        """Where samples and steps lie, seen by what differs in passes of other numbers of them."""
+        samples = 2 if analysis.window.samples > 2 else analysis.window.samples + 1
+        wider = self._resized(analysis, "N", samples)
+        longer = self._resized(wider or analysis, "T", 2 * analysis.window.timesteps)
+        return Moments(analysis, wider, longer)
+
+    def _resized(self, analysis: Findings, axis: str, size: int) -> Findings | None:
+        """The analysis of another number of samples or steps, if there can be one."""
+        layout, example = analysis.options.layout, analysis.example
+        resized, inputs = layout.resized(example, analysis.window, axis, size)
+        if inputs is not example:  # else there is no such axis
             with suppress(Exception):  # a model of fixed size
                 options = replace(self._options, layout=resized)
-                grown[axis] = find(self.model, inputs, options, self._states)
-        return Moments(analysis, grown.get("N"), grown.get("T"))
+                return find(self.model, inputs, options, self._states)
+        return None
 
     def _learn(self, analysis: Findings) -> None:
         """Remember the first analysis, and what a forward leaves in the model's states."""

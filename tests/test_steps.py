@@ -371,6 +371,27 @@ def test_steps_that_cannot_be_told_say_why():
         limit_loss(counter, {"fc": 1.0}, per="peak")
 
 
+@pytest.mark.parametrize("mixes", [False, True])
+def test_a_model_of_a_fixed_number_of_steps_has_them_where_its_inputs_have_them(mixes):
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = x.view(T, 3, 6)  # and no other number
+            return self.fc((x[0::2] + x[1::2] > 0.5).float() if mixes else (x > 0.5).float())
+
+    x = inputs(T, 3, 6)
+    counter = fxsynops.SynOpsCounter(Fixed(), x, layout="TN", steps=True)
+    counter(x)
+    if mixes:
+        assert counter.per_step is None
+        assert "not known" in counter.counts.steps_unknown
+    else:
+        assert counter.per_step.tolist() == (x.sum((1, 2)) * 3).tolist()
+
+
 @pytest.mark.parametrize("way", ["cat", "index", "interleaved"])
 def test_an_order_of_samples_and_steps_that_is_not_seen_is_never_guessed(way):
     class Mixed(Conv):

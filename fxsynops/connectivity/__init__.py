@@ -8,5 +8,6 @@ signals.py          what tensors hold, and the roles
 connect.py          fan-out maps, pulled back from synapses to where events come from
 names.py            what nodes are called
 results.py          connections and the rest, as plain values
-sample_axes.py      which axes are samples and steps
+sample_axes.py      which axes seem to be samples and steps
+moments.py          which surely are
 """

@@ -1,18 +1,17 @@
 """Which sample and step every element of a value in a recorded forward is of.
 
-    moments(findings, wider, longer)[node]  →  Moment | why it is not known
+    Moments(findings, wider, longer).of(node)  →  Moment | why it is not known
 
-An axis that grows with the number of samples is that of samples, one that grows with the number of
-steps that of steps, and where a place in the code is passed more often in a longer forward, a loop
-runs over the steps. That is sure, but needs two more recordings, of more samples and more steps;
-where the steps are the model's own affair (a loop over a static input, an image repeated inside)
-there is none that is longer, and they are told by their number.
+An axis that differs with the number of samples is that of samples, one that differs with the
+number of steps that of steps, and where a place in the code is passed more often in a longer
+forward, a loop runs over the steps. That is sure, but needs two more recordings, of another number
+of samples and of more steps; where the steps are the model's own affair (a loop over a static
+input, an image repeated inside) there is none that is longer, and they are told by their number.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +84,20 @@ class _Known:
     number: int  # of the passes of this place in the code
     passes: int
     wider: Size | None
+    before: Size | None  # in the pass that the longer one is compared with
     longer: Size | None  # None: there is none such
+    earlier: int  # passes of it in that pass
     later: int  # passes of it in a longer forward
 
 
 class Moments:
-    """See :func:`moments`."""
+    """Where the values of a forward have samples and steps.
+
+    Args:
+        findings: its analysis.
+        wider: one of another number of samples; None where there is none such.
+        longer: one of more steps than ``wider`` (or the forward itself), likewise.
+    """
 
     def __init__(self, findings: Findings, wider: Findings | None, longer: Findings | None) -> None:
         self._findings = findings
@@ -101,13 +108,16 @@ class Moments:
         self._known: dict[fx.Node, _Known] = {}
         for key, nodes in _places(findings).items():
             wide, long = (None if found is None else found.get(key, []) for found in others)
+            base = nodes if wide is None else wide
             for i, node in enumerate(nodes):
                 self._known[node] = _Known(
                     node,
                     i,
                     len(nodes),
                     _size(wide, i, len(nodes)),
+                    _size(base, i, len(nodes)),
                     _size(long, i, len(nodes)),
+                    len(base),
                     len(long or ()),
                 )
         self._found: dict[fx.Node, Moment | str] = {}
@@ -117,9 +127,9 @@ class Moments:
         known, layout = self._known.get(node), self._findings.options.layout
         if known is None or any(axis in layout.axes and not self._has[axis] for axis in "NT"):
             return None
-        size, axes = tuple(shape(node)), frozenset[int]()
-        for other in (known.wider, known.longer):
-            if other is not None:
+        axes = frozenset[int]()
+        for size, other in ((tuple(shape(node)), known.wider), (known.before, known.longer)):
+            if size is not None and other is not None:
                 if len(other) != len(size):
                     return None
                 axes |= _axes_that_grow(size, other)
@@ -194,13 +204,13 @@ class Moments:
         n, t = self._n, self._t
         inner = n if sample is not None else 1
         if self._has["T"]:
-            if known.later == self._factor * t and known.passes == t:
+            if known.later == self._factor * t and known.passes == known.earlier == t:
                 return None  # a loop
-            if known.later != known.passes:
+            if known.later != known.earlier:
                 return f"{known.passes} passes are not one for each step"
-            if known.longer is None or len(known.longer) != len(size):
+            if not known.longer or not known.before or len(known.longer) != len(size):
                 return "steps cannot be told in a longer pass"
-            grow = _axes_that_grow(size, known.longer)
+            grow = _axes_that_grow(known.before, known.longer)
             if not grow:
                 return None
             axis = next(iter(grow))
@@ -221,6 +231,8 @@ class Moments:
             return 0
         if size[:1] == (t,) and (sample == 1 or (sample is None and len(size) > 1)):
             return 0
+        if "T" in layout.axes and known.node.op != "get_attr":
+            return "the model takes no other number of steps, which would show the axis of steps"
         if known.passes > 1:
             return f"{known.passes} passes are not one for each step"
         if sample == 0 and size[1:2] == (t,):
@@ -310,14 +322,3 @@ def _size(nodes: list[fx.Node] | None, number: int, passes: int) -> Size | None:
 
 def _axes_that_grow(size: Size, other: Size) -> frozenset[int]:
     return frozenset(axis for axis, n in enumerate(size) if other[axis] != n)
-
-
-def moments(findings: Findings, others: Mapping[str, Findings | None]) -> Moments:
-    """Where the values of a forward have samples and steps.
-
-    Args:
-        findings: its analysis.
-        others: of the same model, with more samples ("N") and more steps ("T"); None where there
-            is no such axis, or the model takes no other number.
-    """
-    return Moments(findings, others.get("N"), others.get("T"))
