@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 import fxsynops
 import fxsynops.nn as fnn
-from fxsynops.neurons import describe, registry, reset_states
+from fxsynops.neurons import Chosen, describe, registry, reset_states
 from fxsynops.neurons.dynamics import (
     Feedback,
     NoArgumentError,
@@ -1345,14 +1345,14 @@ def test_a_registered_function_is_called_as_it_was_written(strict):
 
 def test_types_that_the_user_takes_to_be_spiking():
     for module, graded in ((Mine(), True), (sl.ExpLeak(tau_mem=2.0), True), (sl.IAF(), False)):
-        found = describe(module, (type(module),))
+        found = describe(module, Chosen((type(module),)))
         assert found is not None
         assert found.spikes
         assert found.graded is graded
-        assert describe(module, (nn.Conv2d,)) == describe(module)
-    assert describe(Mine(), (Mine,)).signed
-    assert not describe(sl.ExpLeak(tau_mem=2.0), (sl.ExpLeak,)).signed
-    assert describe(Mine(), ()) is None
+        assert describe(module, Chosen((nn.Conv2d,))) == describe(module)
+    assert describe(Mine(), Chosen((Mine,))).signed
+    assert not describe(sl.ExpLeak(tau_mem=2.0), Chosen((sl.ExpLeak,))).signed
+    assert describe(Mine(), Chosen()) is None
 
 
 def test_whose_functions_and_classes_these_are():
