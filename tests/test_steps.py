@@ -285,6 +285,54 @@ def test_a_static_source_costs_the_same_in_every_step_and_what_is_behind_the_loo
     assert len(set(expected)) > 1
 
 
+def test_what_fires_once_in_front_of_a_loop_counts_in_the_first_step():
+    class Once(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encode, self.fc, self.out = nn.Linear(6, 7), nn.Linear(7, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            current = self.fc((self.encode(x) > 0).float())
+            v = total = 0
+            for _ in range(T):
+                v = 0.9 * v + current
+                total = total + self.out((v > 0.5).float())
+            return total
+
+    torch.manual_seed(1)
+    model, x = Once(), torch.rand(2, 6)
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False, timesteps=T, steps=True)
+    counter(x)
+    spikes, v, expected = (model.encode(x) > 0).float(), 0, []
+    for _ in range(T):
+        v = 0.9 * v + model.fc(spikes)
+        expected.append(float((v > 0.5).sum() * 3))
+    expected[0] += float(spikes.sum() * 5)
+    assert counter.per_step.tolist() == expected
+    assert spikes.sum() > 0
+
+
+@pytest.mark.parametrize("layout", ["N", "NT", ""])
+def test_one_step_has_all_synops(layout):
+    x = {"N": inputs(3, 6), "NT": inputs(3, 1, 6), "": inputs(6)}[layout]
+    counter = fxsynops.SynOpsCounter(nn.Linear(6, 4), x, layout=layout, steps=True)
+    counter(x)
+    assert counter.per_step.tolist() == [float(x.sum() * 4)]
+    assert counter.counts.steps.total.peak_step == 0
+
+
+def test_a_single_sample_without_axes_has_the_steps_of_its_loop():
+    torch.manual_seed(3)
+    model, x = Static(T), torch.rand(6)
+    counter = fxsynops.SynOpsCounter(
+        model, x, layout="", input_events=False, timesteps=T, steps=True
+    )
+    counter(x)
+    alone = fxsynops.SynOpsCounter(model, x[None], input_events=False, timesteps=T, steps=True)
+    alone(x[None])
+    assert counter.per_step.tolist() == alone.per_step.tolist()
+
+
 class Repeated(nn.Module):
     """An image repeated inside, with time in front."""
 
