@@ -459,6 +459,26 @@ def test_an_order_of_samples_and_steps_that_is_not_seen_is_never_guessed(way):
     assert counter.counts.steps_unknown
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_neuron_in_as_many_places_as_there_are_steps_is_no_loop_over_them(axis):
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fcs = nn.ModuleList([nn.Linear(6, 6) for _ in range(T)])
+
+        def forward(self, x):  # an image, repeated along an axis of steps
+            x = x.unsqueeze(axis).repeat_interleave(T, axis)
+            for fc in self.fcs:
+                x = (fc(x) > 0).float()
+            return x
+
+    x = torch.rand(3, 6)
+    counter = fxsynops.SynOpsCounter(Shared(), x, input_events=False, timesteps=T, steps=True)
+    counter(x)
+    assert counter.per_step is None
+    assert "both a loop and an axis" in counter.counts.steps_unknown
+
+
 def test_counters_without_steps_say_how_to_have_them():
     counter = fxsynops.SynOpsCounter(nn.Linear(6, 3), inputs(2, 6))
     counter(inputs(2, 6))

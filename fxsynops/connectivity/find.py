@@ -118,19 +118,19 @@ def find(
             if witness is not None:
                 witness.forget()
     with unset_fake_temporarily():  # maps are real, also of models without values
-        return _understand(model, inputs, options, window, recorded, known or {})
+        return _understand(model, inputs, options, chosen, window, recorded, known or {})
 
 
 def _understand(
     model: nn.Module,
     inputs: Inputs,
     options: Options,
+    chosen: neurons.Chosen,
     window: Window,
     recorded: Trace,
     known: dict[str, State],
 ) -> Findings:
     graded = options.events == "nonzero"
-    chosen = neurons.Chosen.of(model, options.spiking)
     signals = classify(recorded, event_inputs(options, inputs), chosen, graded, known)
     wiring, connector = connect(
         recorded, signals, options.layout, graded, options.weights == "nonzero"

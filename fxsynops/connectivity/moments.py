@@ -219,8 +219,9 @@ class Moments:
                 return "the steps are not those of the inputs, or lie in an axis with others,"
             return axis
         if known.passes == t:
-            in_front = sample == 1 and size[0] == t
-            return "both a loop and an axis may be the steps" if in_front else None
+            front = 0 if sample is None else 1 - sample
+            may_be_steps = len(size) > 1 and sample in (None, 0, 1) and size[front] == t
+            return "both a loop and an axis may be the steps" if may_be_steps else None
         layout = self._findings.options.layout
         if "T" in layout.axes and layout.covers(size, self._findings.window):
             place = layout.place("T", len(size))

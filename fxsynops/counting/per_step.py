@@ -49,17 +49,16 @@ class PerStep:
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
         """SynOps: (connections, steps, samples), float64; one sample if they are not told apart."""
         sums = [read.together(p).double() for read, p in zip(self.readings, parts, strict=True)]
-        into, found = [], []
+        cells: dict[int, Tensor] = {}
         apart = self.samples if self.tells_samples else 1
         for row, step, each in self._each(sums):
-            into.append(row * self.steps + step)
-            found.append(each if len(each) == apart else each.sum().reshape(1))
-        device = found[0].device if found else None
-        table = torch.zeros(self.rows * self.steps, apart, dtype=torch.float64, device=device)
-        if found:
-            places = torch.tensor(into, device=device)
-            table = table.index_add(0, places, torch.stack(found))
-        return table.view(self.rows, self.steps, apart)
+            each = each if len(each) == apart else each.sum().reshape(1)
+            cell = row * self.steps + step
+            cells[cell] = cells[cell] + each if cell in cells else each
+        device = next((each.device for each in cells.values()), None)
+        nothing = torch.zeros(apart, dtype=torch.float64, device=device)
+        table = [cells.get(cell, nothing) for cell in range(self.rows * self.steps)]
+        return torch.stack([nothing, *table])[1:].view(self.rows, self.steps, apart)
 
     def _each(self, sums: Sequence[Tensor]) -> list[tuple[int, int, Tensor]]:
         """The row and the step of some SynOps, and how many they are, by sample."""

@@ -352,8 +352,9 @@ class Chosen:
             InputError: the model has no module of this name.
         """
         types = tuple(entry for entry in spiking if isinstance(entry, type))
-        parts, modules = dict(model.named_modules()), []
-        for name in (entry for entry in spiking if isinstance(entry, str)):
+        names = [entry for entry in spiking if isinstance(entry, str)]
+        parts, modules = dict(model.named_modules()) if names else {}, []
+        for name in names:
             if name not in parts:
                 near = get_close_matches(name, parts, 3) or list(parts)[1:4]
                 raise InputError(
