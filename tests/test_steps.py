@@ -479,6 +479,26 @@ def test_a_neuron_in_as_many_places_as_there_are_steps_is_no_loop_over_them(axis
     assert "both a loop and an axis" in counter.counts.steps_unknown
 
 
+def test_what_is_made_of_all_steps_counts_in_the_last_one_in_however_many_layers():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fcs = nn.ModuleList([nn.Linear(6, 6) for _ in range(T)])
+
+        def forward(self, x):
+            y = x.mean(0)
+            for fc in self.fcs:  # as many as there are steps
+                y = (fc(y) > 0).float()
+            return y
+
+    torch.manual_seed(0)
+    model, x = Deep(), torch.rand(T, 3, 6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN", input_events=False, steps=True)
+    counter(x)
+    assert counter.per_step.tolist() == [0, 0, 0, float(counter.synops.detach())]
+    assert float(counter.synops.detach()) > 0
+
+
 def test_counters_without_steps_say_how_to_have_them():
     counter = fxsynops.SynOpsCounter(nn.Linear(6, 3), inputs(2, 6))
     counter(inputs(2, 6))

@@ -204,8 +204,8 @@ class Moments:
         n, t = self._n, self._t
         inner = n if sample is not None else 1
         if self._has["T"]:
-            if known.later == self._factor * t and known.passes == known.earlier == t:
-                return None  # a loop
+            if self._is_in_loop(known):
+                return None
             if known.later != known.earlier:
                 return f"{known.passes} passes are not one for each step"
             if not known.longer or not known.before or len(known.longer) != len(size):
@@ -240,6 +240,14 @@ class Moments:
             return "it is not known whether axis 1 holds the steps"
         return None
 
+    def _is_in_loop(self, known: _Known) -> bool:
+        """Whether its place in the code is passed once in every step."""
+        if known.passes != self._t:
+            return False
+        return not self._has["T"] or (
+            known.earlier == self._t and known.later == self._factor * self._t
+        )
+
     def _axis_of_steps(self, known: _Known) -> int | None:
         size = tuple(shape(known.node))
         sample = self._sample(known, size)
@@ -248,7 +256,7 @@ class Moments:
 
     def _when(self, known: _Known) -> int:
         """The step of a value without an axis of steps: of its pass, or the last that it needs."""
-        if known.passes == self._t:
+        if self._is_in_loop(known):
             return known.number
         behind, seen, latest = [known.node], {known.node}, 0
         while behind:
@@ -259,7 +267,7 @@ class Moments:
                 other = self._known.get(node)
                 if other is None:
                     continue
-                if other.passes == self._t:
+                if self._is_in_loop(other):
                     latest = max(latest, other.number)
                 elif self._axis_of_steps(other) is not None:
                     return self._t - 1
