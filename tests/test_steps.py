@@ -290,9 +290,10 @@ def test_what_fires_once_in_front_of_a_loop_counts_in_the_first_step():
         def __init__(self):
             super().__init__()
             self.encode, self.fc, self.out = nn.Linear(6, 7), nn.Linear(7, 5), nn.Linear(5, 3)
+            self.scale = nn.Parameter(torch.ones(T, 7))  # as many rows as steps
 
         def forward(self, x):
-            current = self.fc((self.encode(x) > 0).float())
+            current = self.fc((self.encode(x) > self.scale.sum(0) - T).float())
             v = total = 0
             for _ in range(T):
                 v = 0.9 * v + current
@@ -497,6 +498,25 @@ def test_what_is_made_of_all_steps_counts_in_the_last_one_in_however_many_layers
     counter(x)
     assert counter.per_step.tolist() == [0, 0, 0, float(counter.synops.detach())]
     assert float(counter.synops.detach()) > 0
+
+
+def test_layers_behind_steps_of_the_models_own_are_not_taken_for_a_loop():
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fcs = nn.ModuleList([nn.Linear(6, 6) for _ in range(T)])
+
+        def forward(self, x):
+            y = x.unsqueeze(0).repeat(T, 1, 1).mean(0)
+            for fc in self.fcs:
+                y = (fc(y) > 0).float()
+            return y
+
+    x = torch.rand(3, 6)
+    counter = fxsynops.SynOpsCounter(Inside(), x, input_events=False, timesteps=T, steps=True)
+    counter(x)
+    assert counter.per_step is None
+    assert "behind an axis that may be the steps" in counter.counts.steps_unknown
 
 
 def test_counters_without_steps_say_how_to_have_them():

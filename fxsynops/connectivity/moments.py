@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.results import Findings
 from fxsynops.operations.call import shape
+from fxsynops.tracing.graph_walk import upstream
 
 Size = tuple[int, ...]
 _VIEWS = ("reshape", "view", "flatten", "reshape_as", "view_as", "_unsafe_view")  # by rows
@@ -121,6 +122,7 @@ class Moments:
                     len(long or ()),
                 )
         self._found: dict[fx.Node, Moment | str] = {}
+        self._axes: dict[fx.Node, int | None] = {}  # of steps
 
     def grown(self, node: fx.Node) -> frozenset[int] | None:
         """The axes that grow with samples or steps; None if nothing is known of the node."""
@@ -171,6 +173,8 @@ class Moments:
         if self._t == 1:
             return Moment(sample)
         if step is None:
+            if not self._has["T"] and self._is_in_loop(known) and self._is_behind_steps(node):
+                return f"'{name}' is passed once a step, behind an axis that may be the steps"
             return Moment(sample, at=self._when(known))
         if step == sample:
             order = self._order(node) if self._n > 1 else "TN"
@@ -248,7 +252,20 @@ class Moments:
             known.earlier == self._t and known.later == self._factor * self._t
         )
 
+    def _is_behind_steps(self, node: fx.Node) -> bool:
+        """Whether it is made of something that has an axis of steps already."""
+        behind = (self._known[n] for n in upstream([node]) if n in self._known)
+        return any(self._axis_of_steps(known) is not None for known in behind)
+
     def _axis_of_steps(self, known: _Known) -> int | None:
+        if known.node not in self._axes:
+            self._axes[known.node] = self._find_axis_of_steps(known)
+        return self._axes[known.node]
+
+    def _find_axis_of_steps(self, known: _Known) -> int | None:
+        role = self._findings.connector.signals.roles.get(known.node)
+        if role is None or role.signal.kind == "const":  # a weight may be as long
+            return None
         size = tuple(shape(known.node))
         sample = self._sample(known, size)
         step = self._step(known, size, sample if isinstance(sample, int) else None)
