@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fxsynops.neurons import Neuron, describe
-from fxsynops.neurons.dynamics import Drive, Dynamics, NoArgumentError, Start
+from fxsynops.neurons.dynamics import Drive, Dynamics, NoArgumentError, Start, Steps
 
 T, N = 8, 3  # steps and neurons
 Shapes = tuple[tuple[int, ...], ...]
@@ -27,7 +27,15 @@ def dynamics(module: nn.Module, *shapes: tuple[int, ...], **more: Any) -> Dynami
     """Of one call with (samples, steps, neurons), unless other shapes are given."""
     find = known(module).dynamics
     assert find is not None
-    return find(module, Start(shapes or SEQUENCE, **more))
+    return find(module, Start(shapes or SEQUENCE, steps=steps(module, *shapes), **more))
+
+
+def steps(module: nn.Module, *shapes: tuple[int, ...]) -> Steps:
+    """Where a neuron has its time steps."""
+    where = known(module).steps
+    found = Steps() if where is None else where(module, (shapes or SEQUENCE)[0])
+    assert found is not None
+    return found
 
 
 def assert_drive(

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import norse.torch as norse
@@ -55,6 +56,7 @@ from tests.drives import (
     assert_no_argument,
     dynamics,
     known,
+    steps,
     taps,
 )
 
@@ -92,11 +94,11 @@ def test_the_length_of_a_window_is_that_of_all_calls():
     assert start.shape == (2, 4, 3)
     assert start.calls == 6
     assert start.length() == 6
-    assert start.length(Steps(1)) == 3 * 9
-    assert start.length(Steps(0)) == 3 * 4
+    assert replace(start, steps=Steps(1)).length() == 3 * 9
+    assert replace(start, steps=Steps(0)).length() == 3 * 4
     assert Start(((2, 3),)).calls == 1
-    assert Start(((12, 3),)).length(Steps(1, 3)) == 4
-    assert Start(((12, 3),)).length(Steps(0, 2)) == 6
+    assert Start(((12, 3),), steps=Steps(1, 3)).length() == 4
+    assert Start(((12, 3),), steps=Steps(0, 2)).length() == 6
 
 
 def test_a_state_that_is_handed_over_comes_before_the_modules_own():
@@ -303,12 +305,12 @@ def test_own_neurons_pay_a_threshold_above_their_clamp(clamp, rest, level):
         assert known(neuron).spikes
         found = dynamics(neuron)
         assert_drive(found, 0.75 - rest, level=level)
-        assert found.steps == Steps(1)
+        assert steps(neuron) == Steps(1)
         assert found.resets == {"v_mem": rest}
         neuron.v_mem = HELD
         assert_drive(dynamics(neuron), 0.75 - rest, 1.0, (MOST - rest).clamp(min=0), level)
         merged = fnn.IAFSqueeze(2, spike_threshold=0.75, max_spikes_per_step=cap, min_v_mem=clamp)
-        assert dynamics(merged, (2 * T, N)).steps == Steps(1, 2)
+        assert steps(merged, (2 * T, N)) == Steps(1, 2)
         assert_drive(dynamics(merged, (2 * T, N)), 0.75 - rest, level=level)
     assert_no_argument(fnn.IAF(0.5, None, 0.5), "above its lowest potential")
     neuron.spike_threshold = -1.0
@@ -324,7 +326,7 @@ def test_a_rounding_relu_pays_one_for_each_event_or_half(kind):
             assert_no_argument(relu, "rounds at random")
         else:
             assert_drive(dynamics(relu), 0.5 if stochastic else 1.0)
-            assert dynamics(relu).steps == Steps()
+            assert steps(relu) == Steps()
     assert not known(kind(quantize=False)).spikes
     assert describe(fnn.SumPool2d(2)) is None
 
@@ -379,7 +381,7 @@ def test_sinabs_neurons_pay_what_a_reset_takes_off(name, reset, clamp, tau_syn):
         start = start + gain * reach * 2 * HELD.clamp(min=0).amax(0)
     found = dynamics(neuron)
     assert_drive(found, removes, gain * reach, start, level)
-    assert found.steps == Steps(1)
+    assert steps(neuron) == Steps(1)
     assert (found.feedback is not None) is ("Recurrent" in name)
     assert found.feedback is None or found.feedback.late == 1
     assert found.resets.keys() == {"v_mem", "i_syn"}
@@ -413,7 +415,7 @@ def test_sinabs_adaptive_neurons_pay_their_first_threshold(norm, clamp, tau_syn)
         start = start + reach * 2 * HELD.clamp(min=0).amax(0)
     assert_drive(dynamics(neuron), 0.75 - rest, reach, start, level)
     assert float(dynamics(neuron).resets["v_mem"]) == rest
-    assert dynamics(neuron).steps == Steps(1)
+    assert steps(neuron) == Steps(1)
     neuron.b = neuron.b - 1.0
     assert_no_argument(neuron, "adaptation")
 
@@ -441,8 +443,7 @@ def test_what_no_argument_holds_for_in_sinabs():
 @pytest.mark.parametrize("kind", [sl.IAFSqueeze, lambda **more: sl.LIFSqueeze(tau_mem=2.0, **more)])
 def test_sinabs_steps_are_behind_the_samples(kind):
     for merged in ({"batch_size": 2}, {"num_timesteps": T}):
-        found = dynamics(kind(**merged), (2 * T, N))
-        assert found.steps == Steps(1, 2)
+        assert steps(kind(**merged), (2 * T, N)) == Steps(1, 2)
     neuron = kind(batch_size=2, tau_syn=3.0)
     gain = float(torch.as_tensor(dynamics(neuron, (2 * T, N)).up.gain))
     leak = 1.0 if kind is sl.IAFSqueeze else 1 - math.exp(-0.5)
@@ -501,7 +502,7 @@ def test_snntorchs_membranes_are_charged_once_or_again_and_again(beta, reset, de
     again, later = (taps(decay), taps(decay, 1)) if reset == "none" else (1.0, 1.0)
     found = dynamics(neuron, *STEP)
     assert_drive(found, 0.7, again)
-    assert found.steps == Steps()
+    assert steps(neuron, *STEP) == Steps()
     assert found.resets == {"mem": 0.0, "syn": 0.0, "spk": 0.0}
     assert_drive(dynamics(held(neuron, mem=HELD), *STEP), 0.7, again, later * MOST)
     given = dynamics(neuron, *STEP, given=(2 * HELD,))
@@ -593,9 +594,9 @@ def test_snntorchs_recurrent_spikes_come_back(all_to_all, alpha):
 def test_snntorchs_filters_peak_once(alpha, beta):
     neuron = hidden(snntorch.Alpha, alpha, beta, 0.4)
     worth = math.log(alpha) / (math.log(beta) - math.log(alpha)) + 1
-    for steps in (1, 2, 8, 30):
-        peak = max(worth * (alpha**k - beta**k) for k in range(steps + 1))
-        assert_drive(dynamics(neuron, *((2, N),) * steps), 0.4, max(peak, 0.0))
+    for count in (1, 2, 8, 30):
+        peak = max(worth * (alpha**k - beta**k) for k in range(count + 1))
+        assert_drive(dynamics(neuron, *((2, N),) * count), 0.4, max(peak, 0.0))
     for name in ("syn_exc", "syn_inh", "mem"):
         charged = held(hidden(snntorch.Alpha, alpha, beta, 0.4), **{name: torch.tensor([0.1])})
         assert_no_argument(charged, "filters hold charge", *STEP)
@@ -624,7 +625,7 @@ def test_snntorchs_kernels_and_lstms():
     neuron = snntorch.StateLeaky(0.5, N, threshold=0.7)
     found = dynamics(neuron, (T, 2, N))
     assert_drive(found, 0.7, taps(math.exp(-0.5)))
-    assert found.steps == Steps(0)
+    assert steps(neuron, (T, 2, N)) == Steps(0)
     for theta, fires in ((1.0, False), (1.5, False), (0.99, True)):
         lstm = hidden(snntorch.SLSTM, 2, N, threshold=theta)
         if fires:
@@ -776,7 +777,7 @@ def test_jellys_neurons_pay_the_way_up_from_their_reset_level(name, reset, mode)
     node = make(v_threshold=0.7, v_reset=reset, mode=mode)
     found = dynamics(node, *shapes)
     assert_drive(found, 0.7 - rest, gain, 0.0, abs(rest))
-    assert found.steps == Steps(0 if mode == "m" else None)
+    assert steps(node, *shapes) == Steps(0 if mode == "m" else None)
     assert {k: float(v) for k, v in found.resets.items()} == {"v": pytest.approx(rest), "c": 0.0}
     node.v = HELD
     start = (HELD - rest).clamp(min=0).amax(0)
@@ -890,7 +891,7 @@ def test_jellys_other_neurons():
     node = sj.DSRLIFNode(T=T, v_threshold=0.7, alpha=0.3, tau=1.0, delta_t=0.5)
     found = dynamics(node, *FIRST)
     assert_drive(found, 0.3 * 0.7, 1 - math.exp(-0.5))
-    assert found.steps == Steps(0)
+    assert steps(node, *FIRST) == Steps(0)
     assert float(torch.as_tensor(known(node).amplitude(node)).detach()) == pytest.approx(1.4)
     node.v_threshold_lower_bound = 0.8
     assert_drive(dynamics(node, *FIRST), 0.3 * 0.8, 1 - math.exp(-0.5))
@@ -910,7 +911,7 @@ def test_jellys_ternary_neurons_pay_on_both_sides(reset, leak):
     down = (rest - HELD).clamp(min=0).amax(0)
     assert_is(found.up, 0.7 - rest, gain, up, abs(rest))
     assert_is(found.down, 0.7 + rest, gain, down, abs(rest))
-    assert found.steps == Steps(0)
+    assert steps(node, *FIRST) == Steps(0)
     assert found.resets == {}
     assert known(node).signed
 
@@ -931,7 +932,7 @@ def test_jellys_gated_neurons_pay_what_their_gates_leave():
     shape = (4, 3, 2, 1, 1)
     found = dynamics(node, shape)
     assert_drive(found, removes, 1 - b * (1 - conduct))
-    assert found.steps == Steps(0)
+    assert steps(node, shape) == Steps(0)
     assert_no_argument(node, "lost between forwards", shape, passes=2)
     for v in (torch.full((3, 2, 1, 1), 0.1), torch.full((3, 2, 1, 1), -0.1)):
         node.v = v
@@ -1018,9 +1019,9 @@ def test_jellys_populations_drive_each_other():
 def test_jellys_classes_of_old_say_by_their_names_what_is_time():
     file = registry._file_of("spikingjelly")
     for name, time in (("MultiStepIFNode", 0), ("IFNode", None)):
-        assert file._step_shape(type(name, (), {})()) == Steps(time)
+        assert file._steps(type(name, (), {})(), (T, 2, N)) == Steps(time)
         for mode, axis in (("m", 0), ("s", None)):
-            assert file._step_shape(type(name, (), {"step_mode": mode})()) == Steps(axis)
+            assert file._steps(type(name, (), {"step_mode": mode})(), (T, 2, N)) == Steps(axis)
 
 
 def test_jellys_neurons_of_several_kinds_of_events():
@@ -1105,7 +1106,7 @@ def test_norses_currents_charge_a_membrane_above_its_rest(name, leak, reset):
     neuron = make(**rates(v_leak=leak, v_reset=reset, v_th=0.7))
     found = dynamics(neuron, *shapes)
     assert_drive(found, 0.7 - rest, 0.5 * taps(0.75), 0.0, level)
-    assert found.steps == (Steps(0) if shapes is FIRST else Steps())
+    assert steps(neuron, *shapes) == (Steps(0) if shapes is FIRST else Steps())
     assert found.feedback is None
     assert found.resets == {}
     low = make(**rates(v_leak=leak, v_reset=reset, v_th=rest))
@@ -1149,7 +1150,7 @@ def test_norses_boxes_and_perfect_integrators(leak, reset):
     level = max(abs(leak), abs(reset))
     found = dynamics(box(reset_value), *STEP)
     assert_drive(found, 0.7 - max(leak, reset), 0.5, 0.0, level)
-    assert found.steps == Steps()
+    assert steps(box(reset_value), *STEP) == Steps()
     assert_drive(dynamics(box(reset_subtract), *STEP), min(0.7, 0.7 - leak), 0.5, 0.0, abs(leak))
     assert_no_argument(box(lambda z, v, *_: v), "reset is a function of the user's", *STEP)
     assert_no_argument(box(reset_subtract, min(leak, -0.0)), "threshold", *STEP)
@@ -1157,7 +1158,7 @@ def test_norses_boxes_and_perfect_integrators(leak, reset):
         p = IAFParameters(v_th=torch.tensor(0.7), v_reset=torch.tensor(reset))
         found = dynamics(make(p), *shapes)
         assert_drive(found, 0.7 - reset, 1.0, 0.0, abs(reset))
-        assert found.steps == (Steps(0) if shapes is FIRST else Steps())
+        assert steps(make(p), *shapes) == (Steps(0) if shapes is FIRST else Steps())
         assert_no_argument(make(p), "first state", *shapes, given=(torch.ones(1),))
 
 

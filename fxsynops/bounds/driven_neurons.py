@@ -216,18 +216,21 @@ class Sources:
             inputs, given, restarts = self._drive(nodes, module, neuron)
             if not all(shape(x) == shape(y) for x, y in zip(inputs, nodes, strict=True)):
                 raise NoArgumentError("its input and output differ in shape")
-            start = Start(tuple(map(shape, nodes)), self._passes, given)
+            steps = Steps() if neuron.steps is None else neuron.steps(module, shape(nodes[0]))
+            if steps is None:
+                raise NoArgumentError("where its steps are is not known")
+            start = Start(tuple(map(shape, nodes)), self._passes, given, steps)
             dynamics = _dynamics(neuron.dynamics, module, start)
             check_untouched(self._findings, module, dynamics.resets, self._constant)
-            positions = start.length(dynamics.steps)
-            sizes = {dynamics.steps.split(filled(n, 0.0)).shape[1:] for n in nodes}
+            positions = start.length()
+            sizes = {steps.split(filled(n, 0.0)).shape[1:] for n in nodes}
             if len(sizes) > 1:
                 raise NoArgumentError("its calls differ in shape")
             _check_broadcast(dynamics, sizes.pop())
         except NoArgumentError as reason:
             return replace(plain, reason=f"'{name}': {reason}")
         return Source(
-            name, tuple(nodes), inputs, dynamics.steps, positions, cap, amplitude, signed,
+            name, tuple(nodes), inputs, steps, positions, cap, amplitude, signed,
             None, dynamics, "", restarts,
         )  # fmt: skip
 

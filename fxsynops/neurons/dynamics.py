@@ -111,7 +111,6 @@ class Dynamics:
     Attributes:
         up: what positive charge causes.
         down: what negative charge causes (negative events); None: nothing.
-        steps: where its input and output have their time steps.
         feedback: recurrent weights and their bias.
         resets: by the name of a state, the largest value that the model's forward may set it to
             without bringing charge; None for an attribute that has no part in the dynamics.
@@ -119,7 +118,6 @@ class Dynamics:
 
     up: Drive
     down: Drive | None = None
-    steps: Steps = Steps()
     feedback: Feedback | None = None
     resets: dict[str, Number | None] = field(default_factory=dict)
 
@@ -133,11 +131,13 @@ class Start:
         passes: how many forwards make the window.
         given: the states that the forward hands to the module's first call, by position after the
             input; None where it hands over none.
+        steps: where its input and output have their time steps.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     passes: int = 1
     given: tuple[Any, ...] = ()
+    steps: Steps = Steps()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -149,9 +149,9 @@ class Start:
         """How many calls make the window."""
         return len(self.shapes) * self.passes
 
-    def length(self, steps: Steps = Steps()) -> int:
-        """How many time steps the window has, if each call has ``steps``."""
-        calls = (steps.split(torch.empty(shape, device="meta")) for shape in self.shapes)
+    def length(self) -> int:
+        """How many time steps the window has."""
+        calls = (self.steps.split(torch.empty(shape, device="meta")) for shape in self.shapes)
         return self.passes * sum(map(len, calls))
 
     def state(self, own: Any, position: int = 0) -> Tensor | None:

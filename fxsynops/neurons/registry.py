@@ -20,7 +20,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from fxsynops.errors import FxSynopsError, InputError
 from fxsynops.neurons import libraries
-from fxsynops.neurons.dynamics import FindDynamics
+from fxsynops.neurons.dynamics import FindDynamics, Steps
 from fxsynops.tracing.recorder import Inside
 from fxsynops.tracing.torch_api import modules_of
 
@@ -49,6 +49,8 @@ class Neuron:
         promised: whether only a user says that these are events: an input, a registered type.
         inside: the synapses inside of the module, or None if it has none.
         dynamics: how charge becomes events, for bounds; None if no argument is known.
+        steps: where its output, of a shape, has its time steps, or None if that is not known of
+            this module; None: of no such module.
         refused: why the module cannot be counted, if it cannot.
         returned: where in what it returns stand the states that its next call takes, by the names
             of their parameters: behind the events, in the same order, unless the library says else.
@@ -68,6 +70,7 @@ class Neuron:
     promised: bool = False
     inside: Inside | None = None
     dynamics: FindDynamics | None = None
+    steps: Callable[[Any, tuple[int, ...]], Steps | None] | None = None
     refused: str = ""
     returned: Callable[[tuple[str, ...]], dict[str, int]] = _in_order
 

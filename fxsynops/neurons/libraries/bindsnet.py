@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 
 from fxsynops.errors import UnsupportedOperationError
+from fxsynops.neurons.dynamics import Steps
 from fxsynops.neurons.registry import Neuron, is_librarys, names_of
 
 
@@ -18,9 +19,11 @@ def describe(module: Any) -> Neuron | None:
         _check_learning(module)
         return None  # connections, networks: traced through
     if "AbstractInput" in names:  # it keeps what it gets
-        return Neuron(kept="s", signed=True, promised=True)
+        return Neuron(kept="s", signed=True, promised=True, steps=lambda *_: Steps())
     inside = _lateral if "IzhikevichNodes" in names else None
-    return Neuron(kept="s", max_spikes=1, checked=_is_librarys, inside=inside)
+    return Neuron(
+        kept="s", max_spikes=1, checked=_is_librarys, inside=inside, steps=lambda *_: Steps()
+    )
 
 
 def reset(module: Any) -> bool:

@@ -50,6 +50,7 @@ def describe(module: Any) -> Neuron | None:
         rounded=counts,
         inside=_within if hasattr(module, "back") or hasattr(module, "ei") else None,
         dynamics=_DYNAMICS.get(own_name(type(module), "braincog")),
+        steps=_steps,
     )
 
 
@@ -105,24 +106,24 @@ def _within(module: Any, given: dict[str, Any], output: Any) -> dict[str, Callab
     return synapses
 
 
-def _steps(module: Any, start: Start) -> Steps:
+def _steps(module: Any, size: tuple[int, ...]) -> Steps | None:
     """One step for each call, or all of them in one axis, in front of the samples."""
     if module.groups != 1:
-        raise NoArgumentError("its steps are among its channels")
-    return Steps(0, start.shape[0] // module.step) if module.layer_by_layer else Steps()
+        return None  # among its channels
+    return Steps(0, size[0] // module.step) if module.layer_by_layer else Steps()
 
 
 def _integrates(module: Any, start: Start, theta: Any, gain: Tensor, bias: Any = 0.0) -> Dynamics:
     """V ← a·v + g·i + b, with 0 ≤ a ≤ 1; a spike sets v to 0, and a reset to v_reset."""
     if not is_heaviside(module.act_fun):
         raise NoArgumentError("its act_fun is no step from 0 to 1")
-    steps, lowest = _steps(module, start), number(module.v_reset, "reset level").clamp(min=0)
+    lowest = number(module.v_reset, "reset level").clamp(min=0)
     held = None if getattr(module, "init", False) else start.state(module.mem)
-    charge = above(held, lowest) + number(bias, "bias", 0) * start.length(steps)
+    charge = above(held, lowest) + number(bias, "bias", 0) * start.length()
     kappa = positive(positive(theta, "threshold") - lowest, "threshold above its reset level")
     drive = Drive(kappa, gain, charge, largest(lowest))
     emptied = dict.fromkeys(("spike", "feature_map", "mem_collect"), 0.0)
-    return Dynamics(drive, steps=steps, resets={"mem": lowest, **emptied})
+    return Dynamics(drive, resets={"mem": lowest, **emptied})
 
 
 def _perfect(module: Any, start: Start) -> Dynamics:

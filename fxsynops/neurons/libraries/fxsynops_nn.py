@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import nn
 
@@ -23,10 +24,15 @@ from fxsynops.nn import IAF, IAFSqueeze, NeuromorphicReLU
 def describe(module: nn.Module) -> Neuron | None:
     """See :func:`fxsynops.neurons.describe`."""
     if isinstance(module, IAF):  # also IAFSqueeze
-        return Neuron(max_spikes=module.max_spikes_per_step or math.inf, dynamics=_integrates)
+        cap = module.max_spikes_per_step or math.inf
+        return Neuron(max_spikes=cap, dynamics=_integrates, steps=_steps)
     if isinstance(module, NeuromorphicReLU):
         return Neuron(spikes=module.quantize, dynamics=_rounds)
     return None
+
+
+def _steps(module: Any, size: tuple[int, ...]) -> Steps:
+    return Steps(1, module.batch_size if isinstance(module, IAFSqueeze) else None)
 
 
 def reset(module: nn.Module) -> bool:
@@ -44,10 +50,7 @@ def _integrates(module: IAF, start: Start) -> Dynamics:
     rest = max(0.0, floor)
     v = above(start.state(module.v_mem), rest)
     kappa = positive((theta - rest).clamp(max=theta), "threshold above its lowest potential")
-    steps = Steps(1)
-    if isinstance(module, IAFSqueeze):
-        steps = Steps(1, module.batch_size)
-    return Dynamics(Drive(kappa, 1.0, v, largest(floor)), steps=steps, resets={"v_mem": rest})
+    return Dynamics(Drive(kappa, 1.0, v, largest(floor)), resets={"v_mem": rest})
 
 
 def _rounds(module: NeuromorphicReLU, start: Start) -> Dynamics:

@@ -33,7 +33,6 @@ from fxsynops.operations.registry import operations
 _PACKAGE = "lava.lib.dl.slayer."
 # Classes are known by their names, so that none is asked for that a release lacks.
 _NEURON, _SIGMA_DELTA = "neuron.base.Neuron", "neuron.sigma_delta.Neuron"
-_STEPS = Steps(-1)
 
 
 def describe(module: nn.Module) -> Neuron | None:
@@ -50,6 +49,7 @@ def describe(module: nn.Module) -> Neuron | None:
             amplitude=lambda block: _worth(block.neuron),
             checked=lambda block: _fires_once(block.neuron),
             inside=_recurrence,
+            steps=lambda *_: Steps(-1),
             refused="its axonal delays hide which of its spikes come back to it" if late else "",
         )
     if _NEURON not in names:
@@ -60,6 +60,7 @@ def describe(module: nn.Module) -> Neuron | None:
         amplitude=_worth,
         checked=_fires_once,
         dynamics=_current_based if _own_name(module) == "neuron.cuba.Neuron" else None,
+        steps=lambda *_: Steps(-1),
     )
 
 
@@ -154,7 +155,7 @@ def _current_based(module: Any, start: Start) -> Dynamics:
     rounded = float(torch.tensor(level, dtype=torch.float32))
     if scale & (scale - 1) or math.ceil(level * scale) != math.ceil(rounded * scale):
         raise NoArgumentError("its spikes and its resets may compare with different thresholds")
-    window = start.length(_STEPS)
+    window = start.length()
     number(module.voltage_decay, "voltage decay", 0, module.p_scale)
     decay = number(module.current_decay, "current decay", 0, module.p_scale).round().min()
     kept = 1 - decay / module.p_scale
@@ -163,4 +164,4 @@ def _current_based(module: Any, start: Start) -> Dynamics:
     if start.calls > 1 and not module.persistent_state and bool(torch.as_tensor(held).any()):
         raise NoArgumentError("it starts each forward with the same charge")
     drive = Drive(theta, powers(kept, 0, window), held)
-    return Dynamics(drive, steps=_STEPS, resets={"current_state": 0.0, "voltage_state": 0.0})
+    return Dynamics(drive, resets={"current_state": 0.0, "voltage_state": 0.0})

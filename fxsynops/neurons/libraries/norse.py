@@ -33,11 +33,11 @@ def describe(module: nn.Module) -> Neuron | None:
         return Neuron(spikes=False)
     if names & _FEED_FORWARD:
         dynamics = _DYNAMICS.get(own_name(type(module), "norse"))
-        return Neuron(max_spikes=1, checked=_steps_as_norse, dynamics=dynamics)
+        return Neuron(max_spikes=1, checked=_steps_as_norse, dynamics=dynamics, steps=_steps)
     if "LILinearCell" in names:
         return Neuron(spikes=False, inside=_inside)
     if names & _RECURRENT or "CobaLIFCell" in names:
-        return Neuron(max_spikes=1, checked=_steps_as_norse, inside=_inside)
+        return Neuron(max_spikes=1, checked=_steps_as_norse, inside=_inside, steps=_steps)
     if "LIFCorrelation" in names:
         return Neuron(max_spikes=1, refused="its weights are part of its state")
     return None
@@ -86,8 +86,9 @@ def _levels(p: Any, *names: str) -> tuple[Any, float]:
     return positive(number(p.v_th, "threshold") - rest, "threshold above its rest"), largest(*found)
 
 
-def _steps(module: Any) -> Steps:
-    return Steps(0 if "SNN" in names_of(type(module), "norse") else None)
+def _steps(module: Any, size: tuple[int, ...]) -> Steps:
+    over_time = {"SNN", "SNNRecurrent"} & set(names_of(type(module), "norse"))
+    return Steps(0 if over_time else None)
 
 
 def _leaky(module: Any, start: Start) -> Dynamics:
@@ -95,8 +96,8 @@ def _leaky(module: Any, start: Start) -> Dynamics:
     p = getattr(module.p, "lif", module.p)
     membrane, synapse = _rates(module, p, start)
     kappa, level = _levels(p, "v_leak", "v_reset")
-    gain = membrane * powers(1 - synapse, 0, start.length(_steps(module)))
-    return Dynamics(Drive(kappa, gain, 0.0, level), steps=_steps(module))
+    gain = membrane * powers(1 - synapse, 0, start.length())
+    return Dynamics(Drive(kappa, gain, 0.0, level))
 
 
 def _adapts(module: Any, start: Start) -> Dynamics:
@@ -118,14 +119,14 @@ def _boxed(module: Any, start: Start) -> Dynamics:
         kappa = kappa.minimum(positive(p.v_th, "threshold"))
     else:
         raise NoArgumentError("its reset is a function of the user's")
-    return Dynamics(Drive(kappa, membrane, 0.0, level), steps=_steps(module))
+    return Dynamics(Drive(kappa, membrane, 0.0, level))
 
 
 def _integrates(module: Any, start: Start) -> Dynamics:
     """Without a leak; starts at v_reset, and is set to it by a spike."""
     _at_rest(module, start)
     kappa, level = _levels(module.p, "v_reset")
-    return Dynamics(Drive(kappa, 1.0, 0.0, level), steps=_steps(module))
+    return Dynamics(Drive(kappa, 1.0, 0.0, level))
 
 
 _DYNAMICS: dict[str, Any] = {

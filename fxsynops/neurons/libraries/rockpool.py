@@ -44,7 +44,7 @@ def describe(module: nn.Module) -> Neuron | None:
     if any(name in _ANALOG for name in names):
         return Neuron(spikes=False)
     if "UpDownTorch" in names:
-        return Neuron(checked=_repeats)
+        return Neuron(checked=_repeats, steps=lambda *_: Steps(1))
     if not any(name in _SPIKING for name in names):
         return None  # weights, combinators, dropout: traced through
     return Neuron(
@@ -52,6 +52,7 @@ def describe(module: nn.Module) -> Neuron | None:
         checked=_counts,
         inside=_recurrence if _has_recurrence(module) else None,
         dynamics=_DYNAMICS.get(own_name(type(module), "rockpool")),
+        steps=lambda *_: Steps(1),
     )
 
 
@@ -118,7 +119,7 @@ def _check(module: Any, start: Start, synapses: int = 1) -> int:
         raise NoArgumentError("all samples go on from the state of the first one")
     if synapses != 1 or len(start.shape) != 3 or start.shape[-1] != module.size_out:
         raise NoArgumentError("its input is not (batch, time, neurons)")
-    return start.length(Steps(1))
+    return start.length()
 
 
 def _state(value: Any) -> Tensor:
@@ -137,7 +138,7 @@ def _membrane(module: Any, start: Start) -> Dynamics:
     number(torch.exp(-module.dt / module.tau_mem), "membrane decay", 0, 1)
     charge = _held(module, window)
     drive = Drive(positive(module.threshold, "threshold"), 1.0, charge)
-    return Dynamics(drive, steps=Steps(1), resets=_RESETS)
+    return Dynamics(drive, resets=_RESETS)
 
 
 def _leaky(module: Any, start: Start) -> Dynamics:
@@ -159,7 +160,7 @@ def _leaky(module: Any, start: Start) -> Dynamics:
         decay = number(torch.exp(-module.dt / module.tau_ahp), "feedback's decay", 0, 1)
         charge = charge + powers(decay, 1, window) * above(_state(module.iahp), 0.0)
     drive = Drive(positive(module.threshold, "threshold"), reach, charge)
-    return Dynamics(drive, steps=Steps(1), feedback=feedback, resets=_RESETS)
+    return Dynamics(drive, feedback=feedback, resets=_RESETS)
 
 
 _DYNAMICS = {

@@ -46,6 +46,7 @@ def describe(module: nn.Module) -> Neuron | None:
         signed=not _is_known(fires),
         inside=_recurrence if recurrent else None,
         dynamics=_DYNAMICS.get(own_name(type(module), "sinabs")),
+        steps=_steps,
     )
 
 
@@ -76,8 +77,7 @@ def _rounds(module: Any, start: Start) -> Dynamics:
 
 def _integrates(module: Any, start: Start) -> Dynamics:
     """V ← α·v + g·i; spikes take δ off, or set v to r; ρ is the largest of 0, the clamp and r."""
-    steps = _steps(module, start)
-    window = start.length(steps)
+    window = start.length()
     theta = _threshold(module, module.spike_threshold)
     gain = torch.ones((), dtype=torch.float64)
     if "LIF" in _names(module):
@@ -105,9 +105,7 @@ def _integrates(module: Any, start: Start) -> Dynamics:
     feedback = None
     if "LIFRecurrent" in _names(module):
         feedback = excitation(module.rec_connect, start.shape[2:], late=1)
-    return Dynamics(
-        Drive(kappa, gain, charge, level), steps=steps, feedback=feedback, resets=_resets(rest)
-    )
+    return Dynamics(Drive(kappa, gain, charge, level), feedback=feedback, resets=_resets(rest))
 
 
 def _adapts(module: Any, start: Start) -> Dynamics:
@@ -131,11 +129,11 @@ def _adapts(module: Any, start: Start) -> Dynamics:
         number(module.b, "adaptation", 0)
     if module.alpha_syn_calculated is not None:
         decay = number(module.alpha_syn_calculated, "synapse decay", 0, 1) * gain
-        reach = powers(decay, 1, start.length(Steps(1)))
+        reach = powers(decay, 1, start.length())
         charge = charge + reach * above(start.state(module.i_syn if known else None), 0.0)
         gain = reach
     kappa = positive(theta - rest, "threshold above its lowest potential")
-    return Dynamics(Drive(kappa, gain, charge, level), steps=Steps(1), resets=_resets(rest))
+    return Dynamics(Drive(kappa, gain, charge, level), resets=_resets(rest))
 
 
 def _threshold(module: Any, value: Any) -> torch.Tensor:
@@ -162,11 +160,10 @@ def _resets(rest: torch.Tensor) -> dict[str, Any]:
     return {"v_mem": rest, "i_syn": 0.0}
 
 
-def _steps(module: Any, start: Start) -> Steps:
+def _steps(module: Any, size: tuple[int, ...]) -> Steps:
     if "SqueezeMixin" not in _names(module):
         return Steps(1)
-    merged = start.shape[0]
-    samples = merged // module.num_timesteps if module.num_timesteps > 0 else module.batch_size
+    samples = size[0] // module.num_timesteps if module.num_timesteps > 0 else module.batch_size
     return Steps(1, samples)
 
 

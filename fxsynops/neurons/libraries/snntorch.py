@@ -47,6 +47,7 @@ def describe(module: nn.Module) -> Neuron | None:
         checked=None if parallel else _fires_once,
         inside=_parallel if parallel else _inside(names),
         dynamics=_dynamics if own_name(type(module), "snntorch") in _DYNAMICS else None,
+        steps=lambda *_: Steps(0 if parallel or in_one_go else None),
         returned=_returned,
     )
 
@@ -163,7 +164,7 @@ def _kernel(module: Any, start: Start) -> Dynamics:
     """Every input is seen again at every later step, decayed by e^(−1/τ); nothing is taken off."""
     theta = _threshold(module)
     decay = torch.exp(-1 / positive(module.tau, "time constant"))
-    return Dynamics(Drive(theta, powers(decay, 0, start.length(Steps(0)))), steps=Steps(0))
+    return Dynamics(Drive(theta, powers(decay, 0, start.length())))
 
 
 def _leaky(module: Any, start: Start) -> Dynamics:

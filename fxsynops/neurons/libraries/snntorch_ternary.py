@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxsynops.neurons.dynamics import is_heaviside
+from fxsynops.neurons.dynamics import Steps, is_heaviside
 from fxsynops.neurons.registry import Neuron, is_librarys, names_of
 
 SETTINGS = ("spike_grad",)  # functions that are attributes of a neuron
@@ -23,6 +23,7 @@ def describe(module: Any) -> Neuron | None:
         amplitude=lambda module: module.graded_spikes_factor,
         signed=True,
         checked=_is_ternary,
+        steps=lambda *_: Steps(),
     )
 
 

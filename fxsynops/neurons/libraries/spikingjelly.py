@@ -51,7 +51,7 @@ def describe(module: nn.Module) -> Neuron | None:
     if "FewSpikeNode" in names:
         return Neuron(refused="what one of its events is worth differs from step to step")
     if "FlexSN" in names:
-        return Neuron(signed=True)  # runs a core of the user's
+        return Neuron(signed=True, steps=_steps)  # runs a core of the user's
     inside = _recurrence if hasattr(module, "conn") else None
     if any(name in ("PSN", "MaskedPSN", "SlidingPSN") for name in names):
         inside = _over_time
@@ -65,6 +65,7 @@ def describe(module: nn.Module) -> Neuron | None:
         signed=any("Ternary" in name for name in names) or "STBIFNode" in names,
         inside=inside,
         dynamics=_dynamics if own_name(type(module), "spikingjelly") in _DYNAMICS else None,
+        steps=_steps,
     )
 
 
@@ -73,7 +74,7 @@ def describe_operator(library: str, name: str) -> Neuron | None:
     kind = library.removeprefix("sj_")
     if kind == library or name != "forward" or kind not in _OPERATORS:
         return None
-    return Neuron(max_spikes=_OPERATORS[kind])
+    return Neuron(max_spikes=_OPERATORS[kind], steps=lambda *_: Steps(0))
 
 
 _OPERATORS = dict.fromkeys(["if", "lif", "plif", "eif", "qif", "izhikevich"], 1.0)
@@ -147,8 +148,13 @@ def _takes_sequences(module: Any) -> bool:
     return bool(getattr(module, "step_mode", old) == "m")
 
 
-def _step_shape(module: Any) -> Steps:
-    return Steps(0 if _takes_sequences(module) else None)
+def _steps(module: Any, size: tuple[int, ...]) -> Steps:
+    """In front of the samples; some neurons know no other mode."""
+    over_time = _takes_sequences(module) or bool(_OVER_TIME & set(_names(module)))
+    return Steps(0 if over_time else None)
+
+
+_OVER_TIME = {"GatedLIFNode", "DSRIFNode", "DSRLIFNode"}
 
 
 def _check_fires(module: Any) -> None:
@@ -181,7 +187,7 @@ def _integrates(module: Any, start: Start) -> Dynamics:
     theta, reset = _levels(module)
     kappa = positive(theta - reset, "threshold above its reset level")
     charge = above(start.state(module.v), reset)
-    return Dynamics(Drive(kappa, _gain(module), charge, largest(reset)), steps=_step_shape(module))
+    return Dynamics(Drive(kappa, _gain(module), charge, largest(reset)))
 
 
 def _signed(module: Any, start: Start) -> Dynamics:
@@ -193,7 +199,6 @@ def _signed(module: Any, start: Start) -> Dynamics:
     return Dynamics(
         Drive(up, gain, above(v, reset), level),
         Drive(down, gain, above(None if v is None else -v, -reset), level),
-        steps=_step_shape(module),
     )
 
 
@@ -205,7 +210,7 @@ def _aware(module: Any, start: Start) -> Dynamics:
     low = -offset if module.v_reset is None else reset
     kappa = positive(theta if module.v_reset is None else theta - offset - reset, "threshold")
     charge = above(start.state(module.v), low)
-    return Dynamics(Drive(kappa, 1.0, charge, largest(reset, offset)), steps=_step_shape(module))
+    return Dynamics(Drive(kappa, 1.0, charge, largest(reset, offset)))
 
 
 def _per_channel(module: Any, value: Tensor, start: Start) -> Tensor:
@@ -229,7 +234,7 @@ def _scaled(module: Any, start: Start) -> Dynamics:
     else:
         number(k * (1 - 1 / tau), "k·(1 − 1/τ)", high=1)
         drive = Drive(theta, k * gain, charge, largest(reset))
-    return Dynamics(drive, steps=_step_shape(module))
+    return Dynamics(drive)
 
 
 def _complementary(module: Any, start: Start) -> Dynamics:
@@ -237,7 +242,7 @@ def _complementary(module: Any, start: Start) -> Dynamics:
     _check_fires(module)
     theta = positive(module.v_threshold, "threshold")
     number(module.tau, "time constant", 1)
-    return Dynamics(Drive(theta, 1.0, above(start.state(module.v), 0.0)), steps=_step_shape(module))
+    return Dynamics(Drive(theta, 1.0, above(start.state(module.v), 0.0)))
 
 
 def _current_based(module: Any, start: Start) -> Dynamics:
@@ -245,13 +250,12 @@ def _current_based(module: Any, start: Start) -> Dynamics:
     theta, reset = _levels(module)
     number(module.v_decay, "membrane decay", 0, 1)
     decay = number(module.c_decay, "current decay", 0, 1)
-    rest, steps = reset.clamp(min=0), _step_shape(module)
-    window = start.length(steps)
+    rest, window = reset.clamp(min=0), start.length()
     charge: Any = above(start.state(module.c), 0.0) * powers(decay, 1, window)
     charge = charge + above(start.state(module.v), rest)
     kappa = positive(theta - rest, "threshold above its reset level")
     drive = Drive(kappa, powers(decay, 0, window), charge, largest(reset))
-    return Dynamics(drive, steps=steps)
+    return Dynamics(drive)
 
 
 def _gated(module: Any, start: Start) -> Dynamics:
@@ -268,7 +272,7 @@ def _gated(module: Any, start: Start) -> Dynamics:
     leak = 1 - alpha * (1 - tau)
     removed = (1 - leak * (1 - gamma)) * theta + (1 - gamma) * taken
     drive = Drive(torch.minimum(theta, removed), 1 - beta * (1 - conduct))
-    return Dynamics(drive, steps=Steps(0))
+    return Dynamics(drive)
 
 
 def _rounds(module: Any, start: Start) -> Dynamics:
@@ -276,7 +280,7 @@ def _rounds(module: Any, start: Start) -> Dynamics:
     theta = positive(module.v_threshold, "threshold")
     number(module.tau, "time constant", 1)
     charge = above(start.state(module.v), 0.0)
-    return Dynamics(Drive(theta / 2, 1.0, charge), steps=_step_shape(module))
+    return Dynamics(Drive(theta / 2, 1.0, charge))
 
 
 def _dual(module: Any, start: Start) -> Dynamics:
@@ -286,8 +290,8 @@ def _dual(module: Any, start: Start) -> Dynamics:
         raise NoArgumentError("its state is lost between forwards")
     if "DSRLIFNode" in _names(module):
         gain = 1 - math.exp(-module.delta_t / module.tau)
-        return Dynamics(Drive(module.alpha * theta, gain), steps=Steps(0))
-    return Dynamics(Drive(theta, 1.0, (1 - module.alpha) * theta), steps=Steps(0))
+        return Dynamics(Drive(module.alpha * theta, gain))
+    return Dynamics(Drive(theta, 1.0, (1 - module.alpha) * theta))
 
 
 def _dynamics(module: Any, start: Start) -> Dynamics:
