@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
 from fxsynops.bounds.bound import estimate, upper_bound
 from fxsynops.bounds.events_per_step import Assumptions, Interval
 from fxsynops.connectivity.connect import Unresolved
-from fxsynops.connectivity.find import event_inputs, find
+from fxsynops.connectivity.find import find, with_known_inputs
 from fxsynops.connectivity.results import Events, Findings, Options, Weights, without_values
 from fxsynops.connectivity.signals import State
 from fxsynops.counting.audit import audit as audit_of
@@ -28,7 +28,7 @@ from fxsynops.reporting.report import Reported
 from fxsynops.results import Audit, Bound
 from fxsynops.tracing.borrowed import Snapshot
 from fxsynops.tracing.devices import own_device
-from fxsynops.tracing.inputs import Inputs, Layout, check_devices, check_events
+from fxsynops.tracing.inputs import Inputs, Layout, check_devices, check_events, check_not_nested
 from fxsynops.tracing.witness import Witness
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ class Analysis(Findings, Reported):
             >>> bound.structural, bound.charge  # IAF has no cap; a step brings 4 · 0.5 at most
             (inf, 240.0)
         """
-        steps = self.window.timesteps if timesteps is None else timesteps
+        layout = self.options.layout
+        known = layout.timesteps if layout.by_step else None
+        steps = known or self.window.timesteps if timesteps is None else timesteps
         with own_device():
             if rate is not None:
                 present = self._of_length(self.window.timesteps)
@@ -136,11 +138,11 @@ def analyze(
     model: nn.Module,
     example: Any,
     *,
-    layout: str = "N",
+    layout: str = "auto",
     batch_size: int | None = None,
     timesteps: int | None = None,
     dt: float = 1.0,
-    input_events: bool | Sequence[bool] = True,
+    input_events: bool | Sequence[bool] | Literal["auto"] = "auto",
     spiking: Any = (),
     events: Events = "value",
     weights: Weights = "all",
@@ -155,11 +157,14 @@ def analyze(
         model: any ``nn.Module``.
         example: a tensor, a tuple of the model's positional arguments, or a dict of all of them by
             the names of the parameters. A dict that is an argument itself comes in a tuple.
-        layout: the leading axes of the inputs: "N" samples, "NT" samples and time steps, "TN",
-            "T", "" for a single sample, "(NT)" or "(TN)" for one merged axis.
+        layout: what the axes of the inputs are. "auto": as the model's neurons tell it; the tables
+            say how, or that the steps are unknown. Else the leading axes: "N" samples, "NT" samples
+            and time steps, "TN", "T", "" for a single sample, "(NT)" or "(TN)" for one merged axis,
+            "N…T" and the like with time inside; "step" for a model whose forward is one step.
         batch_size, timesteps: what the shape does not tell; both for a loop over a static input.
         dt: length of a time step in milliseconds.
         input_events: whether the inputs carry events; one bool per tensor argument, or one for all.
+            "auto": small whole numbers do, fractions, images and token ids do not.
         spiking: further spiking sources: types of modules, functions of torch's (``F.relu``, as
             ``nn.ReLU``, which calls it), names of single modules.
         events: "value", an event of value v counts |v| and is measured at the source;
@@ -195,12 +200,14 @@ def analyze(
             raise InputError(
                 f"{where} a SynOpsCounter already. Pass the model that it counts (its .model)."
             )
-    if not isinstance(input_events, bool | list | tuple):
-        raise InputError(f"input_events is a bool, or one per tensor, not {input_events!r}.")
+    if not isinstance(input_events, bool | list | tuple) and input_events != "auto":
+        raise InputError(
+            f"input_events is 'auto', a bool, or one per tensor, not {input_events!r}."
+        )
     options = Options(
-        Layout(layout, batch_size, timesteps),
+        Layout.of(layout, batch_size, timesteps),
         _positive("dt", dt),
-        input_events if isinstance(input_events, bool) else tuple(input_events),
+        input_events if isinstance(input_events, bool | str) else tuple(input_events),
         _spiking(spiking),
         _one_of("events", events, ("value", "nonzero")),
         _one_of("weights", weights, ("all", "nonzero")),
@@ -208,9 +215,12 @@ def analyze(
     )
     inputs = Inputs.of_example(model, example)
     check_devices(model, inputs)
-    for name, tensor in inputs.tensors():
-        if event_inputs(options, inputs)[name] and options.events == "value":
-            check_events(name, tensor)
+    check_not_nested(inputs)
+    if input_events != "auto" and options.events == "value":
+        looked = with_known_inputs(options, inputs).looked
+        for name, tensor in inputs.tensors():
+            if looked[name][0]:
+                check_events(name, tensor)
     with own_device():
         if audit:
             return audited(model, inputs, options)

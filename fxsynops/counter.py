@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -20,18 +20,22 @@ from fxsynops.connectivity.moments import Moments
 from fxsynops.connectivity.results import Events, Findings, Options, Weights
 from fxsynops.connectivity.signals import State
 from fxsynops.counting.counts import Extras, Measured, Span
-from fxsynops.counting.data_sets import ReadSamples, Reset, evaluating, first_of, measure
+from fxsynops.counting.data_sets import Reset, evaluating, first_of, measure
 from fxsynops.counting.exact_sums import Tally
 from fxsynops.counting.firing_rates import FiringRates
-from fxsynops.counting.replay import Detail, Replay
+from fxsynops.counting.replay import Detail, OtherBranchError, Replay
 from fxsynops.counting.running_totals import Account
+from fxsynops.counting.samples_apart import SamplesApart
 from fxsynops.errors import CountError, InputError
+from fxsynops.neurons import reset_states
 from fxsynops.results import Audit, Counts
+from fxsynops.tracing.borrowed import Borrowed, Undo
 from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.inputs import Inputs, Window, call_key, check_devices
 from fxsynops.tracing.node_meta import Mode
 
 _MAX_TRACES = 16
+_MAX_WAYS = 256  # of one forward, by its branches
 _FRACTION = 1e-3  # what rounding can do to a whole number of events, and more
 
 
@@ -44,12 +48,15 @@ class SynOpsCounter(nn.Module):
     Args:
         model: any module; it is shared, not copied.
         example: a tensor, or a tuple of the model's positional arguments, or a dict of all of them.
-        layout: the leading axes of the inputs: "N" samples, "NT" samples and time steps, "TN",
-            "T", "" for a single sample, "(NT)" or "(TN)" for one merged axis, "N…T" and the like
-            with time inside.
+        layout: what the axes of the inputs are. "auto": as the model's neurons tell it; the tables
+            say how, or that the steps are unknown. Else the leading axes: "N" samples, "NT" samples
+            and time steps, "TN", "T", "" for a single sample, "(NT)" or "(TN)" for one merged axis,
+            "N…T" and the like with time inside; "step" for a model whose forward is one step: every
+            forward adds one to the samples at hand, until :meth:`end_of_sample`.
         batch_size, timesteps: what the shape does not tell; both for a loop over a static input.
         dt: length of a time step in milliseconds.
         input_events: whether the inputs carry events; one bool per tensor argument, or one for all.
+            "auto": small whole numbers do, fractions, images and token ids do not.
         spiking: further spiking sources: types of modules, functions of torch's (``F.relu``, as
             ``nn.ReLU``, which calls it), names of single modules.
         events: "value", an event of value v counts |v| and is measured at the source; "nonzero",
@@ -85,11 +92,11 @@ class SynOpsCounter(nn.Module):
         model: nn.Module,
         example: Any,
         *,
-        layout: str = "N",
+        layout: str = "auto",
         batch_size: int | None = None,
         timesteps: int | None = None,
         dt: float = 1.0,
-        input_events: bool | Sequence[bool] = True,
+        input_events: bool | Sequence[bool] | Literal["auto"] = "auto",
         spiking: Any = (),
         events: Events = "value",
         weights: Weights = "all",
@@ -137,6 +144,7 @@ class SynOpsCounter(nn.Module):
         self._states: dict[str, State] = {}
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
         self._account = Account()
+        self._ways = 0
         self._register_state_dict_hook(_without_prefix)
         self._register_load_state_dict_pre_hook(_with_prefix, with_module=True)
 
@@ -158,10 +166,55 @@ class SynOpsCounter(nn.Module):
             bound = Inputs.bind(self.model, args, kwargs)
             args, kwargs, values = bound.args, bound.kwargs, bound.values
         replay = self._replay_for(args, kwargs)
-        output, tally = replay.count(values)
+        self._check_at_hand(replay.analysis.window.samples)
+        if replay.own_branches:
+            replay, output, tally = self._count_branching(replay, args, kwargs, values)
+        else:
+            output, tally = replay.count(values)
         if torch._C._current_graph_task_id() == -1:  # else a checkpoint's recomputation
             self._account.commit(replay, tally)
         return output
+
+    def _count_branching(
+        self, replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any], values: tuple[Any, ...]
+    ) -> tuple[Replay, Any, Tally]:
+        """The same for a forward that branches on its own output: each way is recorded once."""
+        undo, tried, recorded = Undo(self.model), [replay], False
+        while True:
+            try:
+                return (replay, *replay.count(values))
+            except OtherBranchError as other:
+                undo.back()
+                if recorded:  # this very way: it does not go the same way twice
+                    raise (other.__cause__ or other) from None
+                ways = (way for way in self._replays[_key(args, kwargs)] if way not in tried)
+                known = next((way for way in ways if way.may_go_on(other.seen)), None)
+                recorded = known is None
+                exact = any(isinstance(value, float) for value in other.seen)
+                if exact and len(tried) == 1 and not known:
+                    self._warn_of_many_ways(str(other.__cause__))
+                most = _MAX_TRACES if exact else _MAX_WAYS
+                replay = known or self._recorded(args, kwargs, most)
+                tried.append(replay)
+
+    def _warn_of_many_ways(self, why: str) -> None:
+        """A forward that computes with numbers out of its own values is hardly ever the same."""
+        self._ways += 1
+        if self._ways == _MAX_TRACES:
+            where, _, rest = why.partition(": the model ")
+            warnings.warn(
+                f"{where}: the model {rest.partition('. ')[0]}, and so each forward is recorded "
+                "anew: counts are right, and slow. Make it a tensor operation.",
+                stacklevel=5,
+            )
+
+    def _check_at_hand(self, samples: int) -> None:
+        """A step must be of as many samples as those before it."""
+        if self._account.at_hand not in (0, samples):
+            raise InputError(
+                f"this step is of {samples} samples, but the samples at hand are "
+                f"{self._account.at_hand}. Where others begin, say so: counter.end_of_sample()."
+            )
 
     def _replay_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
         key = _key(args, kwargs)
@@ -171,6 +224,11 @@ class SynOpsCounter(nn.Module):
                 if i:  # the next forward will likely be of the same kind
                     candidates.insert(0, candidates.pop(i))
                 return replay
+        return self._recorded(args, kwargs, _MAX_TRACES)
+
+    def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any], most: int) -> Replay:
+        """A new trace of these inputs, one of ``most`` of their kind."""
+        key = _key(args, kwargs)
         inputs = Inputs.bind(self.model, args, kwargs)
         self._options.layout.check_same_sample(inputs, self._example)
         check_devices(self.model, inputs)
@@ -179,7 +237,7 @@ class SynOpsCounter(nn.Module):
         self._warn_of_lost_rows(analysis)
         self._learn(analysis)
         replay = self._replay(analysis)
-        self._replays[key] = [replay, *candidates][:_MAX_TRACES]
+        self._replays[key] = [replay, *self._replays.get(key, [])][:most]
         self._replays.move_to_end(key)
         while len(self._replays) > _MAX_TRACES:
             self._replays.popitem(last=False)
@@ -201,9 +259,13 @@ class SynOpsCounter(nn.Module):
         """The analysis of another number of samples or steps, if there can be one."""
         layout, example = analysis.options.layout, analysis.example
         resized, inputs = layout.resized(example, analysis.window, axis, size)
-        if inputs is not example:  # else there is no such axis
-            with suppress(Exception):  # a model of fixed size
-                options = replace(self._options, layout=resized)
+        if inputs is example:  # there is no such axis
+            return None
+        options = replace(self._options, layout=resized)
+        with suppress(Exception):  # a model of fixed size, or with states of these samples
+            return find(self.model, inputs, options, self._states)
+        with suppress(Exception), Borrowed(self.model):
+            if layout.by_step and reset_states(self.model):
                 return find(self.model, inputs, options, self._states)
         return None
 
@@ -263,9 +325,20 @@ class SynOpsCounter(nn.Module):
         return self._analysis
 
     @property
+    def last(self) -> tuple[Replay, Tally]:
+        """The last forward: what ran it, and what it counted.
+
+        Raises:
+            CountError: nothing has been counted yet.
+        """
+        if self._account.last is None:
+            raise CountError("nothing has been counted yet: call the counter on an input first.")
+        return self._account.last
+
+    @property
     def latest(self) -> Findings:
         """The analysis that the last forward was counted with."""
-        return self._last()[0].analysis
+        return self.last[0].analysis
 
     @property
     def arguments(self) -> int:
@@ -275,12 +348,12 @@ class SynOpsCounter(nn.Module):
     @property
     def synops(self) -> Tensor:
         """SynOps of the last forward, all samples and steps: 0-d, float64, differentiable."""
-        return self._last()[1].total()
+        return self.last[1].total()
 
     @property
     def window(self) -> Window:
         """Samples and time steps of the last forward."""
-        return self._last()[0].analysis.window
+        return self.latest.window
 
     @property
     def per_synapse(self) -> dict[str, Tensor]:
@@ -327,8 +400,11 @@ class SynOpsCounter(nn.Module):
                 "this counter does not keep steps apart: make it with SynOpsCounter(..., "
                 "steps=True)."
             )
-        replay, tally = self._last()
-        return None if replay.per_step is None else replay.per_step(tally.parts)
+        replay, tally = self.last
+        if replay.per_step is None:
+            return None
+        table = replay.per_step(tally.parts)
+        return table if replay.per_step.since == 0 else table.sum(1, keepdim=True)
 
     @property
     def rates(self) -> dict[str, FiringRates]:
@@ -344,7 +420,7 @@ class SynOpsCounter(nn.Module):
             raise InputError(
                 "this counter keeps no firing rates: make it with SynOpsCounter(..., rates=True)."
             )
-        replay, tally = self._last()
+        replay, tally = self.last
         return {firing.source: firing(tally.parts) for firing in replay.firing}
 
     @property
@@ -379,10 +455,29 @@ class SynOpsCounter(nn.Module):
         extras = Extras(
             dict(account.rates),
             fractions=fractions,
-            steps=account.steps.steps(names, self._options.dt),
+            steps=account.steps.ended(account.at_hand).steps(names, self._options.dt),
             steps_unknown=account.steps.unknown,
+            lengths=account.taken,
         )
         return Counts.of(self.analysis, list(measured.values()), span, extras)
+
+    def end_of_sample(self) -> None:
+        """With ``layout="step"``: the next forward is the first step of other samples.
+
+        Neuron states stay as they are: reset them as the model wants it.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> model = torch.nn.Linear(4, 3)
+            >>> counter = fxsynops.SynOpsCounter(model, torch.ones(2, 4), layout="step")
+            >>> for _ in range(2):
+            ...     for _ in range(10):
+            ...         _ = counter(torch.ones(2, 4))
+            ...     counter.end_of_sample()
+            >>> counter.counts.samples, counter.counts.timesteps, counter.counts.total
+            (4, 10, 480)
+        """
+        self._account.end()
 
     def clear(self) -> None:
         """Set the accumulated counts to zero. Neuron states stay as they are."""
@@ -437,39 +532,24 @@ class SynOpsCounter(nn.Module):
         return found
 
     @contextmanager
-    def sample_by_sample(self) -> Iterator[ReadSamples]:
+    def sample_by_sample(self, reset: Callable[[], object]) -> Iterator[SamplesApart]:
         """Keep the samples of each forward apart, for as long as the context lasts.
 
+        Args:
+            reset: sets the model to where a batch starts.
+
         Yields:
-            a function of the arguments of the last forward, and of one that resets the model, that
-            gives the SynOps of each sample, (samples,), or None if it is not known which part of
-            the model's values belongs to which sample.
+            what tells them apart.
         """
         detail, replays = self._detail, self._replays
         self._detail, self._replays = replace(detail, samples=True), OrderedDict()
-
-        def read(args: tuple[Any, ...], reset: Callable[[], object]) -> Tensor | None:
-            replay, tally = self._last()
-            if replay.per_sample is None or not replay.per_sample.known:
-                return None
-            each = replay.per_sample.each(tally.parts)
-            if replay.is_unchecked(each):
-                reset()
-                replay.check_samples(Inputs.bind(self.model, args, {}))
-            return None if replay.per_sample is None else each.sum(0)
-
         try:
-            yield read
+            yield SamplesApart(self.model, reset)
         finally:
             self._detail, self._replays = detail, replays
 
-    def _last(self) -> tuple[Replay, Tally]:
-        if self._account.last is None:
-            raise CountError("nothing has been counted yet: call the counter on an input first.")
-        return self._account.last
-
     def _grouped(self, attribute: str) -> dict[str, Tensor]:
-        replay, tally = self._last()
+        replay, tally = self.last
         rows: dict[str, list[int]] = {}
         for i, connection in enumerate(replay.analysis.connections):
             rows.setdefault(getattr(connection, attribute), []).append(i)
@@ -512,11 +592,11 @@ def count(
     model: nn.Module,
     data: Any,
     *,
-    layout: str = "N",
+    layout: str = "auto",
     batch_size: int | None = None,
     timesteps: int | None = None,
     dt: float = 1.0,
-    input_events: bool | Sequence[bool] = True,
+    input_events: bool | Sequence[bool] | Literal["auto"] = "auto",
     spiking: Any = (),
     events: Events = "value",
     weights: Weights = "all",

@@ -24,7 +24,13 @@ class AuditError(FxSynopsError, RuntimeError):
 
 
 class SpecializationError(FxSynopsError, RuntimeError):
-    """A branch on data turned out otherwise than in the trace."""
+    """A branch on data turned out otherwise than in the trace.
+
+    Attributes:
+        value: what was read, where Python has read a plain value; else None.
+    """
+
+    value: object = None
 
 
 class CountError(FxSynopsError, ValueError):

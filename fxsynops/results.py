@@ -70,6 +70,7 @@ class Bound(Bounded, Budgeted, Costed, Reported):
         charge: the bound from the charge that neurons receive, where there is one, and the
             structural one elsewhere.
         total: the smaller bound of each connection, added up.
+        peak: SynOps in the most expensive step, at most; None if steps are not known.
         assumptions: what was assumed about the input and the neurons.
         findings: the analysis of the model.
         estimate: whether this is no bound, but an estimate at a firing rate that was given.
@@ -100,6 +101,10 @@ class Bound(Bounded, Budgeted, Costed, Reported):
         """Of every connection, its synapse and its SynOps at most; and the window in ms."""
         rows = [(row.connection.synapse, row.charge) for row in self.rows]
         return rows, self.timesteps * self.dt
+
+    def peak_per_second(self) -> float | None:
+        """The most SynOps per second in any step, if it is known; not of an estimate."""
+        return None if self.peak is None or self.estimate else self.peak / (self.dt / 1000)
 
     def _content(self) -> dict[str, Any]:
         return bound_content(self)

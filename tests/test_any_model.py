@@ -267,7 +267,7 @@ def test_spiking_takes_types_functions_and_names(spiking, synapses):
     counter(x)
     first = F.relu(model.first(x))
     arriving = {"second": (first, 4), "last": (F.relu(model.second(first)), 3)}
-    found = {name: float(value) for name, value in counter.per_synapse.items()}
+    found = {name: value.item() for name, value in counter.per_synapse.items()}
     assert found == {
         name: float((arriving[name][0] > 0).sum() * arriving[name][1]) for name in synapses
     }

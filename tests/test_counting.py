@@ -95,10 +95,10 @@ def test_sums_beyond_2_to_24_stay_exact(dtype):
 def test_large_events_are_exact_or_said_not_to_be():
     model = nn.Linear(4096, 1)
     x = torch.full((1, 4096), 4096.0)
-    counter = count(model, x)
+    counter = count(model, x, input_events=True)
     assert counter.counts.total == 4096 * 4096
     x = torch.full((4096, 4096), 8191.0)
-    counter = fxsynops.SynOpsCounter(model, x[:1])
+    counter = fxsynops.SynOpsCounter(model, x[:1], input_events=True)
     counter(x)
     assert not counter.counts.exact
     assert "Inexact" in str(counter.counts)

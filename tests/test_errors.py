@@ -162,7 +162,7 @@ def test_an_input_on_another_device():
 
 def test_a_fractional_image_is_no_events():
     with pytest.raises(fxsynops.InputError, match=r"'input' has fractional.*input_events=False"):
-        fxsynops.analyze(simple(), torch.rand(2, 8))
+        fxsynops.analyze(simple(), torch.rand(2, 8), input_events=True)
 
 
 def test_values_that_leave_torch():
@@ -259,7 +259,11 @@ def test_old_backward_hooks_are_refused():
         (lambda: fxsynops.analyze(simple(), "x"), "holds no tensor"),
         (lambda: fxsynops.analyze(simple(), torch.ones(2, 8), timesteps="a"), "positive whole"),
         (lambda: fxsynops.analyze(simple(), torch.ones(2, 8), dt="a"), "dt must be positive"),
-        (lambda: fxsynops.analyze(simple(), torch.ones(2, 8), input_events=None), "is a bool"),
+        (
+            lambda: fxsynops.analyze(simple(), torch.ones(2, 8), input_events=None),
+            "a bool, or one per",
+        ),
+        (lambda: fxsynops.analyze(simple(), torch.ones(2, 8), input_events="yes"), "is 'auto'"),
     ],
 )
 def test_options_of_the_wrong_type(call, match):

@@ -877,8 +877,9 @@ def test_a_function_that_returns_spikes_and_its_membrane():
 def test_a_refusal_says_that_an_input_may_hold_indices():
     model = Written(lambda m, i: m.b(Step.apply(m.w[i])), w=randn(10, 4), b=nn.Linear(4, 2))
     with pytest.raises(fxsynops.UnsupportedOperationError, match="'x' holds indices, input_events"):
-        fxsynops.analyze(model, index := torch.tensor([1, 2, 3]))
+        fxsynops.analyze(model, index := torch.tensor([1, 2, 3]), input_events=True)
     assert set(counted(model, index, input_events=False)) == {"b"}
+    assert set(counted(model, index)) == {"b"}  # and nobody has to say so
 
 
 # -- what a review found ---------------------------------------------------------------------------

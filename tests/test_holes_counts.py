@@ -588,7 +588,7 @@ def test_all_connections_together_are_added_up_exactly():
     x[0, 0] = 4094
     expected = 9 * 4096 * 4095 - 1
     assert expected > 2**24
-    counter = count(nn.Linear(4096, 3, bias=False), x)
+    counter = count(nn.Linear(4096, 3, bias=False), x, input_events=True)
     assert int(counter.synops) == 3 * expected
     assert int(counter.per_synapse["linear"]) == 3 * expected
     assert counter.counts.total == 3 * expected

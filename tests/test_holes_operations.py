@@ -635,7 +635,7 @@ def test_calls_that_another_part_of_a_source_reaches_have_a_row_of_their_own():
             whole, part = (self.relu(self.fc1(x + call)) for call in range(2))
             return self.fc(whole), self.fc(F.pad(part[:, :2], (0, 4)))
 
-    rows = [c for c in fxsynops.analyze(Parts(), X, audit=False).connections if c.source == "relu"]
+    rows = [c for c in fxsynops.analyze(Parts(), X, layout="N").connections if c.source == "relu"]
     assert {row.synapse: row.fanout.total for row in rows} == {"fc": 6 * OUT, "fc#2": 2 * OUT}
 
 

@@ -240,7 +240,7 @@ def test_an_input_of_fractions_or_flags_is_not_said_to_hold_indices():
     weight = nn.Parameter(torch.rand(2, 6))
     for x, said in ((X.clamp(max=1), False), (X > 0, False), ((X > 0).long(), True)):
         model = run(lambda m, x: m.fc(Step.apply(m.w[x.long()])), w=weight, fc=nn.Linear(6, OUT))
-        (row, *_) = fxsynops.analyze(model, x, strict=False).unresolved
+        (row, *_) = fxsynops.analyze(model, x, strict=False, input_events=True).unresolved
         assert ("holds indices" in row.reason) == said
 
 

@@ -7,6 +7,7 @@ pass of its first ``s + 1`` steps costs more than one of its first ``s``.
 from __future__ import annotations
 
 import json
+import math
 from itertools import pairwise
 
 import pytest
@@ -18,6 +19,7 @@ import fxsynops
 import fxsynops.nn as fnn
 from fxsynops.errors import InputError
 from fxsynops.losses import limit_loss
+from tests import zoo
 from tests.zoo import ZOO
 
 T = 4
@@ -722,3 +724,129 @@ def test_samples_are_told_apart_wherever_they_are_merged_with_steps(build, size,
     assert counts.per_sample.min == min(alone)
     assert counts.per_sample.mean == pytest.approx(sum(alone) / len(alone))
     assert counts.steps.total.max is not None
+
+
+# -- the bound's most expensive step ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(ZOO)[::9])
+def test_no_step_costs_more_than_the_bounds_most_expensive_one(name):
+    case = ZOO[name]
+    torch.manual_seed(0)
+    model, inputs = case.build(), case.inputs()
+    counter = fxsynops.SynOpsCounter(model, inputs, steps=True, audit=False, **case.options)
+    bound = counter.analysis.upper_bound()
+    case.reset(model)
+    counter(*inputs)
+    rows = {(r.source, r.synapse, r.measured_at): r for r in counter.counts.steps.rows}
+    for row in bound.rows:
+        if row.peak is not None:
+            assert rows[row.connection.key].peak <= row.peak <= row.charge
+    if bound.peak is not None:
+        assert counter.counts.steps.total.peak <= bound.peak <= bound.total
+        assert bound.report().content["peak"] == bound.peak or bound.peak == float("inf")
+
+
+def test_the_bounds_most_expensive_step_by_hand():
+    model = nn.Sequential(nn.Linear(6, 8), fnn.IAF(max_spikes_per_step=2), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].weight.fill_(0.5)
+        model[0].bias.zero_()
+    analysis = fxsynops.analyze(model, torch.ones(2, 5, 6), layout="NT")
+    bound = analysis.upper_bound()
+    # x: 6 events x 8; the neurons: two events at most, x 3; charge: 5 x 6 x 0.5 = 15 spikes of each
+    assert [row.peak for row in bound.rows] == [6 * 8, 2 * 8 * 3]
+    assert bound.rows[1].structural == 5 * 2 * 8 * 3
+    assert bound.peak == 96
+    assert "The most expensive step: 96 SynOps at most." in str(bound)
+    (violation,) = bound.check(max_synops_per_second=95_999)
+    assert (violation.value, violation.of) == (96_000, "the peak step")
+    assert not bound.check(max_synops_per_second=96_000)
+    few = analysis.upper_bound(input_max_events=3)  # all of them may come in one step
+    assert few.rows[0].peak == few.rows[0].structural == 3 * 6 * 8
+    assert few.rows[1].peak == min(2 * 8 * 3, few.rows[1].charge)
+    assert analysis.upper_bound(1).peak == analysis.upper_bound(1).total
+    assert analysis.upper_bound(rate=0.5).check(max_synops_per_second=1)[0].of == "the mean step"
+
+
+def test_fan_out_that_differs_from_step_to_step_has_no_known_peak():
+    class OverTime(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron, self.conv = fnn.IAF(max_spikes_per_step=1), nn.Conv1d(6, 3, 3)
+
+        def forward(self, x):
+            return self.conv(self.neuron(x).transpose(1, 2))
+
+    bound = fxsynops.analyze(OverTime(), torch.ones(2, 5, 6), layout="NT").upper_bound()
+    assert bound.peak is None
+    assert math.isfinite(bound.structural)
+    assert "not known, since fan-out may differ from step to step" in str(bound)
+    assert bound.check(max_synops_per_second=1)[0].of == "the mean step"
+
+
+# -- the zoo, by prefixes --------------------------------------------------------------------------
+
+
+def until(layout, x, steps, window):
+    """The first steps of an input."""
+    if layout.startswith("("):
+        order = (window.timesteps, -1) if layout == "(TN)" else (-1, window.timesteps)
+        return x.unflatten(0, order).narrow(layout.index("T") - 1, 0, steps).flatten(0, 1)
+    return x.narrow(layout.index("T"), 0, steps)
+
+
+def by_prefixes(name, monkeypatch):
+    """SynOps step by step, as the counter and as shorter passes have them."""
+    case = ZOO[name]
+    torch.manual_seed(0)
+    model, inputs = case.build(), case.inputs()
+    for norm in model.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        case.reset(model)
+        model(*inputs)  # so that norms in eval mode are none over time
+    model.eval()
+    case.reset(model)
+    counter = fxsynops.SynOpsCounter(model, inputs, steps=True, audit=False, **case.options)
+    layout, window = counter.analysis.options.layout, counter.analysis.window
+    counter(*inputs)
+    costs = [0.0]
+    for steps in range(1, window.timesteps + 1):
+        options = dict(case.options)
+        monkeypatch.setattr(zoo, "STEPS", steps)
+        if options.get("timesteps"):
+            options["timesteps"] = steps
+        part = inputs
+        if "T" in layout.axes:
+            part = tuple(until(layout.axes, x, steps, window) for x in inputs)
+        case.reset(model)
+        shorter = fxsynops.SynOpsCounter(model, part, audit=False, **options)
+        case.reset(model)
+        shorter(*part)
+        assert shorter.window.timesteps == steps
+        costs.append(shorter.synops.item())
+    assert counter.per_step is not None, counter.counts.steps_unknown
+    return counter.per_step.tolist(), [after - before for before, after in pairwise(costs)]
+
+
+WITHOUT = (  # no prefix of these is a shorter pass: attention over time, a fixed length or batch
+    "spikingjelly att_ms_resnet18",
+    "spikingjelly masnn_dvs128_gesture",
+    "sinabs recurrent convolution",
+)
+OF_PREFIXES = [name for name in sorted(ZOO) if name not in WITHOUT and not name.startswith("plain")]
+
+
+@pytest.mark.parametrize("name", [n for n in OF_PREFIXES if not n.startswith("spikingjelly")][::3])
+def test_steps_of_the_zoo_are_what_each_adds(name, monkeypatch):
+    found, expected = by_prefixes(name, monkeypatch)
+    assert found == expected
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", OF_PREFIXES)
+def test_steps_of_all_the_zoo_are_what_each_adds(name, monkeypatch):
+    found, expected = by_prefixes(name, monkeypatch)
+    assert found == expected

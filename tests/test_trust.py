@@ -850,7 +850,7 @@ def test_a_number_that_only_goes_into_a_log_is_no_branch(log):
         lambda n: max(n, 0.1),
         lambda n: round(n, 1),
         lambda n: float(n),
-        lambda n: 1.0 if n else 2.0,
+        lambda n: 1.0 if n - 0.25 else 2.0,
         lambda n: {0.25: 1.0}.get(n, 2.0),
         lambda n: len(n.hex()) + n,
         lambda n: 1.0 if type(n) is float and n < 0.5 else 2.0,
@@ -872,6 +872,24 @@ def test_a_number_that_python_computes_with_is_a_branch(use):
     assert torch.equal(counter(example), model(example))
     with pytest.raises(fxsynops.SpecializationError, match="branches on data"):
         counter(torch.ones(2, 6))
+
+
+@pytest.mark.parametrize("decide", [lambda n: n > 0.2, bool, lambda n: int(4 * n) > 0])
+def test_a_number_that_python_compares_decides_only_by_what_comes_of_it(decide):
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(6, OUT)
+
+        def forward(self, x):
+            return self.head(x) * (2 if decide(x.mean().item()) else 1)
+
+    model, example = Doubled(), torch.tensor([[1.0, 1, 1, 0, 0, 0], [0.0] * 6])
+    counter = fxsynops.SynOpsCounter(model, example)
+    other = torch.tensor([[1.0, 1, 1, 0, 1, 0], [0.0] * 6])  # another number, and as large
+    assert torch.equal(counter(other), model(other))
+    with pytest.raises(fxsynops.SpecializationError, match="branches on data"):
+        counter(torch.zeros(2, 6))
 
 
 class Amplified(torch.autograd.Function):

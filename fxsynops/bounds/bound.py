@@ -10,6 +10,7 @@ receives in the window pays for.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,8 +22,10 @@ from fxsynops.bounds.events_per_step import Assumptions, Caps, check_count, chec
 from fxsynops.bounds.interference import state_unlike_later
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
+from fxsynops.connectivity.layouts import place_of
 from fxsynops.connectivity.results import Connection, Findings, without_values
 from fxsynops.errors import InputError
+from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import shape
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class BoundRow:
         structural: SynOps per sample that the caps allow.
         charge: SynOps per sample that the charge allows as well; never more than ``structural``.
         reasons: why charge says nothing about a source, where it does not.
+        peak: SynOps per sample in any one step at most; None if it is not known what is of a step.
     """
 
     connection: Connection
@@ -45,6 +49,7 @@ class BoundRow:
     structural: float
     charge: float
     reasons: tuple[str, ...] = ()
+    peak: float | None = None
 
 
 class Measured(Protocol):
@@ -92,6 +97,12 @@ class Bounded:
     def total(self) -> float:
         """The smaller bound of each connection, added up: what ``charge`` is."""
         return self.charge
+
+    @property
+    def peak(self) -> float | None:
+        """SynOps per sample in the most expensive step, at most; None if steps are not known."""
+        peaks = [row.peak for row in self.rows if row.peak is not None]
+        return math.fsum(peaks) if len(peaks) == len(self.rows) else None
 
     def compare(self, counts: Measured) -> Self:
         """The same bound, with what was measured beside it: how much of the worst case data used.
@@ -183,9 +194,10 @@ def _row(
     charge: Charge | None,
 ) -> BoundRow:
     most, structural = _structural(findings, connection, caps, assumptions)
+    once = _in_a_step(findings, connection, most, structural, assumptions)
     if charge is None:
         reasons: tuple[str, ...] = ("the model has no values (meta)",)
-        return BoundRow(connection, most, structural, structural, reasons)
+        return BoundRow(connection, most, structural, structural, reasons, once)
     found, reasons = charge.row(connection)
     if math.isinf(min(structural, found)) and not reasons:
         names = " and ".join(f"'{name}'" for name in connection.sources)
@@ -193,7 +205,9 @@ def _row(
             f"nothing says how many events {names} can emit per step, or what "
             f"'{connection.measured_at}' makes of them",
         )
-    return BoundRow(connection, most, structural, min(structural, found), reasons)
+    charged = min(structural, found)
+    once = None if once is None else min(once, charged)
+    return BoundRow(connection, most, structural, charged, reasons, once)
 
 
 def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float]) -> Bounded:
@@ -233,12 +247,57 @@ def _structural(
 ) -> tuple[float, float]:
     """Events per neuron and step, and SynOps of the window."""
     most = max(caps.at(tap) for tap in connection.taps)
-    of_input = all(origin_of(tap.node)[0].op == "placeholder" for tap in connection.taps)
-    if assumptions.input_max_events is not None and of_input:
+    if assumptions.input_max_events is not None and _is_of_input(connection):
         weights = sum(map(partial(_heaviest_steps, findings), connection.taps))
         return most, assumptions.input_max_events * weights / findings.window.samples
     total = connection.fanout.total
     return most, most * assumptions.timesteps * total if total else 0.0
+
+
+def _in_a_step(
+    findings: Findings,
+    connection: Connection,
+    most: float,
+    structural: float,
+    assumptions: Assumptions,
+) -> float | None:
+    """SynOps in any one step, if fan-out is the same in all of them: that is what is looked at."""
+    steps, taps = findings.window.timesteps, connection.taps
+    if assumptions.timesteps == 1:
+        return structural
+    if assumptions.input_max_events is not None and _is_of_input(connection):
+        return structural  # all of them may come at once
+    passes = Counter(place_of(tap.node) for tap in taps)
+    in_loop = all(n == steps for n in passes.values()) and len({_alike(tap) for tap in taps}) == 1
+    in_axis = set(passes.values()) == {1} and not any(_varies(findings, tap) for tap in taps)
+    if steps > 1 and not (in_loop or in_axis):
+        return None
+    total = connection.fanout.total
+    return most * total if total else 0.0
+
+
+def _alike(tap: Tap) -> tuple[Any, ...]:
+    return tuple(shape(tap.node)), tuple(tap.map.shape), float(tap.map.sum()), tap.repeats
+
+
+def _varies(findings: Findings, tap: Tap) -> bool:
+    """Whether fan-out varies along the axis of steps, or one that may be it."""
+    size, role = tuple(shape(tap.node)), findings.connector.signals.roles[tap.node]
+    layout, window = findings.options.layout, findings.window
+    where: Steps | None = None
+    if origin_of(tap.node)[0].op == "placeholder":
+        where = input_steps(layout, window, size)
+    elif role.neuron is not None and role.neuron.steps is not None:
+        where = role.neuron.steps(role.module, size)
+    if where is None:
+        own = zip(reversed(size), reversed(tap.map.shape), strict=False)
+        return any(n > 1 and whole % window.timesteps == 0 for whole, n in own)
+    by_step = where.split(tap.map.expand(size)).flatten(1)
+    return not bool((by_step == by_step[:1]).all())
+
+
+def _is_of_input(connection: Connection) -> bool:
+    return all(origin_of(tap.node)[0].op == "placeholder" for tap in connection.taps)
 
 
 def _check_repeats(findings: Findings) -> None:

@@ -175,7 +175,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", help="package.module:name, file.py:name, or file.nir")
     add("--input", metavar="SHAPE", help="1x1x28x28; several: 1x8,1x4 (may be left out for a .nir)")
-    add("--layout", help='leading axes: N, NT, TN, T, "", (NT), (TN) (default: N; of a .nir, NT)')
+    add("--layout", help='axes: N, NT, TN, T, "", (NT), (TN), N…T, step (default: as neurons tell)')
     add("--batch-size", type=int, metavar="N", help="samples, where the shape does not tell")
     add("--timesteps", type=int, metavar="T", help="steps of a forward, likewise")
     add("--dt", type=float, default=1.0, metavar="MS", help="milliseconds per step (default: 1)")
@@ -296,7 +296,7 @@ def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
     return fxsynops.analyze(
         model,
         inputs,
-        layout=options.layout if options.layout is not None else "NT" if in_nir else "N",
+        layout=options.layout if options.layout is not None else "NT" if in_nir else "auto",
         batch_size=options.batch_size,
         timesteps=options.timesteps,
         dt=options.dt,

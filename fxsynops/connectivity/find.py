@@ -9,7 +9,7 @@ find(model, inputs, options)
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -17,10 +17,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops import neurons
+from fxsynops.connectivity import layouts
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.classify import classify
 from fxsynops.connectivity.connect import Connector, Edge, Unresolved, Wiring, connect
@@ -40,6 +41,7 @@ from fxsynops.operations import operations
 from fxsynops.operations.call import shape
 from fxsynops.operations.signatures import arguments
 from fxsynops.tracing import graph_functions
+from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.inputs import Inputs, Layout, Window
 from fxsynops.tracing.recorder import Inside, Known, OpenedError
 from fxsynops.tracing.trace import Trace, trace
@@ -70,7 +72,7 @@ def find(
         TraceError: the model cannot be recorded.
         UnsupportedOperationError: events reach a synapse in a way that no rule covers.
     """
-    window = options.layout.window(inputs)
+    replace(options.layout, axes="" if options.layout.auto else options.layout.axes).window(inputs)
     opened, chosen = _OPENED.setdefault(model, set()), neurons.Chosen.of(model, options.spiking)
 
     @cache
@@ -109,16 +111,19 @@ def find(
         return None if given is None else partial(operation.meaning, **given)
 
     known_of = Known(whole, inside, meaning, doubted, fits)
-    while True:
-        try:
-            recorded = trace(model, inputs, known_of, witness)
-            break
-        except OpenedError as error:
-            opened.add(type(error.opened))
-            if witness is not None:
-                witness.forget()
+
+    def record(inputs: Inputs, witness: Witness | None = None) -> Trace:
+        while True:
+            try:
+                return trace(model, inputs, known_of, witness)
+            except OpenedError as error:
+                opened.add(type(error.opened))
+                if witness is not None:
+                    witness.forget()
+
+    recorded = record(inputs, witness)
     with unset_fake_temporarily():  # maps are real, also of models without values
-        return _understand(model, inputs, options, chosen, window, recorded, known or {})
+        return _understand(model, inputs, options, chosen, recorded, known or {}, record)
 
 
 def _understand(
@@ -126,12 +131,24 @@ def _understand(
     inputs: Inputs,
     options: Options,
     chosen: neurons.Chosen,
-    window: Window,
     recorded: Trace,
     known: dict[str, State],
+    record: Callable[[Inputs], Trace],
 ) -> Findings:
     graded = options.events == "nonzero"
-    signals = classify(recorded, event_inputs(options, inputs), chosen, graded, known)
+    options = with_known_inputs(options, inputs)
+    signals = classify(recorded, _flags(options), chosen, graded, known)
+    if indices := _indices(options, signals):
+        options = replace(
+            options, looked=options.looked | dict.fromkeys(indices, (False, _INDICES))
+        )
+        signals = classify(recorded, _flags(options), chosen, graded, known)
+    layout = options.layout
+    if layout.auto:
+        layout = layouts.of_inputs(layout, inputs, recorded, signals, record)
+    else:
+        layout = layouts.recounted(layout, recorded, signals)
+    options, window = replace(options, layout=layout), layout.window(inputs)
     wiring, connector = connect(
         recorded, signals, options.layout, graded, options.weights == "nonzero"
     )
@@ -273,22 +290,70 @@ def _dense(wiring: Wiring, window: Window) -> Iterable[DenseSynapse]:
         yield DenseSynapse(edge.synapse.name, edge.synapse.kind, macs)
 
 
-def event_inputs(options: Options, inputs: Inputs) -> dict[str, bool]:
-    """For each input by name, whether it carries events.
+def with_known_inputs(options: Options, inputs: Inputs) -> Options:
+    """The same, once it is known which inputs carry events: those of the example stay so.
 
     Raises:
         InputError: there are more or fewer flags than inputs.
     """
-    names = list(dict.fromkeys(name for name, _ in inputs.tensors()))
+    tensors: dict[str, list[Tensor]] = defaultdict(list)
+    for name, tensor in inputs.tensors():
+        tensors[name].append(tensor)
     flags = options.input_events
-    if isinstance(flags, bool):
-        flags = (flags,) * len(names)
-    if len(flags) != len(names):
+    if flags == "auto" or options.looked:  # later inputs of the model's are its states
+        graded, new = options.events == "nonzero", tensors.keys() - options.looked.keys()
+        looked = {n: layouts.carries_events(tensors[n], graded) for n in tensors if n in new}
+    elif isinstance(flags, bool):
+        looked = dict.fromkeys(tensors, (flags, ""))
+    elif len(flags) == len(tensors):
+        looked = {name: (flag, "") for name, flag in zip(tensors, flags, strict=True)}
+    else:
         raise InputError(
-            f"input_events has {len(flags)} entries for {len(names)} tensor arguments "
-            f"({', '.join(names)}). Pass one bool for all, or one for each of them."
+            f"input_events has {len(flags)} entries for {len(tensors)} tensor arguments "
+            f"({', '.join(tensors)}). Pass one bool for all, or one for each of them."
         )
-    return dict(zip(names, flags, strict=True))
+    return replace(options, looked=options.looked | looked)
+
+
+_INDICES = "indices (token ids), not data"
+
+
+_LOOKING_UP = {  # operations that look into tables, and their parameters that are indices
+    "embedding": ("input", "indices"),
+    "embedding_bag": ("input", "indices"),
+    "one_hot": ("input",),
+}
+
+
+def _flags(options: Options) -> dict[str, bool]:
+    return {name: events for name, (events, _) in options.looked.items()}
+
+
+def _indices(options: Options, signals: Signals) -> list[str]:
+    """The inputs that only say where to look (token ids), of those that seemed to be events."""
+    found = []
+    for node in signals.roles:
+        name = str(node.target)
+        if node.op != "placeholder" or not all(options.looked.get(name, (False, ""))):
+            continue
+
+        def ahead(at: fx.Node) -> Iterable[fx.Node]:
+            return (n for n in at.users if n in signals.roles and _is_only_moved(signals, n))
+
+        for at in reachable([node], ahead):
+            for user in at.users:
+                call, entry = signals.calls[user] if user in signals.roles else (None, None)
+                if call is None or entry is None:
+                    continue
+                looks_up = call.name in _LOOKING_UP and at in call.operands(*_LOOKING_UP[call.name])
+                if at in entry.steers(call) or looks_up:
+                    found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def _is_only_moved(signals: Signals, node: fx.Node) -> bool:
+    role = signals.roles[node]
+    return role.signal.kind == "events" and role.kind not in ("source", "synapse", "product")
 
 
 def _explain(unresolved: Sequence[Unresolved]) -> str:

@@ -11,13 +11,12 @@ input, an image repeated inside) there is none that is longer, and they are told
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 from torch import Tensor, fx
 
-from fxsynops.connectivity.calls import origin_of
+from fxsynops.connectivity.layouts import is_read, places_of
 from fxsynops.connectivity.results import Findings
 from fxsynops.operations.call import shape
 from fxsynops.tracing.graph_walk import upstream
@@ -105,9 +104,9 @@ class Moments:
         self._n, self._t = findings.window.samples, findings.window.timesteps
         self._has = {"N": wider is not None, "T": longer is not None}
         self._factor = 0 if longer is None else longer.window.timesteps // self._t
-        others = [None if found is None else _places(found) for found in (wider, longer)]
+        others = [None if found is None else places_of(found.trace) for found in (wider, longer)]
         self._known: dict[fx.Node, _Known] = {}
-        for key, nodes in _places(findings).items():
+        for key, nodes in places_of(findings.trace).items():
             wide, long = (None if found is None else found.get(key, []) for found in others)
             base = nodes if wide is None else wide
             for i, node in enumerate(nodes):
@@ -222,6 +221,8 @@ class Moments:
             if len(grow) > 1 or size[axis] != steps:
                 return "the steps are not those of the inputs, or lie in an axis with others,"
             return axis
+        if known.passes == t and self._says_one_step(known.node):
+            return None
         if known.passes == t:
             front = 0 if sample is None else 1 - sample
             may_be_steps = len(size) > 1 and sample in (None, 0, 1) and size[front] == t
@@ -244,13 +245,29 @@ class Moments:
             return "it is not known whether axis 1 holds the steps"
         return None
 
+    def _says_one_step(self, node: fx.Node) -> bool:
+        """Whether it comes from a neuron of which it is known that a call is one step."""
+        role = self._findings.connector.signals.roles.get(node)
+        if role is None or role.neuron is None or role.neuron.steps is None:
+            return False
+        where = role.neuron.steps(role.module, tuple(shape(node)))
+        return where is not None and where.axis is None
+
     def _is_in_loop(self, known: _Known) -> bool:
         """Whether its place in the code is passed once in every step."""
         if known.passes != self._t:
             return False
-        return not self._has["T"] or (
-            known.earlier == self._t and known.later == self._factor * self._t
-        )
+        if not self._has["T"]:
+            return True
+        if known.later == known.earlier:  # as often in a longer pass, of which it reads the start
+            return self._is_read_by_step and known.before == known.longer
+        return known.earlier == self._t and known.later == self._factor * self._t
+
+    @cached_property
+    def _is_read_by_step(self) -> bool:
+        """Whether a loop of as many steps as there are picks them out of the input one by one."""
+        layout, inputs = self._findings.options.layout, self._findings.example
+        return is_read(layout, inputs, self._findings.connector.signals, self._t)
 
     def _is_behind_steps(self, node: fx.Node) -> bool:
         """Whether it is made of something that has an axis of steps already."""
@@ -281,14 +298,14 @@ class Moments:
                 if node in seen:
                     continue
                 seen.add(node)
+                behind.append(node)
                 other = self._known.get(node)
-                if other is None:
+                if other is None:  # a call that returns several things
                     continue
                 if self._is_in_loop(other):
                     latest = max(latest, other.number)
                 elif self._axis_of_steps(other) is not None:
                     return self._t - 1
-                behind.append(node)
         return latest
 
     def _order(self, node: fx.Node) -> str:
@@ -325,20 +342,6 @@ class Moments:
             and self._axis_of_steps(one) is None
             for one in known
         )
-
-
-def _places(findings: Findings) -> dict[Any, list[fx.Node]]:
-    """The values of a forward by where in the code they come from, in the order of passes."""
-    found: dict[Any, list[fx.Node]] = defaultdict(list)
-    for node in findings.trace.graph.nodes:
-        if "spec" not in node.meta:
-            continue
-        origin, path = origin_of(node)
-        site = origin.meta.get("site")
-        place = None if site is None else (site.module, site.code)
-        target = origin.target if isinstance(origin.target, str) else str(origin.target)
-        found[origin.op, target, place, tuple(map(str, path)), "virtual" in node.meta].append(node)
-    return found
 
 
 def _size(nodes: list[fx.Node] | None, number: int, passes: int) -> Size | None:

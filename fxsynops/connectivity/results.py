@@ -109,15 +109,19 @@ class DenseSynapse:
 
 @dataclass(frozen=True)
 class Options:
-    """How an analysis was asked for; see :func:`analyze`."""
+    """How an analysis was asked for; see :func:`analyze`.
+
+    ``looked`` has, by name, whether inputs seem to carry events, and what tells it.
+    """
 
     layout: Layout
     dt: float
-    input_events: bool | tuple[bool, ...]
+    input_events: bool | tuple[bool, ...] | Literal["auto"]
     spiking: tuple[type | str, ...]
     events: Events
     weights: Weights
     strict: bool
+    looked: dict[str, tuple[bool, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,9 +168,19 @@ class Findings:
         """
         return _graph(self)
 
+    @property
+    def assumed(self) -> list[str]:
+        """What the user has not said, and the model or its inputs have told."""
+        said = [self.options.layout.said] if self.options.layout.said else []
+        for name, (events, why) in self.options.looked.items():
+            if why:
+                said.append(f"'{name}' {'carries events' if events else 'is analog'}: {why}.")
+        return said
+
     def remarks(self) -> list[str]:
         """What a reader of its numbers should know: what is left out, folded, or specialized."""
         said = [f"Unresolved, not counted: {row}" for row in self.unresolved]
+        said += self.assumed
         if not self.connections and not self.unresolved:
             fires = any(r.kind == "source" for r in self.connector.signals.roles.values())
             what = (

@@ -2,8 +2,8 @@
 
 Models mostly put the two in front, as two axes in either order, merged into one, or with only one
 of them where a loop runs over the other. :func:`leading` goes by that, and who relies on it checks
-it (:meth:`fxsynops.counting.replay.Replay.check_samples`). :mod:`fxsynops.connectivity.moments` is
-sure, but needs two more analyses of passes with more samples and more steps.
+it (:mod:`fxsynops.counting.samples_apart`). :mod:`fxsynops.connectivity.moments` is sure, but
+needs two more analyses of passes with more samples and more steps.
 """
 
 from __future__ import annotations

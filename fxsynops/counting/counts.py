@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ class Extras:
         fractions: sources that have put out fractions of events, by name.
         steps: SynOps step by step; None if they were not kept apart, or are not known.
         steps_unknown: why there are no ``steps``, where they were asked for.
+        lengths: how many samples had how many steps, by the number of steps.
     """
 
     rates: dict[str, FiringRates] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class Extras:
     fractions: frozenset[str] = frozenset()
     steps: Steps | None = None
     steps_unknown: str = ""
+    lengths: dict[int, int] = field(default_factory=dict)
 
     def __add__(self, other: Extras) -> Extras:
         both = [x.per_sample for x in (self, other) if x.per_sample is not None]
@@ -99,6 +102,7 @@ class Extras:
             self.fractions | other.fractions,
             self.steps + other.steps if self.steps and other.steps else None,
             self.steps_unknown or other.steps_unknown,
+            dict(Counter(self.lengths) + Counter(other.lengths)),
         )
 
 
@@ -227,6 +231,11 @@ class Counted:
     def steps_unknown(self) -> str:
         """Why there are no :attr:`steps`, where they were asked for; else empty."""
         return self.extras.steps_unknown
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """How many samples had how many steps, by the number of steps."""
+        return self.extras.lengths
 
     def peak(self, window_ms: float | None = None) -> float:
         """The most SynOps per second of one sample in any window of a length.

@@ -17,12 +17,14 @@ from torch.utils import _pytree as pytree
 
 from fxsynops.connectivity.results import Findings
 from fxsynops.counting.counts import Counted
+from fxsynops.counting.exact_sums import Tally
 from fxsynops.counting.per_sample import Spread
+from fxsynops.counting.replay import Replay
+from fxsynops.counting.samples_apart import SamplesApart
 from fxsynops.errors import InputError
 from fxsynops.neurons import reset_states
 
 Reset = bool | Callable[[nn.Module], object]
-ReadSamples = Callable[[tuple[Any, ...], Callable[[], object]], Tensor | None]
 
 
 class _Model(Protocol):
@@ -41,7 +43,7 @@ class _Counting(_Model, Protocol):
     @property
     def analysis(self) -> Findings: ...
     @property
-    def latest(self) -> Findings: ...
+    def last(self) -> tuple[Replay, Tally]: ...
     @property
     def arguments(self) -> int: ...
     @property
@@ -50,7 +52,10 @@ class _Counting(_Model, Protocol):
     __call__: Callable[..., Any]
 
     def clear(self) -> None: ...
-    def sample_by_sample(self) -> AbstractContextManager[ReadSamples]: ...
+    def sample_by_sample(
+        self, reset: Callable[[], object]
+    ) -> AbstractContextManager[SamplesApart]: ...
+    def end_of_sample(self) -> None: ...
 
 
 def measure(
@@ -65,20 +70,28 @@ def measure(
     """Run every batch of a loader through the model; see ``SynOpsCounter.measure``."""
     counter.clear()
     _check_states(counter, counter.analysis, reset)
-    spread, known, partial = Spread(), True, False
-    counting = counter.sample_by_sample()
-    with evaluating(counter), torch.no_grad(), counting as per_sample, _bar(progress) as show:
+    spread, partial = Spread(), False
+    goes_on = counter.analysis.options.layout.by_step and reset is False  # a sample, over batches
+    counting = counter.sample_by_sample(lambda: _reset(counter, reset))
+
+    def end() -> None:
+        if (each := apart.end()) is not None:
+            spread.add(each)
+        counter.end_of_sample()
+
+    with evaluating(counter), torch.no_grad(), counting as apart, _bar(progress) as show:
         try:
             for batch in loader:
-                x = input_of(batch, counter.arguments, counter, inputs, device)
                 _reset(counter, reset)
-                counter(*x)
-                _check_states(counter, counter.latest, reset)
-                apart = per_sample(x, lambda: _reset(counter, reset))
-                known = known and apart is not None
-                if apart is not None:
-                    spread.add(apart)
+                for x in _forwards(batch, counter, inputs, device):
+                    counter(*x)
+                    replay, tally = counter.last
+                    _check_states(counter, replay.analysis, reset)
+                    apart.add(replay, tally, x)
+                if not goes_on:
+                    end()
                 show(counter, loader)
+            end()
         except KeyboardInterrupt:
             partial = True
         counts = counter.counts
@@ -87,11 +100,13 @@ def measure(
             "the loader has no batches, so nothing was counted. A generator can be used up only "
             "once; a DataLoader with drop_last=True drops a batch that is too small."
         )
-    statistics, reason = spread.statistics() if known else None, ""
-    if not known:
+    statistics, reason = spread.statistics() if apart.known else None, ""
+    if not apart.known:
         reason = "it cannot be told which of the model's values belong to which sample"
     elif statistics is not None and statistics.samples != counts.samples:
         statistics, reason = None, "counting was interrupted in the middle of a batch"
+    if statistics is not None:
+        statistics = replace(statistics, lengths=counts.lengths)
     extras = replace(counts.extras, per_sample=statistics, not_apart=reason, partial=partial)
     return replace(counts, extras=extras)
 
@@ -191,6 +206,26 @@ def input_of(
         raise InputError(
             f"a batch cannot be moved to device {str(to)!r}: {str(error).splitlines()[0]:.120}"
         ) from error
+
+
+def _forwards(
+    batch: Any,
+    counter: _Counting,
+    inputs: Callable[[Any], Any] | None,
+    device: torch.device | str | None,
+) -> Iterator[tuple[Any, ...]]:
+    """The arguments of the forwards that a batch takes: one, but for models that take steps."""
+    layout, count = counter.analysis.options.layout, counter.arguments
+    if not layout.by_step:
+        yield input_of(batch, count, counter, inputs, device)
+        return
+    steps = None if inputs is None else inputs(batch)
+    if steps is None or isinstance(steps, Tensor | tuple):
+        one = batch if steps is None else steps
+        arguments = input_of(one, count, counter, None, device)
+        yield from [arguments] * (layout.timesteps or 1)
+    else:
+        yield from (input_of(step, count, counter, None, device) for step in steps)
 
 
 def _reset(counter: _Counting, reset: Reset) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class Statistics:
         mean: of them.
         squares: the sum of their squared distances to the mean.
         min, max: the cheapest and the dearest sample.
+        lengths: how many samples had how many steps, by the number of steps.
 
     Example:
         >>> import torch
@@ -39,6 +41,7 @@ class Statistics:
     squares: float = 0.0
     min: float = math.inf
     max: float = -math.inf
+    lengths: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, synops: Tensor) -> Statistics:
@@ -47,7 +50,8 @@ class Statistics:
         mean = values.mean()
         squares = (values - mean).square().sum()
         numbers = mean, squares, values.min(), values.max()
-        return cls(len(values), *(float(number) for number in numbers))
+        mean_of, squared, least, most = (float(number) for number in numbers)
+        return cls(len(values), mean_of, squared, least, most)
 
     def __add__(self, other: Statistics) -> Statistics:
         """Of both together (Chan, Golub and LeVeque 1979)."""
@@ -57,9 +61,9 @@ class Statistics:
         apart = other.mean - self.mean
         mean = self.mean + apart * other.samples / samples
         squares = self.squares + other.squares + apart**2 * self.samples * other.samples / samples
-        return Statistics(
-            samples, mean, squares, min(self.min, other.min), max(self.max, other.max)
-        )
+        least, most = min(self.min, other.min), max(self.max, other.max)
+        lengths = dict(Counter(self.lengths) + Counter(other.lengths))
+        return Statistics(samples, mean, squares, least, most, lengths)
 
     @property
     def std(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from fxsynops.errors import InputError
 from fxsynops.operations.products import Index, Product
 
 Key = tuple[str, str, str]
+_Pass = tuple[Sequence[Key], Tensor, int]  # see StepTotals.add
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class PerStep:
             when theirs are.
         rows: how many connections there are.
         samples, steps: how many there are.
+        since: the first step that events may be of: -1 if states hold those of the forward before,
+            and a forward is one step.
     """
 
     terms: Sequence[tuple[Term, Moment]]
@@ -37,6 +41,7 @@ class PerStep:
     rows: int
     samples: int
     steps: int
+    since: int = 0
 
     @property
     def tells_samples(self) -> bool:
@@ -47,18 +52,21 @@ class PerStep:
         return None not in met and all(moment.sample is not None for _, moment in self.terms)
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
-        """SynOps: (connections, steps, samples), float64; one sample if they are not told apart."""
+        """SynOps: (connections, steps, samples), float64; one sample if they are not told apart.
+
+        Steps begin with number :attr:`since`.
+        """
         sums = [read.together(p).double() for read, p in zip(self.readings, parts, strict=True)]
         cells: dict[int, Tensor] = {}
-        apart = self.samples if self.tells_samples else 1
+        apart, columns = self.samples if self.tells_samples else 1, self.steps - self.since
         for row, step, each in self._each(sums):
             each = each if len(each) == apart else each.sum().reshape(1)
-            cell = row * self.steps + step
+            cell = row * columns + step - self.since
             cells[cell] = cells[cell] + each if cell in cells else each
         device = next((each.device for each in cells.values()), None)
         nothing = torch.zeros(apart, dtype=torch.float64, device=device)
-        table = [cells.get(cell, nothing) for cell in range(self.rows * self.steps)]
-        return torch.stack([nothing, *table])[1:].view(self.rows, self.steps, apart)
+        table = [cells.get(cell, nothing) for cell in range(self.rows * columns)]
+        return torch.stack([nothing, *table])[1:].view(self.rows, columns, apart)
 
     def _each(self, sums: Sequence[Tensor]) -> list[tuple[int, int, Tensor]]:
         """The row and the step of some SynOps, and how many they are, by sample."""
@@ -206,21 +214,44 @@ class StepTotals:
 
     def __init__(self) -> None:
         self.unknown = ""
+        self._at_hand: list[_Pass] = []
         self._apart = True
         self._samples: list[int] = []
         self._sums: dict[Key | None, Tensor] = {}  # (steps,); None: of all together
         self._most: dict[Key | None, Tensor] = {}
         self._windows = torch.zeros(0, dtype=torch.float64)
 
-    def add(self, keys: Sequence[Key], table: Tensor, samples: int) -> None:
-        """One more pass.
+    def add(self, keys: Sequence[Key], table: Tensor, since: int = 0) -> None:
+        """One more pass, of some or all steps of the samples at hand.
 
         Args:
             keys: of its connections.
             table: (connections, steps, samples), see :class:`PerStep`.
-            samples: how many it had, told apart or not.
+            since: of its steps, where they begin: at the pass, or a step before.
         """
-        table = table.detach()
+        self._at_hand.append((keys, table.detach(), since))
+
+    def end(self, samples: int) -> None:
+        """The samples at hand are complete.
+
+        Args:
+            samples: how many there are, told apart or not.
+        """
+        if self._at_hand:
+            self._add(*_one_after_the_other(self._at_hand), samples)
+            self._at_hand = []
+
+    def ended(self, samples: int) -> StepTotals:
+        """The same, as if the samples at hand were complete."""
+        if not self._at_hand:
+            return self
+        whole = copy.copy(self)
+        whole._samples, whole._sums = list(self._samples), dict(self._sums)
+        whole._most = dict(self._most)
+        whole.end(samples)
+        return whole
+
+    def _add(self, keys: Sequence[Key], table: Tensor, samples: int) -> None:
         steps, apart = table.shape[1:]
         self._apart = self._apart and apart == samples
         known = len(self._samples)
@@ -259,6 +290,27 @@ class StepTotals:
         rows = tuple(row(key, named) for key, named in names.items())
         total = row(None, ("", "", ""))
         return Steps(rows, total, tuple(self._samples), dt, tuple(self._windows.tolist()))
+
+
+def _one_after_the_other(passes: Sequence[_Pass]) -> tuple[Sequence[Key], Tensor]:
+    """Passes of other steps as one of all steps; connections may differ from pass to pass."""
+    if len(passes) == 1 and passes[0][2] == 0:
+        return passes[0][:2]
+    every = {
+        key: row for row, key in enumerate(dict.fromkeys(k for keys, *_ in passes for k in keys))
+    }
+    apart = min(table.shape[2] for _, table, _ in passes)
+    steps = sum(table.shape[1] + since for _, table, since in passes)
+    whole = passes[-1][1].new_zeros(len(every), steps, apart)
+    begin = 0
+    for keys, table, since in passes:
+        table = table if table.shape[2] == apart else table.sum(2, keepdim=True)
+        rows = torch.tensor([every[key] for key in keys], dtype=torch.long, device=table.device)
+        for step in range(since, table.shape[1] + since):  # before the first one: with it
+            at = max(begin + step, 0)
+            whole[rows, at] = whole[rows, at] + table[:, step - since]
+        begin += table.shape[1] + since
+    return list(every), whole
 
 
 def _longer(

@@ -41,15 +41,15 @@ from fxsynops.counting.measured_nodes import Stop, sparse_synapses
 from fxsynops.counting.per_sample import PerSample
 from fxsynops.counting.per_step import PerStep
 from fxsynops.counting.program import Program, write
+from fxsynops.errors import SpecializationError
 from fxsynops.operations.call import shape, writes_in_place
 from fxsynops.operations.operation import Scale, as_dense
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import is_torch
-from fxsynops.tracing.borrowed import Borrowed
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.graph_functions import forward_of
 from fxsynops.tracing.graph_walk import upstream
-from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.torch_versions import add_note
@@ -68,6 +68,18 @@ class Detail:
     rates: bool = False
     samples: bool = False
     steps: bool = False
+
+
+class OtherBranchError(Exception):
+    """The forward goes another way than the one that was recorded.
+
+    Attributes:
+        seen: what was read at its branches, the last one included.
+    """
+
+    def __init__(self, seen: tuple[object, ...]) -> None:
+        super().__init__(seen)
+        self.seen = seen
 
 
 class Replay(fx.Interpreter):
@@ -130,7 +142,6 @@ class Replay(fx.Interpreter):
                 module = self._roles[stop.node].module
                 stop.alike = first.setdefault((id(module), stop.scale.factor), stop.number)
         self.firing = tuple(self._firing(name, calls) for name, calls in firing)
-        self._unchecked: Tensor | None = None  # the connections whose samples were not told apart
         self._contraction: Contraction | None = None
         self.weights: dict[fx.Node, Tensor] = {}
         self.names = {stop.number: analysis.connector.names[n] for n, stop in self._stops.items()}
@@ -179,14 +190,19 @@ class Replay(fx.Interpreter):
     def _keep_steps(self) -> None:
         """Keep steps and samples apart, if it is known of all events when they are."""
         assert self._moments is not None
+        by_step = self.analysis.options.layout.by_step
         self._when: dict[tuple[fx.Node, int], Moment] = {}
         for stop in self._stops.values():
             tapped = [tap.repeats for tap in stop.taps]
             for repeats in tapped or ([1] if self._is_factor(stop.node) else []):
                 moment = self._moments.of(stop.node, repeats)
+                if isinstance(moment, str) and self.analysis.window.timesteps == 1:
+                    moment = Moment()  # samples may be unknown
                 if isinstance(moment, str):
                     self.steps_unknown = moment
                     return
+                if by_step and stop.node.op == "get_attr":  # a state: of the step before
+                    moment = replace(moment, at=-1)
                 self._when[stop.node, repeats] = moment
                 stop.kept |= moment.axes
 
@@ -266,6 +282,34 @@ class Replay(fx.Interpreter):
 
         return under_its_mode
 
+    @cached_property
+    def branches(self) -> dict[fx.Node, object]:
+        """Where the forward has branched on data, and what was read there, in order."""
+        return {
+            node: node.args[2]
+            for node in self.graph.nodes
+            if node.target is graph_functions.check_branch
+        }
+
+    @cached_property
+    def own_branches(self) -> frozenset[fx.Node]:
+        """Those on plain numbers that are read from the network's own output.
+
+        Another number is another trace there; a branch on the inputs alone is an error.
+        """
+        return frozenset(node for node in self.branches if self._is_own(node))
+
+    def may_go_on(self, seen: tuple[object, ...]) -> bool:
+        """Whether this is a forward that has read these values at its first branches."""
+        found = tuple(self.branches.values())[: len(seen)]
+        return found == seen and self.analysis.trace.conditions.hold()
+
+    def _is_own(self, check: fx.Node) -> bool:
+        if check.args[0] is graph_functions.size_of:
+            return False
+        roles = (self._roles.get(node) for node in upstream([check]))
+        return any(role is not None and (role.counted or role.module) for role in roles)
+
     # -- running ---------------------------------------------------------------------------------
 
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
@@ -278,50 +322,6 @@ class Replay(fx.Interpreter):
             return output, self._tally()
         finally:
             self._parts, self._samples, self.weights = around
-
-    def is_unchecked(self, each: Tensor) -> bool:
-        """Whether :meth:`check_samples` has to look at connections that were silent until now.
-
-        Args:
-            each: the SynOps of a pass, of :meth:`fxsynops.counting.per_sample.PerSample.each`.
-        """
-        if self._unchecked is None:
-            self._unchecked = torch.ones(len(each), dtype=torch.bool, device=each.device)
-        if self.analysis.window.samples == 1 or each.is_meta or not self._unchecked.any():
-            return False
-        return bool(each[self._unchecked].any())
-
-    def check_samples(self, inputs: Inputs) -> None:
-        """Make sure that samples are told apart, or else forget :attr:`per_sample`.
-
-        Other samples in the places of some must change the SynOps of these places, and of no
-        others, in every connection. The model and its states stay as they are.
-
-        Args:
-            inputs: of a pass.
-        """
-        window, layout = self.analysis.window, self.analysis.options.layout
-        n = window.samples
-
-        def counted(inputs: Inputs) -> Tensor:
-            with Borrowed(self.analysis.model), torch.no_grad():
-                _, tally = self.count(inputs.clone().values)
-            assert self.per_sample is not None
-            return self.per_sample.each(tally.parts)
-
-        if "N" not in layout.axes:
-            self.per_sample = None
-            return
-        found = counted(inputs)
-        last_for_first = torch.arange(n)
-        last_for_first[0] = n - 1
-        for index in (torch.arange(n).flip(0), last_for_first):
-            again = counted(layout.picked(inputs, window, "N", index))
-            if not torch.equal(again, found[:, index.to(found.device)]):
-                self.per_sample, self._detail = None, replace(self._detail, samples=False)
-                return
-        alike = (found == found[:, :1]).all(1)
-        self._unchecked = alike if self._unchecked is None else self._unchecked & alike
 
     def run_node(self, n: fx.Node) -> Any:
         """Execute one node and measure the events in its value."""
@@ -369,6 +369,10 @@ class Replay(fx.Interpreter):
             return self._program.run(self, *args)
         except Exception as error:
             node = self._program.node_of(error)
+            if isinstance(error, SpecializationError) and node in self.own_branches:
+                before = list(self.branches)[: list(self.branches).index(node)]
+                seen = (*(self.branches[branch] for branch in before), error.value)
+                raise OtherBranchError(seen) from error
             if node and node.op.startswith("call") and not getattr(error, "__notes__", None):
                 add_note(
                     error, f"raised by '{node.name}' {node.meta['site']}, replayed by fxsynops"
@@ -440,8 +444,9 @@ class Replay(fx.Interpreter):
         for row, product, sides in products:
             left, right = (self._when[node, 1] for node in product.operands)
             met.append((row, product, sides, (left, right)))
-        window = self.analysis.window
-        return PerStep(terms, readings, met, len(self.keys), window.samples, window.timesteps)
+        window, since = self.analysis.window, -1 if self.analysis.options.layout.by_step else 0
+        n, t = window.samples, window.timesteps
+        return PerStep(terms, readings, met, len(self.keys), n, t, since)
 
 
 def _only_reads(node: fx.Node) -> bool:

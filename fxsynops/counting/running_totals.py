@@ -60,6 +60,8 @@ class Account:
         steps: what was counted step by step, if it is kept.
         fractions: how far the events of some sources were from whole numbers, by name.
         samples, sample_steps: how many.
+        at_hand: how many samples have had some of their steps; 0 between samples.
+        lengths: how many samples had how many steps, by the number of steps.
     """
 
     last: tuple[Replay, Tally] | None
@@ -70,6 +72,9 @@ class Account:
     fractions: dict[str, Tensor]
     samples: int
     sample_steps: int
+    at_hand: int
+    lengths: dict[int, int]
+    _taken: int  # steps of the samples at hand
     _replay: Replay | None  # whose connections are among the totals
     _held: int
 
@@ -82,23 +87,41 @@ class Account:
         detached = tally.detached()
         if replay.firing:
             self._add_rates([firing(detached.parts) for firing in replay.firing])
+        window, by_step = replay.analysis.window, replay.analysis.options.layout.by_step
+        if not self.at_hand:
+            self.samples += window.samples
+        self.at_hand = window.samples
+        self._taken += window.timesteps
         if replay.per_step is not None:
             table = replay.per_step(detached.parts)
-            self.steps.add(replay.keys, table, replay.analysis.window.samples)
+            self.steps.add(replay.keys, table, replay.per_step.since)
         elif replay.steps_unknown:
             self.steps.unknown = replay.steps_unknown
+        if not by_step:
+            self.end()
         if replay is not self._replay:
             if replay.keys not in self.totals:
                 self.totals[replay.keys] = Total.none(replay.analysis.connections)
             self._replay = replay
         self.last = (replay, tally)
         self.pending.append((replay.keys, replay.names, detached))
-        window = replay.analysis.window
-        self.samples += window.samples
         self.sample_steps += window.samples * window.timesteps
         self._held += tally.contraction.count + _EACH
         if self._held > _PENDING or tally.contraction.products:
             self.settle()
+
+    def end(self) -> None:
+        """The samples at hand have no further steps."""
+        self.steps.end(self.at_hand)
+        if self.at_hand:
+            self.lengths = self.taken
+        self.at_hand = self._taken = 0
+
+    @property
+    def taken(self) -> dict[int, int]:
+        """The lengths of all samples, those at hand included."""
+        known = self.lengths.get(self._taken, 0)
+        return self.lengths | ({self._taken: known + self.at_hand} if self.at_hand else {})
 
     def _add_rates(self, found: list[FiringRates]) -> None:
         known = self.rates
@@ -131,4 +154,5 @@ class Account:
         self._replay = None
         self.totals, self.rates, self.fractions = {}, {}, {}
         self.steps = StepTotals()
-        self.samples = self.sample_steps = 0
+        self.samples = self.sample_steps = self.at_hand = self._taken = 0
+        self.lengths = {}

@@ -53,6 +53,7 @@ def analysis_content(analysis: Any) -> dict[str, Any]:
         "weights": analysis.options.weights,
         "samples": analysis.window.samples,
         "timesteps": analysis.window.timesteps,
+        "steps_known": analysis.options.layout.known,
         "dt": analysis.options.dt,
         "totals": {"Synapses": whole(sum(c.fanout.total for c in analysis.connections))},
         "rows": rows,

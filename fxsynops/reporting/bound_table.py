@@ -24,7 +24,7 @@ VIEWS["bound"] = View(
         Column("Structural", missing="unbounded", optional=2),
         Column("Charge", missing="unbounded", show=_charge, optional=4),
         Column("SynOps", "SynOps (bound)", missing="unbounded"),
-        Column("SynOps/s", digits=0, optional=9, missing="unbounded"),
+        Column("SynOps/s", digits=0, optional=9, missing="unbounded", timed=True),
         Column("Measured", digits=0),
         Column("Used", percent=True, ratio=("Measured", "SynOps")),
     ),
@@ -66,10 +66,12 @@ def bound_content(bound: Any) -> dict[str, Any]:
         "title": f"{kind} {bound.model}",
         "model": bound.model,
         "timesteps": bound.timesteps,
+        "steps_known": bound.findings.options.layout.known or bound.timesteps > 1,
         "dt": bound.dt,
         "structural": bound.structural,
         "charge": bound.charge,
         "total": bound.total,
+        "peak": bound.peak,
         "totals": totals,
         "assumptions": list(bound.assumptions),
         "rows": _rows(bound),
@@ -82,6 +84,14 @@ def _notes(bound: Any) -> Iterator[str]:
         f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
         f"with {', '.join(bound.assumptions)}."
     )
+    if bound.timesteps > 1 and not bound.estimate:
+        known = bound.peak is not None
+        yield (
+            f"The most expensive step: {number(bound.peak)} SynOps at most."
+            if known
+            else "The most expensive step: not known, since fan-out may differ from step to step."
+        )
+    yield from bound.findings.assumed
     yield from bound.findings.doubts
     if bound.measured is not None:
         steps = bound.measured.timesteps
@@ -115,6 +125,7 @@ def _rows(bound: Any) -> list[dict[str, Any]]:
             "Charge": row.charge,
             "SynOps": row.charge,
             "SynOps/step": row.charge / bound.timesteps,
+            "Peak": row.peak,
             "SynOps/s": row.charge / seconds,
             "Share": row.charge / bound.total if finite else None,
             "Reasons": list(row.reasons),

@@ -20,13 +20,13 @@ VIEWS["counts"] = View(
         Column("In", "In (events)"),
         Column("Fanout_Prev", digits=1, optional=6),
         Column("SynOps"),
-        Column("N. timesteps", optional=8),
-        Column("Time window (ms)", optional=9),
-        Column("SynOps/s", digits=0, optional=5),
-        Column("Peak SynOps/s", digits=0, optional=3, added=False),
+        Column("N. timesteps", optional=8, timed=True),
+        Column("Time window (ms)", optional=9, timed=True),
+        Column("SynOps/s", digits=0, optional=5, timed=True),
+        Column("Peak SynOps/s", digits=0, optional=3, added=False, timed=True),
         Column("Peak step", optional=4, added=False),
         Column("SynOps (nominal)", optional=7),
-        Column("Rate", "Rate (/step)", show=_rate, optional=2),
+        Column("Rate", "Rate (/step)", show=_rate, optional=2, timed=True),
     ),
     share="SynOps",
     name="Layer",
@@ -65,6 +65,7 @@ def counts_content(counts: Any) -> dict[str, Any]:
         "weights": counts.weights,
         "samples": counts.samples,
         "timesteps": counts.timesteps,
+        "steps_known": counts.findings.options.layout.known,
         "dt": counts.dt,
         "exact": counts.exact,
         "partial": counts.partial,
@@ -74,6 +75,7 @@ def counts_content(counts: Any) -> dict[str, Any]:
             "SynOps/s": math.fsum(row.per_second for row in counts.rows),
         }
         | ({"Peak SynOps/s": steps.peak(), "Peak step": steps.total.peak_step} if steps else {}),
+        "lengths": {str(steps): counts.lengths[steps] for steps in sorted(counts.lengths)},
         "per_sample": spread
         and {"mean": spread.mean, "std": spread.std, "min": spread.min, "max": spread.max},
         "steps": steps
@@ -106,6 +108,11 @@ def _notes(counts: Any, spread: Any) -> Iterator[str]:
         f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
         f'weights="{counts.weights}").'
     )
+    if len(counts.lengths) > 1:
+        yield (
+            f"Steps of a sample: {min(counts.lengths):,} to {max(counts.lengths):,}, "
+            f"{number(counts.timesteps)} in the mean."
+        )
     if spread is not None:
         yield (
             f"Per sample: mean {number(spread.mean, 0)}, standard deviation "

@@ -49,6 +49,7 @@ class Column:
             those of 0 never are.
         missing: what stands for no value.
         added: whether several rows together have the sum of their values.
+        timed: whether it depends on the number of steps; marked where that is not known.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Column:
     optional: int = 0
     missing: str = "–"
     added: bool = True
+    timed: bool = False
 
     @property
     def title(self) -> str:
@@ -193,7 +195,10 @@ class Report:
 
     def _columns(self) -> list[Column]:
         present = set().union(*self.rows[:1], self.totals)
-        return [column for column in self._view.columns if column.name in present]
+        columns = [column for column in self._view.columns if column.name in present]
+        if self.content.get("steps_known", True):
+            return columns
+        return [replace(c, header=c.title + " ?") if c.timed else c for c in columns]
 
     def _share_of(self, row: dict[str, Any]) -> float | None:
         value, total = row.get(self._view.share), self.totals.get(self._view.share)

@@ -345,6 +345,52 @@ def _clone(tensor: Tensor, memory: dict[int, Any]) -> Tensor:
 _ROOMY = 16  # times its own size: in memory that is larger, a part of it has a copy of its own
 
 
+class Undo:
+    """What a forward may change in a model, beside parameters, to make it as if it had never run.
+
+    Args:
+        model: any module; it is used as it is, nothing is lent.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._contents: dict[int, tuple[Any, Any]] = {}
+        self._values: list[tuple[Tensor, int, Tensor]] = []
+        generators: list[torch.Generator] = []
+        for module in modules_of(model):
+            if not isinstance(module, torch.jit.ScriptModule):
+                self._look(module.__dict__, 0, generators)
+        self._random = RandomStates.save(generators)
+
+    def back(self) -> None:
+        """Make everything what it was."""
+        for container, content in self._contents.values():
+            restore(container, content)
+        with torch.no_grad():
+            for tensor, version, values in self._values:
+                if tensor._version != version:
+                    tensor.copy_(values)
+        self._random.restore()
+
+    def _look(self, container: Any, depth: int, generators: list[torch.Generator]) -> None:
+        if id(container) in self._contents or depth > MAX_OBJECT_DEPTH:
+            return
+        self._contents[id(container)] = (container, content_of(container))
+        if not isinstance(container, list | dict | Attributes):
+            return
+        for value in container if isinstance(container, list) else container.values():
+            parts = value if isinstance(value, tuple) else (value,)
+            for part in parts:
+                if isinstance(part, Tensor):
+                    if not isinstance(part, nn.Parameter):
+                        self._values.append((part, part._version, part.detach().clone()))
+                elif isinstance(part, torch.Generator):
+                    generators.append(part)
+                elif isinstance(part, dict | list) or is_opaque(part):
+                    self._look(part, depth + 1, generators)
+                elif not isinstance(part, nn.Module) and is_plain_object(part):
+                    self._look(attributes_of(part), depth + 1, generators)
+
+
 class Snapshot:
     """What a model is like, in the short form that tells whether anything has changed."""
 

@@ -92,12 +92,14 @@ def check_branch(read: Callable[..., Any], args: tuple[Any, ...], expected: Any,
         elif getattr(read, "__name__", "") == "item":
             what = "branches on data, or computes with a number that is read out of them"
             cure = "Make it a tensor operation (torch.where; a product without .item())"
-        raise SpecializationError(
+        error = SpecializationError(
             f"{where}: the model {what}. It was analyzed for {_short(expected)}, now the value is "
             f"{_short(value)}, and the recorded graph no longer tells what it does. {cure}, or "
             "hide it in a module that is kept whole: pass its type as spiking=, or register it "
             "with fxsynops.register_spiking."
         )
+        error.value = value
+        raise error
     return value
 
 

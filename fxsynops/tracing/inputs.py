@@ -146,11 +146,30 @@ class Layout:
             "NCT", "NCTHW"; "…" (or "...") stands for any number of a sample's own: "N…T".
         batch_size: samples, where the shape does not tell (or to be checked against it).
         timesteps: likewise; unknown means one step, the whole pass.
+        by_step: whether a forward is one step of samples that have more, ``timesteps`` if known.
+        auto: whether the model is to tell it.
+        said: how the model has told it; empty if the user did.
+        known: whether the steps are known; if not, the whole pass counts as one.
     """
 
     axes: str = "N"
     batch_size: int | None = None
     timesteps: int | None = None
+    by_step: bool = False
+    auto: bool = False
+    said: str = ""
+    known: bool = True
+
+    @classmethod
+    def of(cls, text: str, batch_size: int | None = None, timesteps: int | None = None) -> Layout:
+        """What a user says: axes, "auto", or "step" if a forward is one step of a sample.
+
+        Raises:
+            InputError: it is no layout, or a number makes no sense.
+        """
+        if text in ("auto", "step"):
+            return cls("N", batch_size, timesteps, text == "step", text == "auto")
+        return cls(text, batch_size, timesteps)
 
     def __post_init__(self) -> None:
         letters = self.axes.replace("...", "…")
@@ -160,7 +179,7 @@ class Layout:
         if self.axes not in LAYOUTS and not inner:
             raise InputError(
                 f"layout {self.axes!r} is none of {', '.join(map(repr, LAYOUTS))}, nor one with "
-                "time inside, a letter for each axis: 'NCT', 'NCTHW', 'N…T'."
+                "time inside, a letter for each axis ('NCT', 'NCTHW', 'N…T'), nor 'auto' or 'step'."
             )
         for name in ("batch_size", "timesteps"):
             value = getattr(self, name)
@@ -218,16 +237,19 @@ class Layout:
         places = {self.place(axis, len(size)) for axis in self.order}
         return tuple(n for i, n in enumerate(size) if i not in places)
 
+    def first(self, inputs: Inputs) -> tuple[str, Tensor | None]:
+        """The first input that has the layout's axes, and its name."""
+        large = ((name, t) for name, t in inputs.tensors() if t.dim() >= self.least)
+        return next(large, ("", None))
+
     def window(self, inputs: Inputs) -> Window:
         """Samples and time steps of a call.
 
         Raises:
             InputError: the shape contradicts the layout, ``batch_size`` or ``timesteps``.
         """
-        name, shape = next(
-            ((n, tuple(t.shape)) for n, t in inputs.tensors() if t.dim() >= self.least),
-            ("", None),
-        )
+        name, tensor = self.first(inputs)
+        shape = None if tensor is None else tuple(tensor.shape)
         if shape is None:
             if next(inputs.tensors(), None) is None:
                 kinds = ", ".join(dict.fromkeys(type(v).__name__ for v in inputs.values)) or "none"
@@ -254,7 +276,8 @@ class Layout:
                     f"{option}={given}, but input '{name}' of shape {shape} has {sizes[axis]} "
                     f"along axis {places[axis]} ({axis} of layout {self.axes!r})."
                 )
-        return Window(sizes.get("N") or self.batch_size or 1, sizes.get("T") or self.timesteps or 1)
+        steps = 1 if self.by_step else sizes.get("T") or self.timesteps or 1
+        return Window(sizes.get("N") or self.batch_size or 1, steps)
 
     def _merged(self, name: str, size: int) -> Window:
         samples = self.batch_size or size // (self.timesteps or 1)
@@ -316,6 +339,9 @@ class Layout:
             InputError: another number of tensors, or a tensor with another shape per sample.
         """
         ours, theirs = list(inputs.tensors()), list(example.tensors())
+        if self.by_step:  # a later step may get states
+            both = {name for name, _ in ours} & {name for name, _ in theirs}
+            ours, theirs = ([pair for pair in some if pair[0] in both] for some in (ours, theirs))
         if len(ours) != len(theirs):
             raise InputError(
                 f"the model was analyzed with {len(theirs)} input tensors "
@@ -357,17 +383,26 @@ def check_devices(model: nn.Module, inputs: Inputs) -> None:
             )
 
 
+def check_not_nested(inputs: Inputs) -> None:
+    """Parts of one tensor that differ in size are not understood.
+
+    Raises:
+        InputError: an input is a nested tensor.
+    """
+    for name, tensor in inputs.tensors():
+        if tensor.is_nested:
+            raise InputError(
+                f"input '{name}' is a nested tensor, whose parts cannot be counted one by one. "
+                "Pass a padded tensor (to_padded_tensor), or count the parts one after the other."
+            )
+
+
 def check_events(name: str, tensor: Tensor) -> None:
     """An input that is said to carry events must hold whole numbers.
 
     Raises:
         InputError: the example has fractional values.
     """
-    if tensor.is_nested:
-        raise InputError(
-            f"input '{name}' is a nested tensor, whose parts cannot be counted one by one. Pass a "
-            "padded tensor (to_padded_tensor), or count the parts one after the other."
-        )
     if not tensor.is_floating_point() or tensor.is_meta:
         return
     if isinstance(tensor, torch._subclasses.FakeTensor):

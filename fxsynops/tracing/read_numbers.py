@@ -21,12 +21,20 @@ class ReadNumber:
         node: that reads it in a replay.
         on_use: is called when Python first decides something with it.
         write: makes the node of a sum or product, by the function and its arguments.
+        check: makes a node that checks what a comparison has found, by its function, its arguments
+            and its result.
     """
 
     def __init__(
-        self, value: float, node: fx.Node, on_use: Callable[[], None], write: Callable[..., fx.Node]
+        self,
+        value: float,
+        node: fx.Node,
+        on_use: Callable[[], None],
+        write: Callable[..., fx.Node],
+        check: Callable[..., None],
     ) -> None:
         self._value, self.node, self._on_use, self._write = value, node, on_use, write
+        self._check = check
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -64,22 +72,37 @@ def number(value: Any) -> Any:
     return value.used() if type(value) is ReadNumber else value
 
 
-def _computed(function: Any, by: ReadNumber, pair: tuple[Any, Any]) -> Any:
-    """What comes of two numbers, at least one of which stands in for another: it does so, too."""
-    if not all(type(part) in (ReadNumber, int, float) for part in pair):
-        return function(*map(number, pair))
-    lent = [part for part in pair if type(part) is ReadNumber]
+def _computed(function: Any, by: ReadNumber, operands: tuple[Any, ...]) -> Any:
+    """What comes of numbers, at least one of which stands in for another: it does so, too."""
+    if not all(type(part) in (ReadNumber, int, float) for part in operands):
+        return function(*map(number, operands))
+    lent = [part for part in operands if type(part) is ReadNumber]
     try:
-        value = function(*(p._value if type(p) is ReadNumber else p for p in pair))
+        value = function(*(p._value if type(p) is ReadNumber else p for p in operands))
     except ArithmeticError:
-        return function(*map(number, pair))
-    node = by._write(function, tuple(p.node if type(p) is ReadNumber else p for p in pair))
+        return function(*map(number, operands))
+    node = by._write(function, tuple(p.node if type(p) is ReadNumber else p for p in operands))
 
     def on_use() -> None:
         for part in lent:
             part.used()
 
-    return ReadNumber(value, node, on_use, by._write)
+    return ReadNumber(value, node, on_use, by._write, by._check)
+
+
+def _compared(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A comparison with a plain number decides something, but not by the very value."""
+
+    def compared(self: ReadNumber, *args: Any) -> Any:
+        operands = (self, *args)
+        if not all(type(part) in (ReadNumber, int, float) for part in operands):
+            return function(self.used(), *map(number, args))
+        result = function(*(p._value if type(p) is ReadNumber else p for p in operands))
+        nodes = tuple(p.node if type(p) is ReadNumber else p for p in operands)
+        self._check(function, nodes, result)
+        return result
+
+    return compared
 
 
 def _forward(name: str) -> Callable[..., Any]:
@@ -118,9 +141,20 @@ for _name in "floordiv mod pow".split():
 for _name in "and or xor lshift rshift".split():
     setattr(ReadNumber, f"__{_name}__", _forward(f"__{_name}__"))
     setattr(ReadNumber, f"__r{_name}__", _reflected(f"__{_name}__"))
-for _name in "lt le gt ge eq ne neg pos abs invert index".split():
+for _function in (operator.neg, operator.pos, operator.abs):
+    setattr(
+        ReadNumber,
+        f"__{_function.__name__}__",
+        lambda self, of=_function: _computed(of, self, (self,)),
+    )
+for _function in (
+    *(operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne),
+    *(bool, int, round),
+):
+    setattr(ReadNumber, f"__{_function.__name__}__", _compared(_function))
+for _name in ("invert", "index"):
     setattr(ReadNumber, f"__{_name}__", _forward(f"__{_name}__"))
-for _made in (bool, int, float, complex, hash, round, divmod):
+for _made in (float, complex, hash, divmod):
     setattr(
         ReadNumber,
         f"__{_made.__name__}__",

@@ -515,10 +515,14 @@ class Recorder(TorchFunctionMode):
             return result
         where, given = site.where or str(site), self.tensors.in_nodes(args)
 
-        def is_used() -> None:
-            self.branches.append(f"{where}: {name.strip('_')}() was {result!r}"[:200])
-            call = (func, given, result, where)
+        def check(read: Any, operands: Any, result: Any, said: str = "") -> None:
+            said = said or f"{getattr(read, '__name__', read)} was {result!r}"
+            self.branches.append(f"{where}: {said}"[:200])
+            call = (read, operands, result, where)
             self.writer.node("call_function", graph_functions.check_branch, call)
+
+        def is_used() -> None:
+            check(func, given, result, f"{name.strip('_')}() was {result!r}")
 
         lends = self.lends_numbers and not self.surroundings.asks_types
         if name != "item" or not lends or type(result) not in (int, float):
@@ -531,7 +535,10 @@ class Recorder(TorchFunctionMode):
         def write(function: Any, numbers: Any) -> fx.Node:
             return self.writer.node("call_function", function, numbers, {}, "number")
 
-        return ReadNumber(result, node, lambda: None if self._quiet else is_used(), write)
+        def unless_quiet(note: Callable[..., None]) -> Callable[..., None]:
+            return lambda *said: None if self._quiet else note(*said)
+
+        return ReadNumber(result, node, unless_quiet(is_used), write, unless_quiet(check))
 
     def _check_sizes(self, tensors: list[Tensor]) -> None:
         """Python reads sizes: where they depend on data, each replay checks them."""
