@@ -40,8 +40,8 @@ class Analysis(Findings, Reported):
     """What :func:`analyze` found. Prints as a table.
 
     Attributes:
-        connections: one per source and synapse, in the order of the graph.
-        dense: the synapses with analog input.
+        connections: one :class:`Connection` per source and synapse, in the order of the graph.
+        dense: one :class:`DenseSynapse` per synapse with analog input.
         unresolved: what no rule covers (with ``strict=False``; otherwise it is an error).
         specialized: where the model branches on data; it holds for the example's branches.
         window: samples and time steps of the example.
@@ -57,7 +57,11 @@ class Analysis(Findings, Reported):
         return cls(**found, audit=audit or Audit((), ("not audited",)))
 
     def counter(self, *, rates: bool = False, steps: bool = False) -> SynOpsCounter:
-        """A module that runs the model and counts its SynOps; see :class:`SynOpsCounter`."""
+        """A module that runs the model and counts its SynOps; see :class:`SynOpsCounter`.
+
+        Args:
+            rates, steps: whether to keep firing rates, and time steps, apart.
+        """
         from fxsynops.counter import SynOpsCounter
 
         return SynOpsCounter.of(self, rates=rates, steps=steps)

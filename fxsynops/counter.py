@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from fxsynops.analysis import Analysis, analyze, audited
 from fxsynops.connectivity.find import find
+from fxsynops.connectivity.layouts import carries_events
 from fxsynops.connectivity.moments import Moments
 from fxsynops.connectivity.results import Events, Findings, Options, Weights
 from fxsynops.connectivity.signals import State
@@ -124,7 +125,12 @@ class SynOpsCounter(nn.Module):
 
     @classmethod
     def of(cls, analysis: Analysis, *, rates: bool = False, steps: bool = False) -> SynOpsCounter:
-        """A counter for an analysis that is already there."""
+        """A counter for an analysis that is already there.
+
+        Args:
+            analysis: of :func:`analyze`; its model is counted, with its options.
+            rates, steps: see :class:`SynOpsCounter`.
+        """
         counter = cls.__new__(cls)
         nn.Module.__init__(counter)
         counter._start(analysis, Detail(rates, steps=steps))
@@ -145,6 +151,7 @@ class SynOpsCounter(nn.Module):
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
         self._account = Account()
         self._ways = 0
+        self._has_looked = False
         self._register_state_dict_hook(_without_prefix)
         self._register_load_state_dict_pre_hook(_with_prefix, with_module=True)
 
@@ -167,6 +174,8 @@ class SynOpsCounter(nn.Module):
             args, kwargs, values = bound.args, bound.kwargs, bound.values
         replay = self._replay_for(args, kwargs)
         self._check_at_hand(replay.analysis.window.samples)
+        if not self._has_looked:
+            self._look_at(Inputs.bind(self.model, args, kwargs))
         if replay.own_branches:
             replay, output, tally = self._count_branching(replay, args, kwargs, values)
         else:
@@ -208,6 +217,23 @@ class SynOpsCounter(nn.Module):
                 stacklevel=5,
             )
 
+    def _look_at(self, inputs: Inputs) -> None:
+        """The first data may be spikes where the example was not; on the CPU, that is seen."""
+        self._has_looked = True
+        looked = self._options.looked
+        for name, tensor in inputs.tensors():
+            events, why = looked.get(name, (True, ""))
+            if events or not why.startswith("fractions") or not tensor.is_cpu or not tensor.any():
+                continue
+            now, found = carries_events([tensor], graded=False)
+            if now:
+                warnings.warn(
+                    f"'{name}' was taken for analog, since the example has {why}, but now it has "
+                    f"{found}. If these are spikes, make the counter with an example that is like "
+                    "the data, or pass input_events=True.",
+                    stacklevel=4,
+                )
+
     def _check_at_hand(self, samples: int) -> None:
         """A step must be of as many samples as those before it."""
         if self._account.at_hand not in (0, samples):
@@ -235,6 +261,7 @@ class SynOpsCounter(nn.Module):
         with own_device():
             analysis = find(self.model, inputs, self._options, self._states)
         self._warn_of_lost_rows(analysis)
+        self._warn_of_lost_steps(analysis)
         self._learn(analysis)
         replay = self._replay(analysis)
         self._replays[key] = [replay, *self._replays.get(key, [])][:most]
@@ -275,6 +302,17 @@ class SynOpsCounter(nn.Module):
             full = analysis if isinstance(analysis, Analysis) else Analysis.of(analysis)
             self._analysis = full
         self._states |= analysis.connector.signals.left
+
+    def _warn_of_lost_steps(self, analysis: Findings) -> None:
+        """Neurons that told the layout may say something else now."""
+        now = analysis.options.layout
+        if self._analysis and self._analysis.options.layout.known and not now.known:
+            warnings.warn(
+                f"from this forward on, neurons do not see the {analysis.window.timesteps} steps "
+                f"that layout {now.axes!r} gives it ({now.said}) Its rates and SynOps/s are of "
+                "these, all the same. Say what there is: layout=, timesteps=.",
+                stacklevel=4,
+            )
 
     def _warn_of_lost_rows(self, analysis: Findings) -> None:
         """A synapse whose events came from a state may get analog values once there is a state."""
@@ -319,7 +357,11 @@ class SynOpsCounter(nn.Module):
 
     @property
     def analysis(self) -> Analysis:
-        """The analysis of the example (of a copied counter: of its first input)."""
+        """The analysis of the example (of a copied counter: of its first input).
+
+        Raises:
+            FxSynopsError: of a copied counter that has to analyze first; see :func:`analyze`.
+        """
         if self._analysis is None:
             self._analysis = Analysis.of(find(self.model, self._example, self._options))
         return self._analysis
@@ -337,7 +379,11 @@ class SynOpsCounter(nn.Module):
 
     @property
     def latest(self) -> Findings:
-        """The analysis that the last forward was counted with."""
+        """The analysis that the last forward was counted with: of its shapes, and its branches.
+
+        Raises:
+            CountError: nothing has been counted yet.
+        """
         return self.last[0].analysis
 
     @property
@@ -347,22 +393,44 @@ class SynOpsCounter(nn.Module):
 
     @property
     def synops(self) -> Tensor:
-        """SynOps of the last forward, all samples and steps: 0-d, float64, differentiable."""
+        """SynOps of the last forward, all samples and steps: (), float64, differentiable.
+
+        On the device that the events were counted on; nothing waits for it.
+
+        Raises:
+            CountError: nothing has been counted yet.
+        """
         return self.last[1].total()
 
     @property
     def window(self) -> Window:
-        """Samples and time steps of the last forward."""
+        """Samples and time steps of the last forward: ``.samples`` and ``.timesteps``.
+
+        Raises:
+            CountError: nothing has been counted yet.
+        """
         return self.latest.window
 
     @property
     def per_synapse(self) -> dict[str, Tensor]:
-        """SynOps of the last forward by synapse."""
+        """SynOps of the last forward by the synapse's name: each (), float64, differentiable.
+
+        All samples and steps; their sum is :attr:`synops`.
+
+        Raises:
+            CountError: nothing has been counted yet.
+        """
         return self._grouped("synapse")
 
     @property
     def per_source(self) -> dict[str, Tensor]:
-        """SynOps of the last forward by source."""
+        """SynOps of the last forward by the source's name (a gate's, of several): each (), float64.
+
+        All samples and steps, differentiable; their sum is :attr:`synops`.
+
+        Raises:
+            CountError: nothing has been counted yet.
+        """
         return self._grouped("source")
 
     @property
@@ -392,8 +460,12 @@ class SynOpsCounter(nn.Module):
     def step_table(self) -> Tensor | None:
         """SynOps of the last forward: (connections, timesteps, samples), float64, differentiable.
 
-        There is one sample where samples cannot be told apart. None and raises: see
+        There is one sample where samples cannot be told apart. None if steps are not known; see
         :attr:`per_step`.
+
+        Raises:
+            InputError: the counter was made without ``steps=True``.
+            CountError: nothing has been counted yet.
         """
         if not self._detail.steps:
             raise InputError(
@@ -410,7 +482,8 @@ class SynOpsCounter(nn.Module):
     def rates(self) -> dict[str, FiringRates]:
         """Firing rates of every spiking node in the last forward, by name; differentiable.
 
-        Those of all forwards since :meth:`clear` are in ``counts.rates``.
+        Each has ``.rates`` and ``.events`` of the neurons' shape, float64; those of all forwards
+        since :meth:`clear` are in ``counts.rates``.
 
         Raises:
             InputError: the counter was made without ``rates=True``.

@@ -5,6 +5,8 @@ Right, or said to be unknown: never wrong in silence.
 
 from __future__ import annotations
 
+import warnings
+
 import norse.torch as norse
 import pytest
 import sinabs.layers as sl
@@ -36,7 +38,10 @@ def found(model, x, **options):
 # -- the zoo ---------------------------------------------------------------------------------------
 
 NAMES = sorted(ZOO)
-SILENT = ("AssociativeLeaky", "NeuromorphicReLU")  # no neuron of theirs knows of time
+SILENT = (
+    *("AssociativeLeaky", "NeuromorphicReLU"),  # no neuron of theirs knows of time
+    *("Merge, Repeat, FlattenTime", "recurrent convolution"),  # of a fixed number of samples
+)
 
 
 def as_explicit(name):
@@ -60,7 +65,7 @@ def as_explicit(name):
 @pytest.mark.parametrize("name", NAMES[::7])
 def test_a_model_of_the_zoo_says_it_itself(name):
     known = as_explicit(name)
-    assert known or (known is None and name.startswith(("plain", *SILENT)))
+    assert known or (known is None and (name.startswith("plain") or name.endswith(SILENT)))
 
 
 @pytest.mark.full
@@ -201,7 +206,8 @@ def test_a_neuron_that_is_called_once_has_one_step():
     model = nn.Sequential(nn.Linear(6, 8), snntorch.Leaky(0.9, init_hidden=True), nn.Linear(8, 3))
     utils.reset(model)
     assert found(model, spikes(4, 6)) == ("N", 4, 1, True)
-    assert "1 step: Leaky '1' is called once." in str(fxsynops.analyze(model, spikes(4, 6)))
+    said = "1 step: Leaky '1' is called once (layout=\"step\", if a sample has more forwards)."
+    assert said in fxsynops.analyze(model, spikes(4, 6)).remarks()
 
 
 class Membrane(nn.Module):
@@ -372,9 +378,18 @@ def test_the_example_decides_and_later_fractions_are_said():
     counter(torch.full((3, 6), 0.5))
     assert not counter.counts.exact
     assert "fractions where whole numbers of events were promised" in str(counter.counts)
-    counter = fxsynops.SynOpsCounter(nn.Sequential(model, fnn.NeuromorphicReLU()), x / 2)
-    counter(x)
-    assert counter.counts.rows == ()
+
+
+def test_spikes_where_the_example_was_analog_are_said():
+    model, x = nn.Linear(6, 2), spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(model, x / 2)
+    with pytest.warns(UserWarning, match=r"'input' .*example.*fractions.*whole numbers up to 1"):
+        counter(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        counter(x)  # once
+        fxsynops.SynOpsCounter(model, x / 2)(x / 4)
+        fxsynops.SynOpsCounter(model, x / 2, input_events=False)(x)
 
 
 def test_where_each_value_counts_one_fractions_are_events():
@@ -387,3 +402,170 @@ def test_a_model_without_values():
     analysis = fxsynops.analyze(nn.Linear(6, 2).to("meta"), torch.rand(3, 6).to("meta"))
     assert [c.source for c in analysis.connections] == ["input"]
     assert "no values to look at" in str(analysis)
+
+
+# -- calls that are several steps, and calls that are none -----------------------------------------
+
+
+def spike(v):
+    return Heaviside.apply(v)
+
+
+def update(fc, x, v, s):
+    """The helper that many published networks share between their layers."""
+    v = 0.2 * v * (1 - s) + fc(x)
+    return v, spike(v - 0.5)
+
+
+class Steps(nn.Module):
+    """Two layers, by a function of the example and of the model."""
+
+    def __init__(self, run, **parts):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+        self.lif, self.run = snntorch.Leaky(0.9), run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+def by_helper(pick, steps):
+    def run(m, x):
+        n = len(pick(x, 0))
+        v1 = s1 = v2 = s2 = torch.zeros(n, 8)
+        total = 0
+        for t in range(steps or x.shape[-1]):
+            v1, s1 = update(m.a, pick(x, t), v1, s1)
+            v2, s2 = update(m.b, s1, v2, s2)
+            total = total + m.c(s2)
+        return total
+
+    return run
+
+
+def over_loop(frames, layers=1):
+    """The library's neuron, step by step over what ``frames`` makes of the input."""
+
+    def run(m, x):
+        mems, total = [torch.zeros(()) for _ in range(layers)], 0
+        for now in frames(x):
+            s, mems[0] = m.lif(m.a(now), mems[0])
+            if layers == 2:
+                s, mems[1] = m.lif(m.b(s), mems[1])
+            total = total + m.c(s)
+        return total
+
+    return run
+
+
+def restarted(times, steps):
+    def run(m, x):
+        total = 0
+        for _ in range(times):
+            mem = torch.zeros(())
+            for _ in range(steps):
+                s, mem = m.lif(m.a(x), mem)
+                total = total + m.c(s)
+        return total
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "size", "expected"),
+    [
+        (by_helper(lambda x, t: x[..., t], None), (3, 6, 4), ("N…T", 3, 4)),
+        (by_helper(lambda x, t: x[:, :, t], 4), (3, 6, 4), ("N…T", 3, 4)),
+        (by_helper(lambda x, t: x, 4), (3, 6), ("N", 3, 4)),
+        (over_loop(lambda x: x, layers=2), (4, 3, 6), ("TN", 3, 4)),
+        (over_loop(lambda x: [x] * 5, layers=2), (3, 6), ("N", 3, 5)),
+        (over_loop(lambda x: x), (5, 6), ("T", 1, 5)),
+        (over_loop(lambda x: [x] * 4), (6,), ("", 1, 4)),
+        (restarted(3, 4), (3, 6), ("N", 3, 4)),
+        (restarted(2, 1), (3, 6), ("N", 3, 1)),
+    ],
+)
+def test_what_is_taken_over_from_call_to_call_tells_steps(run, size, expected):
+    torch.manual_seed(0)
+    assert found(Steps(run), spikes(*size)) == (*expected, True)
+
+
+@pytest.mark.parametrize("chunks", [lambda x: x.chunk(4), lambda x: x.view(4, -1, 6)])
+def test_a_merged_axis_that_is_looped_over(chunks):
+    axes, samples, steps, known = found(Steps(over_loop(chunks)), spikes(12, 6))
+    assert (axes[0], samples, steps, known) == ("(", 3, 4, True)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        lambda x: x[:4],
+        lambda x: x[1:],
+        lambda x: x[::2],
+        lambda x: [now for now in x for _ in range(2)],
+        lambda x: [*x, x[0] * 0, x[0] * 0],
+        lambda x: [x.sum(0)] * 5,
+    ],
+)
+def test_a_loop_that_is_not_as_long_as_an_axis_leaves_it_unknown(frames):
+    torch.manual_seed(0)
+    *_, known = found(Steps(over_loop(frames)), spikes(6, 3, 6))
+    assert not known
+
+
+def test_samples_that_may_be_features_are_unknown():
+    for width in (6, 8):  # as many features as neurons
+        model = nn.Sequential(layer.Linear(width, 8), neuron.IFNode(), layer.Linear(8, 3))
+        functional.set_step_mode(model, "m")
+        for module in model:
+            module.step_mode = "s" if isinstance(module, layer.Linear) else "m"
+        *_, known = found(model, spikes(5, width))
+        assert not known
+
+
+def test_one_sample_after_the_other_is_unknown():
+    def run(m, x):
+        out = []
+        for row in x:
+            mem = torch.zeros(())
+            for _ in range(4):
+                s, mem = m.lif(m.a(row), mem)
+            out.append(m.c(s))
+        return torch.stack(out)
+
+    *_, known = found(Steps(run), spikes(3, 6))
+    assert not known
+
+
+def test_levels_of_a_code_are_no_steps():
+    def run(m, x):
+        code = sum((x > level / 5).float() for level in range(5))
+        return m.c(m.lif(m.a(code), torch.zeros(()))[0])
+
+    assert found(Steps(run), torch.rand(3, 6)) == ("N", 3, 1, True)
+
+
+def test_merged_neurons_that_hold_on_to_the_steps():
+    model = nn.Sequential(nn.Linear(6, 8), sl.IAFSqueeze(num_timesteps=4), nn.Linear(8, 2))
+    counter = fxsynops.SynOpsCounter(model, spikes(12, 6))
+    for rows in (12, 24, 8):
+        model[1].reset_states()
+        counter(spikes(rows, 6))
+        assert (counter.window.samples, counter.window.timesteps) == (rows // 4, 4)
+
+
+def test_another_length_than_the_neurons_see_is_said():
+    def run(m, x):
+        return over_loop(lambda x: [x[:, t] for t in range(4)])(m, x)
+
+    counter = fxsynops.SynOpsCounter(Steps(run), spikes(3, 4, 6))
+    assert counter.analysis.options.layout.axes == "NT"
+    with pytest.warns(UserWarning, match="do not see the 7 steps"):
+        counter(spikes(3, 7, 6))
+
+
+def test_an_empty_example_is_an_error():
+    with pytest.raises(fxsynops.FxSynopsError, match=r"\(4, 0, 6\) is empty"):
+        fxsynops.analyze(nn.Linear(6, 2), torch.zeros(4, 0, 6))

@@ -460,7 +460,7 @@ def test_a_budget_names_what_breaks_it(counted):
     assert (total.name, total.value, total.limit) == ("total", bound.total, 100)
     assert str(layer) == "0: 480 SynOps > 479"
     (rate,) = bound.check(max_synops_per_second=1)
-    assert rate.value == bound.peak / 0.001  # not the mean, bound.total / 0.02
+    assert rate.value == bound.peak / 0.002  # not the mean, bound.total / 0.02
     assert rate.of == "the peak step"
     (measured,) = counter.counts.check(per_layer={"0": 1})
     assert measured.value == counter.counts.rows[0].synops / 2

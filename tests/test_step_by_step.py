@@ -243,3 +243,72 @@ def test_the_bound_of_all_steps_is_that_of_the_loop(kind):
     again = fxsynops.analyze(model, batches()[0][0], layout="step", timesteps=TIMES)
     assert again.upper_bound().total == ours.total
     assert again.upper_bound().timesteps == TIMES
+
+
+class Late(nn.Module):
+    """Spikes that arrive some forwards later, or more than once."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.fc, self.head, self.how = nn.Linear(6, 8), nn.Linear(8, 2), how
+        self.reset()
+
+    def reset(self):
+        self.first = self.second = self.sum = None
+
+    def forward(self, x):
+        s = (self.fc(x) > 0.1).float()
+        nothing = torch.zeros_like(s)
+        before = nothing if self.first is None else self.first
+        if self.how == "two forwards":
+            arriving = nothing if self.second is None else self.second
+            self.second = before
+        elif self.how == "all of them":
+            arriving = nothing if self.sum is None else self.sum
+            self.sum = arriving + s
+        else:
+            arriving = before
+        self.first = s
+        return self.head(arriving)
+
+
+@pytest.mark.parametrize("how", ["one forward", "two forwards", "all of them"])
+def test_events_that_are_kept_count_when_they_were_fired_or_it_is_not_known(how):
+    torch.manual_seed(0)
+    model, x = Late(how), batches()[0]
+    by_step = fxsynops.SynOpsCounter(model, x[0], layout="step", steps=True)
+    in_loop = fxsynops.SynOpsCounter(Loop(model), x, layout="TN", steps=True)
+    model.reset()
+    for now in x:
+        by_step(now)
+    model.reset()
+    in_loop(x)
+    assert by_step.counts.total == in_loop.counts.total
+    if how == "one forward":
+        assert by_step.counts.steps.total.mean == in_loop.counts.steps.total.mean
+    else:
+        assert by_step.counts.steps is None
+        assert "more than one step" in by_step.counts.steps_unknown
+
+
+def test_rates_where_an_input_arrives_a_step_later():
+    class Delayed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.head = nn.Linear(6, 8), nn.Linear(8, 2)
+            self.kept = torch.zeros(4, 6)
+
+        def forward(self, x):
+            s, self.kept = (self.fc(self.kept) > 0.1).float(), x
+            return self.head(s)
+
+    torch.manual_seed(0)
+    model, x = Delayed(), batches()[0]
+    counter = fxsynops.SynOpsCounter(model, x[0], layout="step", rates=True)
+    model.kept = torch.zeros(4, 6)
+    for now in x:
+        counter(now)
+    before = torch.cat([torch.zeros(1, 4, 6), x[:-1]])
+    expected = (model.fc(before) > 0.1).double().mean((0, 1))
+    (rates,) = counter.counts.rates.values()
+    assert torch.allclose(rates.rates, expected)

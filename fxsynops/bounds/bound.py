@@ -10,7 +10,6 @@ receives in the window pays for.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +21,6 @@ from fxsynops.bounds.events_per_step import Assumptions, Caps, check_count, chec
 from fxsynops.bounds.interference import state_unlike_later
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Tap
-from fxsynops.connectivity.layouts import place_of
 from fxsynops.connectivity.results import Connection, Findings, without_values
 from fxsynops.errors import InputError
 from fxsynops.neurons.dynamics import Steps
@@ -261,39 +259,43 @@ def _in_a_step(
     structural: float,
     assumptions: Assumptions,
 ) -> float | None:
-    """SynOps in any one step, if fan-out is the same in all of them: that is what is looked at."""
-    steps, taps = findings.window.timesteps, connection.taps
+    """SynOps in any one step at most, where inputs and neurons say which of their events are of it.
+
+    A static input is read in every step, or at once.
+    """
+    window = findings.window
     if assumptions.timesteps == 1:
         return structural
     if assumptions.input_max_events is not None and _is_of_input(connection):
         return structural  # all of them may come at once
-    passes = Counter(place_of(tap.node) for tap in taps)
-    in_loop = all(n == steps for n in passes.values()) and len({_alike(tap) for tap in taps}) == 1
-    in_axis = set(passes.values()) == {1} and not any(_varies(findings, tap) for tap in taps)
-    if steps > 1 and not (in_loop or in_axis):
+    if window.timesteps == 1:
+        return structural / assumptions.timesteps  # each step is a pass
+    synapses, single = 0.0, []
+    for tap in connection.taps:
+        where, fanout = _steps_of(findings, tap), tap.map.double().expand(shape(tap.node))
+        if where is None:
+            return None
+        if where.axis is not None:
+            synapses += tap.repeats * float(where.split(fanout).flatten(1).sum(1).max())
+        elif _is_of_input(connection):
+            always = tap.repeats % window.timesteps == 0
+            synapses += tap.repeats * float(fanout.sum()) / (window.timesteps if always else 1)
+        else:
+            single.append(tap.repeats * float(fanout.sum()))
+    if single and len(single) != window.timesteps:
         return None
-    total = connection.fanout.total
-    return most * total if total else 0.0
+    synapses += max(single, default=0.0)
+    return most * synapses / window.samples if synapses else 0.0
 
 
-def _alike(tap: Tap) -> tuple[Any, ...]:
-    return tuple(shape(tap.node)), tuple(tap.map.shape), float(tap.map.sum()), tap.repeats
-
-
-def _varies(findings: Findings, tap: Tap) -> bool:
-    """Whether fan-out varies along the axis of steps, or one that may be it."""
+def _steps_of(findings: Findings, tap: Tap) -> Steps | None:
+    """Where an input, or a neuron that knows it, has its time steps."""
     size, role = tuple(shape(tap.node)), findings.connector.signals.roles[tap.node]
-    layout, window = findings.options.layout, findings.window
-    where: Steps | None = None
     if origin_of(tap.node)[0].op == "placeholder":
-        where = input_steps(layout, window, size)
-    elif role.neuron is not None and role.neuron.steps is not None:
-        where = role.neuron.steps(role.module, size)
-    if where is None:
-        own = zip(reversed(size), reversed(tap.map.shape), strict=False)
-        return any(n > 1 and whole % window.timesteps == 0 for whole, n in own)
-    by_step = where.split(tap.map.expand(size)).flatten(1)
-    return not bool((by_step == by_step[:1]).all())
+        return input_steps(findings.options.layout, findings.window, size)
+    if role.neuron is None or role.neuron.steps is None:
+        return None
+    return role.neuron.steps(role.module, size)
 
 
 def _is_of_input(connection: Connection) -> bool:

@@ -145,9 +145,10 @@ def _understand(
         signals = classify(recorded, _flags(options), chosen, graded, known)
     layout = options.layout
     if layout.auto:
+        _check_not_empty(inputs)
         layout = layouts.of_inputs(layout, inputs, recorded, signals, record)
     else:
-        layout = layouts.recounted(layout, recorded, signals)
+        layout = layouts.recounted(layout, recorded, signals, inputs)
     options, window = replace(options, layout=layout), layout.window(inputs)
     wiring, connector = connect(
         recorded, signals, options.layout, graded, options.weights == "nonzero"
@@ -185,7 +186,7 @@ def _check_steps(layout: Layout, wiring: Wiring, connector: Connector) -> None:
     """
     steps = layout.timesteps
     read = {tap.repeats for edge in wiring.edges for tap in edge.taps} - {1}
-    if steps is None or "T" in layout.axes or not read:
+    if steps is None or layout.said or "T" in layout.axes or not read:
         return
     fired = Counter(
         connector.names[node]
@@ -313,6 +314,20 @@ def with_known_inputs(options: Options, inputs: Inputs) -> Options:
             f"({', '.join(tensors)}). Pass one bool for all, or one for each of them."
         )
     return replace(options, looked=options.looked | looked)
+
+
+def _check_not_empty(inputs: Inputs) -> None:
+    """There is nothing to be seen of no samples.
+
+    Raises:
+        InputError: an input is empty.
+    """
+    for name, tensor in inputs.tensors():
+        if tensor.numel() == 0:
+            raise InputError(
+                f"input '{name}' of shape {tuple(tensor.shape)} is empty. Pass an example with "
+                "samples in it."
+            )
 
 
 _INDICES = "indices (token ids), not data"

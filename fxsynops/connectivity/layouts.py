@@ -10,11 +10,11 @@ and more steps, and the right one is that by which the neurons see just these.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
@@ -25,13 +25,15 @@ from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.errors import InputError
 from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import Call, shape
-from fxsynops.tracing.graph_walk import reachable, upstream
+from fxsynops.tracing import graph_functions
+from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.inputs import Inputs, Layout, Window
 from fxsynops.tracing.trace import Trace
 
 Places = dict[Any, list[fx.Node]]
 _UNKNOWN = (
-    "Steps unknown: the whole pass counted as one ({}). Pass layout= or timesteps= if it has more."
+    "Steps unknown: the whole pass counted as one, with the samples in front ({}). Pass layout= or "
+    "timesteps= if it is otherwise."
 )
 
 
@@ -42,18 +44,26 @@ class _Sign:
     Attributes:
         name: of the node, and of its kind: "IAF '1'".
         places: where in the code its values come from.
-        steps: how many it sees.
+        steps: how many it sees; 0 if its calls are no steps.
+        size: of its first value.
         axis: where each call has them; None: each call is one step.
         samples: how many samples it sees; None if that is not known.
+        keeps: which of both numbers it holds on to, where they share an axis.
         sure: whether the library says so.
+        starts: how often it begins anew.
+        shared: how many values come from its places in the code for each of its own.
     """
 
     name: str
     places: tuple[Any, ...]
     steps: int
-    axis: Steps | None
-    samples: int | None
-    sure: bool
+    size: tuple[int, ...]
+    axis: Steps | None = None
+    samples: int | None = None
+    keeps: Literal["", "N", "T"] = ""
+    sure: bool = True
+    starts: int = 1
+    shared: float = 1.0
 
     def holds(self, places: Places, before: Window, now: Window) -> bool:
         """Whether it sees as many samples and steps as another forward has."""
@@ -63,9 +73,12 @@ class _Sign:
         size = tuple(shape(nodes[0]))
         if self.axis is None:
             grows = now.samples == before.samples or now.samples in size
-            return len(nodes) == now.timesteps and grows
+            return len(nodes) == now.timesteps * self.starts * self.shared and grows
+        axis = self.axis
+        if self.keeps == "T":
+            axis = replace(axis, samples=size[0] // self.steps)
         with suppress(RuntimeError):
-            return _seen(self.axis, size) == (now.samples, now.timesteps)
+            return _seen(axis, size) == (now.samples, now.timesteps)
         return False
 
 
@@ -89,23 +102,13 @@ def of_inputs(
     """
     plain = replace(given, auto=False)
     signs = list(_signs(recorded, signals))
-    steps = {sign.steps for sign in signs if sign.sure} or {sign.steps for sign in signs}
-    odd = next((sign for sign in signs if sign.steps not in steps or len(steps) > 1), None)
-    if not signs or odd is not None:
-        why = "nothing tells how many there are"
-        if odd is not None:
-            other = next(sign for sign in signs if sign.steps != odd.steps)
-            why = f"{odd.name} sees {odd.steps}, {other.name} {other.steps}"
+    why = _contradiction(signs)
+    if why:
         return plain if given.timesteps else replace(plain, said=_UNKNOWN.format(why), known=False)
     sign = next((sign for sign in signs if sign.axis is not None), signs[0])
-    fit = list(_fitting(plain, inputs, sign, signs))
-    if len(fit) > 1:
-        worth = {layout: _proof(layout, inputs, signs, again) for layout in fit}
-        for layout in fit:
-            if is_read(layout, inputs, signals, sign.steps):
-                worth[layout] += 3 if worth[layout] else 1
-        most = max(worth.values())
-        fit = [layout for layout in fit if worth[layout] == most > 0]
+    fit = list(_fitting(plain, inputs, signs))
+    alone = fit if len(fit) == 1 and recorded.branches else []  # another way is no proof
+    fit = alone or _proven(fit, inputs, signals, signs, again)
     windows = {layout.window(inputs) for layout in fit}
     if len(windows) != 1:
         if given.batch_size or given.timesteps:
@@ -115,13 +118,36 @@ def of_inputs(
     return replace(fit[0], said=_said(fit[0], inputs, sign))
 
 
-def recounted(layout: Layout, recorded: Trace, signals: Signals) -> Layout:
+def _contradiction(signs: Sequence[_Sign]) -> str:
+    """Why the signs do not tell the number of steps, if they do not."""
+    if not signs:
+        return "nothing tells how many there are"
+    if (odd := next((sign for sign in signs if not sign.steps), None)) is not None:
+        return f"{odd.name} is called several times, and not step by step"
+    steps = {sign.steps for sign in signs if sign.sure} or {sign.steps for sign in signs}
+    odd = next((sign for sign in signs if sign.steps not in steps or len(steps) > 1), None)
+    if odd is None:
+        return ""
+    other = next(sign for sign in signs if sign.steps != odd.steps)
+    return f"{odd.name} sees {odd.steps}, {other.name} {other.steps}"
+
+
+def recounted(layout: Layout, recorded: Trace, signals: Signals, inputs: Inputs) -> Layout:
     """The same for another forward, whose loops may take another number of steps."""
-    if not layout.said or not layout.known or "T" in layout.axes or layout.timesteps is None:
+    if not layout.said:
         return layout
     signs = list(_signs(recorded, signals))
+    if not layout.known:  # perhaps a loop that has run only once in the example
+        if _contradiction(signs) or layout.axes != "N":
+            return layout
+        fit = list(_fitting(layout, inputs, signs))
+        static = len(fit) == 1 and fit[0].axes == "N"
+        return replace(layout, timesteps=fit[0].timesteps) if static else layout
     steps = {sign.steps for sign in signs if sign.sure} or {sign.steps for sign in signs} or {1}
-    if len(steps) == 1:
+    if "T" in layout.axes:
+        there = layout.window(inputs).timesteps
+        return layout if steps == {there} or not signs else replace(layout, known=False)
+    if len(steps) == 1 and 0 not in steps:
         return replace(layout, timesteps=steps.pop())
     return replace(layout, timesteps=None, known=False)
 
@@ -132,8 +158,10 @@ def _said(layout: Layout, inputs: Inputs, sign: _Sign) -> str:
     if "T" not in layout.axes:
         if sign.axis is not None:
             return f"{steps}: {sign.name} sees them, of an input without."
-        often = "once" if sign.steps == 1 else f"{sign.steps} times"
-        return f"{steps}: {sign.name} is called {often}."
+        if sign.steps == 1:
+            more = ' (layout="step", if a sample has more forwards)' if sign.sure else ""
+            return f"{steps}: {sign.name} is called once{more}."
+        return f"{steps}: {sign.name} is called {sign.steps * sign.starts} times."
     name, x = layout.first(inputs)
     assert x is not None
     reads = "reads it" if sign.axis is not None else "is called"
@@ -145,43 +173,58 @@ def _said(layout: Layout, inputs: Inputs, sign: _Sign) -> str:
 
 
 def _signs(recorded: Trace, signals: Signals) -> Iterator[_Sign]:
+    order = order_of(recorded)
     groups: dict[Any, list[tuple[fx.Node, Role]]] = defaultdict(list)
     seen: set[fx.Node] = set()
     for node, role in signals.roles.items():
         origin, _ = origin_of(node)
         if not origin.op.startswith("call") or "virtual" in node.meta:
             continue
-        module = signals.calls.module(origin)
         if role.kind != "source":  # a filter, say, may know its time axis, too
+            module = signals.calls.module(origin)
             neuron = None if module is None else neurons.describe(module)
             if neuron is None or neuron.steps is None or neuron.spikes or origin in seen:
                 continue
             seen.add(origin)
             role = replace(role, module=module, neuron=neuron)
         key = place_of(node) if role.module is None else id(role.module)
-        groups[key].append((node, role))
-    for members in groups.values():
-        nodes, role = [node for node, _ in members], members[0][1]
-        places = tuple(dict.fromkeys(map(place_of, nodes)))
-        where = _steps(role, nodes[0])
-        if where is not None and where.axis is not None:
-            if len(nodes) == 1:
-                samples, steps = _seen(where, tuple(shape(nodes[0])))
-                yield _Sign(_name(nodes[0], role), places, steps, where, samples, True)
-        elif len(nodes) == 1:
-            if where is not None:
-                yield _Sign(_name(nodes[0], role), places, 1, None, None, True)
-        elif _is_loop(nodes, role, signals):
-            name = _name(nodes[0], role)
-            yield _Sign(name, places, len(nodes), None, None, where is not None)
+        groups[key, driver_of(node, signals, order)].append((node, role))
+    passes = Counter(place_of(node) for members in groups.values() for node, _ in members)
+    for (_, driver), members in groups.items():
+        sign = _sign([node for node, _ in members], members[0][1], driver, signals)
+        if sign is not None:
+            every = sum(passes[place] for place in sign.places)
+            yield replace(sign, shared=every / len(members))
 
 
-def _steps(role: Role, node: fx.Node) -> Steps | None:
+def _sign(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> _Sign | None:
+    """What the calls that one synapse drives say, if they say anything."""
+    size, where = tuple(shape(nodes[0])), _steps(role, tuple(shape(nodes[0])))
+    named = _name(nodes[0], role), tuple(dict.fromkeys(map(place_of, nodes)))
+    if where is not None and where.axis is not None:
+        if len(nodes) > 1:  # pieces of a sample, or several layers
+            return _Sign(*named, 0, size)
+        samples, steps = _seen(where, size)
+        keeps: Literal["", "N", "T"] = ""
+        if where.samples is not None:
+            longer = _steps(role, (2 * size[0], *size[1:]))
+            keeps = "N" if longer is None or longer.samples == where.samples else "T"
+        return _Sign(*named, steps, size, where, samples, keeps)
+    if len(nodes) == 1:
+        return None if where is None else _Sign(*named, 1, size)
+    starts = _starts(nodes, role, driver, signals)
+    if role.module is None and starts == len(nodes):
+        return None  # a function without a state
+    steps = len(nodes) // starts if len(nodes) % starts == 0 else 0
+    return _Sign(*named, steps, size, sure=where is not None, starts=starts)
+
+
+def _steps(role: Role, size: tuple[int, ...]) -> Steps | None:
     """Where a neuron that knows it has its time steps."""
     if role.neuron is None or role.neuron.steps is None:
         return None
     with suppress(Exception):  # of a release that has no such attribute
-        return role.neuron.steps(role.module, tuple(shape(node)))
+        return role.neuron.steps(role.module, size)
     return None
 
 
@@ -193,34 +236,64 @@ def _seen(where: Steps, size: Sequence[int]) -> tuple[int, int]:
     return (first.shape[1] if first.dim() > 1 else 1), len(first)
 
 
-def _is_loop(nodes: list[fx.Node], role: Role, signals: Signals) -> bool:
-    """Whether the same place is passed step by step, and not by one layer after the other.
-
-    The same synapses drive every pass; and a function has a state that is handed on.
-    """
-    first, second, last = (_drivers(nodes[i], signals) for i in (0, 1, -1))
-    if not first <= second or not (second == last or len(nodes) == 2):
-        return False
-    if role.module is not None:
-        return True
-    before = {node for node in nodes[0].all_input_nodes if node.op != "get_attr"}
-    return any(node in before for node in upstream([nodes[1]]))
-
-
-def _drivers(node: fx.Node, signals: Signals) -> set[Any]:
-    """The places of the last synapses before a node."""
-    found = set()
+def driver_of(node: fx.Node, signals: Signals, order: dict[fx.Node, int]) -> Any:
+    """The place of the synapse that drives a node: of the last ones before it, the first."""
+    found: list[fx.Node] = []
 
     def back(at: fx.Node) -> Sequence[fx.Node]:
         role = signals.roles.get(at)
-        if at is not node and role is not None and role.counted:
-            found.add(place_of(at))
+        if at is not node and role is not None and (role.counted or role.kind == "source"):
+            found.append(at)
             return ()
         return at.all_input_nodes
 
     for _ in reachable([node], back):
         pass
-    return found
+    synapses = [at for at in found if signals.roles[at].counted]
+    return place_of(min(synapses, key=order.__getitem__)) if synapses else None
+
+
+def _starts(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> int:
+    """How many of the calls take over no state of one before them."""
+    calls = [origin_of(node)[0] for node in nodes]
+    known = {call: i for i, call in enumerate(calls)}
+    read: dict[fx.Node, int] = {}  # what was compared with a threshold, say: a membrane
+    for i, call in enumerate(calls if role.module is None else ()):
+        for node in call.all_input_nodes:
+            read[node] = -1 if node in read else i
+
+    def goes_on(number: int) -> bool:
+        def back(at: fx.Node) -> Sequence[fx.Node]:
+            at_role = signals.roles.get(at)
+            if at_role is None or at is nodes[number] or origin_of(at)[0] in known:
+                return at.all_input_nodes
+            ends = at_role.kind == "source" or (at_role.counted and place_of(at) == driver)
+            return () if ends else at.all_input_nodes
+
+        own = calls[number].all_input_nodes
+        return any(
+            known.get(at, number) < number or (at not in own and 0 <= read.get(at, -1) < number)
+            for at in reachable([calls[number]], back)
+        )
+
+    chained = [goes_on(number) for number in range(1, len(calls))]
+    if role.module is None or any(chained) or len(calls[0].all_input_nodes) > 1:
+        return 1 + chained.count(False)
+    return 1 + _resets(calls, role.module)  # the states are inside of the module
+
+
+def _resets(calls: list[fx.Node], module: Any) -> int:
+    """Between how many calls of a module the forward sets its state."""
+    resets, number = 0, 0
+    since = False
+    for node in calls[0].graph.nodes:
+        if number < len(calls) and node is calls[number]:
+            resets += since and number > 0
+            number, since = number + 1, False
+        elif node.target is graph_functions.change_state:
+            change: Any = node.args[0]
+            since = since or change.place.root is module.__dict__
+    return resets
 
 
 def _name(node: fx.Node, role: Role) -> str:
@@ -237,11 +310,10 @@ def _name(node: fx.Node, role: Role) -> str:
 # -- which axes of the input these are -----------------------------------------------------------
 
 
-def _fitting(
-    plain: Layout, inputs: Inputs, sign: _Sign, signs: Sequence[_Sign]
-) -> Iterator[Layout]:
+def _fitting(plain: Layout, inputs: Inputs, signs: Sequence[_Sign]) -> Iterator[Layout]:
     """The layouts whose numbers of samples and steps, by the sizes of the input, fit."""
-    static = replace(plain, timesteps=plain.timesteps or sign.steps)
+    steps, merged = signs[0].steps, next((sign for sign in signs if sign.keeps), None)
+    static = replace(plain, timesteps=plain.timesteps or steps)
     x = static.first(inputs)[1]
     if x is None:
         return
@@ -249,72 +321,149 @@ def _fitting(
     if x.dim() > 2:
         inner.append("N…T")
     found = [replace(plain, axes=axes) for axes in ("NT", "TN", "T", *inner)]
-    for merged in ("(NT)", "(TN)"):
-        where = next((s.axis for s in signs if s.axis and s.axis.samples is not None), None)
-        own = where or sign.axis
-        if own is not None and (own.axis == 0) == (merged == "(TN)"):
-            fixed = {"batch_size": sign.samples} if where else {"timesteps": sign.steps}
-            found.append(replace(plain, axes=merged, **fixed))
+    for axes in ("(NT)", "(TN)"):
+        first = next((sign.axis.axis for sign in signs if sign.axis is not None), None)
+        if merged is not None and merged.axis is not None:
+            first = merged.axis.axis
+        if first is None or (first == 0) == (axes == "(TN)"):
+            of_samples = merged is not None and merged.keeps == "N"
+            fixed = (
+                {"batch_size": merged.samples} if merged and of_samples else {"timesteps": steps}
+            )
+            found.append(replace(plain, axes=axes, **fixed))
     for layout in (*found, static, replace(static, axes="")):
         with suppress(InputError, IndexError):
             window = layout.window(inputs)
-            samples = [s.samples for s in signs if s.samples is not None]
-            fits = all(n == window.samples for n in samples)
-            unknown = not samples and layout.axes in ("", "T")  # of which no neuron speaks
-            if window.timesteps == sign.steps and fits and not unknown:
+            single = layout.axes == "" and x.dim() > 1
+            if single and any(sign.samples is None for sign in signs):
+                continue  # of samples that are looped over, perhaps
+            if window.timesteps == steps and all(_may_see(sign, window, x) for sign in signs):
                 yield layout
 
 
-def _proof(
-    layout: Layout, inputs: Inputs, signs: Sequence[_Sign], again: Callable[[Inputs], Trace]
-) -> int:
-    """Whether neurons see the samples and steps of other inputs, as the layout says.
+def _may_see(sign: _Sign, window: Window, x: Tensor) -> bool:
+    """Whether a neuron's value is of so many samples, by its size."""
+    if sign.samples is not None:
+        return sign.samples == window.samples
+    return window.samples == 1 or (window.samples in sign.size and x.dim() > 1)
 
-    2 if they do, 1 if only the number of samples can be changed, 0 if it is not so, or not known.
+
+def _proven(
+    fit: list[Layout],
+    inputs: Inputs,
+    signals: Signals,
+    signs: Sequence[_Sign],
+    again: Callable[[Inputs], Trace],
+) -> list[Layout]:
+    """Those of some layouts that most speaks for."""
+    trials = _Trials(inputs, signs, again)
+    worth: dict[Layout, int] = {}
+    for layout in fit:
+        if len(fit) == 1 and signs[0].steps == 1:
+            return fit  # nothing depends on it
+        worth[layout] = trials.worth(layout)
+        if worth[layout] == 3:  # no other one holds for the same recording
+            return [layout]
+        if worth[layout] >= 0 and is_read(layout, inputs, signals, signs[0].steps):
+            worth[layout] += 3 if worth[layout] else 1
+    if len(fit) == 1:  # and if nothing can be tried out, by its sizes
+        return fit if worth[fit[0]] >= 0 else []
+    most = max(worth.values(), default=0)
+    return [layout for layout in fit if worth[layout] == most > 0]
+
+
+class _Trials:
+    """The forward, recorded again for other numbers of samples and steps.
+
+    Args:
+        inputs, signs: of the forward, and what its neurons say.
+        again: records the forward of other inputs.
     """
-    window = layout.window(inputs)
-    n = next(n for n in (2, 3, 4) if n not in (window.samples, window.timesteps))
-    t = next(
-        t
-        for t in range(window.timesteps + 1, n + window.timesteps + 3)
-        if t not in (n, window.samples)
-    )
-    fixed = any(sign.axis is not None and sign.axis.samples is not None for sign in signs)
-    tries = [(n, t), (window.samples, t), (n, window.timesteps)]
-    for samples, steps in tries[1:] if fixed else tries:
-        other, changed = layout, inputs
-        for axis, size in (("N", samples), ("T", steps)):
-            now = other.window(changed)
-            other, changed = other.resized(changed, now, axis, size)
-        if changed is inputs:
-            continue
+
+    def __init__(
+        self, inputs: Inputs, signs: Sequence[_Sign], again: Callable[[Inputs], Trace]
+    ) -> None:
+        self._inputs, self._signs, self._again = inputs, signs, again
+        self._known: dict[Any, Places | None] = {}
+
+    def worth(self, layout: Layout) -> int:
+        """Whether the neurons see the samples and steps of other inputs, as a layout says.
+
+        3 if they see both, 2 if the only number that can be changed, 1 if the number of samples of
+        an input with steps, 0 if nothing can be changed, -1 if they do not.
+        """
+        window = layout.window(self._inputs)
+        x = layout.first(self._inputs)[1]
+        assert x is not None
+        fresh = [size for size in range(2, 7) if size not in (window.samples, window.timesteps)]
+        if layout.merged:
+            n, t = fresh[:2]
+        else:  # by place: layouts that exchange samples and steps share a recording
+            places = (layout.place(axis, x.dim()) for axis in "NT")
+            n, t = (fresh[min(at or 0, 2)] for at in places)
+        keeps = {sign.keeps for sign in self._signs}
+        both = [(n, t)] if {"N", "T"} <= set(layout.order) and keeps == {""} else []
+        one = [(window.samples, window.timesteps + 1), (n, window.timesteps)]
+        found = 0
+        for samples, steps in (*both, *one):
+            now, places_now = self._places(layout, window, samples, steps)
+            if not places_now:
+                continue
+            if all(sign.holds(places_now, window, now) for sign in self._signs):
+                if "T" in layout.axes and steps == window.timesteps and "N" not in keeps:
+                    return 1
+                if both and self._signs[0].axis is not None and (samples, steps) not in both:
+                    return -1  # what seem to be samples may be features of a single one
+                return 3 if (samples, steps) in both else 2
+            found = -1
+        return found
+
+    def _places(
+        self, layout: Layout, window: Window, samples: int, steps: int
+    ) -> tuple[Window, Places | None]:
+        """The recorded forward of so many samples and steps; None if there is none."""
+        other, changed, now = layout, self._inputs, window
         with suppress(Exception):  # a model of fixed size
-            now = other.window(changed)
-            places = places_of(again(changed))
-            if all(sign.holds(places, window, now) for sign in signs):
-                return 1 if "T" in layout.axes and steps == window.timesteps else 2
-    return 0
+            for axis, size in (("N", samples), ("T", steps)):
+                other, changed = other.resized(changed, now, axis, size)
+                now = other.window(changed)
+            key = tuple((name, tuple(t.shape)) for name, t in changed.tensors())
+            if changed is not self._inputs and key not in self._known:
+                self._known[key] = None
+                self._known[key] = places_of(self._again(changed))
+            return now, self._known.get(key)
+        return now, None
 
 
 def is_read(layout: Layout, inputs: Inputs, signals: Signals, steps: int) -> bool:
     """Whether the forward reads the input step by step, along the layout's axis of steps."""
+    return len(set(pieces(layout, inputs, signals).values())) == steps > 1
+
+
+def pieces(layout: Layout, inputs: Inputs, signals: Signals) -> dict[fx.Node, int]:
+    """Where single steps are taken out of the input, and which."""
     name, x = layout.first(inputs)
     axis = None if x is None else layout.place("T", x.dim())
-    if axis is None or layout.merged:
-        return False
-    taken = set()
+    if x is None or axis is None or layout.merged:
+        return {}
+    found = {}
     for node in signals.roles:
         if node.op == "placeholder" and node.target == name:
-            calls = (signals.calls[user][0] for user in node.users if user in signals.roles)
-            taken |= {key for call in calls for key in _taken(call, axis)}
-    return len(taken) == steps > 1
+            for user in node.users:
+                parts = [user] if user in signals.roles else list(user.users)  # of a tuple
+                for part in parts:
+                    for key in _taken(signals.calls[part][0], axis, x.dim()):
+                        found[part] = key % x.shape[axis]
+    return found
 
 
-def _taken(call: Call, axis: int) -> Iterator[int]:
+def _taken(call: Call, axis: int, rank: int) -> Iterator[int]:
     """The places along an axis that a call picks out of its operand."""
     args = call.args
     if call.name == "getitem":
         key: Any = args[1] if isinstance(args[1], tuple) else (args[1],)
+        if key[:1] == (...,):  # [..., t]
+            key = (*[slice(None)] * (rank - len(key) + 1), *key[1:])
         whole = all(part == slice(None) for part in key[:axis])
         if len(key) > axis and whole and isinstance(key[axis], int):
             yield key[axis]
@@ -322,6 +471,21 @@ def _taken(call: Call, axis: int) -> Iterator[int]:
         yield args[2]
     elif call.name == "unbind" and (args[1] if len(args) > 1 else 0) == axis:
         yield call.output or 0
+
+
+def order_of(trace: Trace) -> dict[fx.Node, int]:
+    """The nodes of a graph by their numbers."""
+    return {node: i for i, node in enumerate(trace.graph.nodes)}
+
+
+def takes_steps(trace: Trace, signals: Signals, steps: int) -> bool:
+    """Whether some neuron is called once for each of so many steps."""
+    return any(s.axis is None and s.steps == steps > 1 for s in _signs(trace, signals))
+
+
+def hands_on(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> bool:
+    """Whether each pass of a source takes over the state of the one before."""
+    return _starts(nodes, role, driver, signals) == 1
 
 
 def place_of(node: fx.Node) -> Any:

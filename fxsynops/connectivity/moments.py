@@ -11,17 +11,31 @@ input, an image repeated inside) there is none that is longer, and they are told
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor, fx
 
-from fxsynops.connectivity.layouts import is_read, places_of
+from fxsynops.connectivity.layouts import (
+    driver_of,
+    hands_on,
+    order_of,
+    pieces,
+    places_of,
+    takes_steps,
+)
 from fxsynops.connectivity.results import Findings
+from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import shape
 from fxsynops.tracing.graph_walk import upstream
 
 Size = tuple[int, ...]
+_PIECES = (  # what takes out a part of the steps
+    *("getitem", "select", "narrow", "split", "chunk", "unbind", "index_select", "tensor_split"),
+    *("split_with_sizes", "gather", "take_along_dim", "unsafe_chunk", "unsafe_split", "slice"),
+)
 _VIEWS = ("reshape", "view", "flatten", "reshape_as", "view_as", "_unsafe_view")  # by rows
 
 
@@ -104,9 +118,11 @@ class Moments:
         self._n, self._t = findings.window.samples, findings.window.timesteps
         self._has = {"N": wider is not None, "T": longer is not None}
         self._factor = 0 if longer is None else longer.window.timesteps // self._t
-        others = [None if found is None else places_of(found.trace) for found in (wider, longer)]
+        others = [None if found is None else _places(found) for found in (wider, longer)]
         self._known: dict[fx.Node, _Known] = {}
-        for key, nodes in places_of(findings.trace).items():
+        self._groups: dict[fx.Node, tuple[list[fx.Node], Any]] = {}
+        for key, nodes in _places(findings).items():
+            self._groups |= dict.fromkeys(nodes, (nodes, key))
             wide, long = (None if found is None else found.get(key, []) for found in others)
             base = nodes if wide is None else wide
             for i, node in enumerate(nodes):
@@ -136,16 +152,20 @@ class Moments:
                 axes |= _axes_that_grow(size, other)
         return axes
 
-    def of(self, node: fx.Node, repeats: int = 1) -> Moment | str:
+    def of(self, node: fx.Node, repeats: int = 1, into: Iterable[fx.Node] = ()) -> Moment | str:
         """Where a value has samples and steps, or why that is not known.
 
         Args:
             node: of the forward.
             repeats: how often the value is read; in every step, if that is a multiple of them.
+            into: the synapses' inputs, to which its events come. A static input that is repeated
+                on its way is read in every step, too.
         """
         found = self._of(node)
         known = self._known.get(node)
-        if self._t > 1 and known and known.passes == 1 and not repeats % self._t:
+        again = (self._known.get(at) for at in into if node.op == "placeholder")
+        repeated = any(at is not None and self._axis_of_steps(at) is not None for at in again)
+        if self._t > 1 and known and known.passes == 1 and (repeated or not repeats % self._t):
             sample = self._sample(known, tuple(shape(node)))
             if not isinstance(sample, str) and self._axis_of_steps(known) is None:
                 return Moment(sample, always=True)
@@ -174,7 +194,8 @@ class Moments:
         if step is None:
             if not self._has["T"] and self._is_in_loop(known) and self._is_behind_steps(node):
                 return f"'{name}' is passed once a step, behind an axis that may be the steps"
-            return Moment(sample, at=self._when(known))
+            when = self._when(known)
+            return Moment(sample, at=when) if isinstance(when, int) else when
         if step == sample:
             order = self._order(node) if self._n > 1 else "TN"
             return (
@@ -228,46 +249,78 @@ class Moments:
             may_be_steps = len(size) > 1 and sample in (None, 0, 1) and size[front] == t
             return "both a loop and an axis may be the steps" if may_be_steps else None
         layout = self._findings.options.layout
-        if "T" in layout.axes and layout.covers(size, self._findings.window):
-            place = layout.place("T", len(size))
-            return (
-                place if n != t or place != sample else "it is not known which axis holds the steps"
-            )
+        if (said := self._says_axis(known.node)) is not None:
+            return said % len(size)
+        if "T" in layout.axes and known.node.op == "placeholder":
+            covers = layout.covers(size, self._findings.window)
+            return layout.place("T", len(size)) if covers else None
+        if "T" in layout.axes and known.node.op != "get_attr":
+            return "the model takes no other number of steps, which would show the axis of steps"
         if sample == 0 and size[0] == n * t:
             return 0
         if size[:1] == (t,) and (sample == 1 or (sample is None and len(size) > 1)):
             return 0
-        if "T" in layout.axes and known.node.op != "get_attr":
-            return "the model takes no other number of steps, which would show the axis of steps"
         if known.passes > 1:
             return f"{known.passes} passes are not one for each step"
         if sample == 0 and size[1:2] == (t,):
             return "it is not known whether axis 1 holds the steps"
         return None
 
-    def _says_one_step(self, node: fx.Node) -> bool:
-        """Whether it comes from a neuron of which it is known that a call is one step."""
+    def _says(self, node: fx.Node) -> Steps | None:
+        """Where a neuron that it comes from has its steps, if that is known."""
         role = self._findings.connector.signals.roles.get(node)
         if role is None or role.neuron is None or role.neuron.steps is None:
-            return False
-        where = role.neuron.steps(role.module, tuple(shape(node)))
+            return None
+        return role.neuron.steps(role.module, tuple(shape(node)))
+
+    def _says_one_step(self, node: fx.Node) -> bool:
+        where = self._says(node)
         return where is not None and where.axis is None
+
+    def _says_axis(self, node: fx.Node) -> int | None:
+        where = self._says(node)
+        if where is None or where.axis is None:
+            return None
+        return where.axis if where.samples is None else 0
 
     def _is_in_loop(self, known: _Known) -> bool:
         """Whether its place in the code is passed once in every step."""
         if known.passes != self._t:
             return False
         if not self._has["T"]:
-            return True
+            return self._is_loop_by_number(known)
         if known.later == known.earlier:  # as often in a longer pass, of which it reads the start
-            return self._is_read_by_step and known.before == known.longer
+            alike = self._is_read_by_step and known.before == known.longer
+            return alike and self._last_piece(known.node) == known.number
         return known.earlier == self._t and known.later == self._factor * self._t
 
+    def _is_loop_by_number(self, known: _Known) -> bool:
+        """Whether as many passes as there are steps are these, and not as many heads, say."""
+        signals = self._findings.connector.signals
+        role = signals.roles.get(known.node)
+        nodes, (_, driver) = self._groups[known.node]
+        if role is not None and role.kind == "source" and role.module is None:
+            return hands_on(nodes, role, driver, signals)
+        return self._takes_steps
+
     @cached_property
+    def _takes_steps(self) -> bool:
+        findings = self._findings
+        return takes_steps(findings.trace, findings.connector.signals, self._t)
+
+    @cached_property
+    def _pieces(self) -> dict[fx.Node, int]:
+        layout, inputs = self._findings.options.layout, self._findings.example
+        return pieces(layout, inputs, self._findings.connector.signals)
+
+    @property
     def _is_read_by_step(self) -> bool:
         """Whether a loop of as many steps as there are picks them out of the input one by one."""
-        layout, inputs = self._findings.options.layout, self._findings.example
-        return is_read(layout, inputs, self._findings.connector.signals, self._t)
+        return len(set(self._pieces.values())) == self._t
+
+    def _last_piece(self, node: fx.Node) -> int:
+        """The last step of the input that a value is made of."""
+        return max((self._pieces.get(at, -1) for at in upstream([node])), default=-1)
 
     def _is_behind_steps(self, node: fx.Node) -> bool:
         """Whether it is made of something that has an axis of steps already."""
@@ -288,25 +341,28 @@ class Moments:
         step = self._step(known, size, sample if isinstance(sample, int) else None)
         return step if isinstance(step, int) else None
 
-    def _when(self, known: _Known) -> int:
+    def _when(self, known: _Known) -> int | str:
         """The step of a value without an axis of steps: of its pass, or the last that it needs."""
         if self._is_in_loop(known):
             return known.number
-        behind, seen, latest = [known.node], {known.node}, 0
+        name = self._findings.connector.names[known.node]
+        behind, seen, latest, all_of_it = [known.node], {known.node}, 0, False
         while behind:
-            for node in behind.pop().all_input_nodes:
-                if node in seen:
-                    continue
-                seen.add(node)
-                behind.append(node)
+            at = behind.pop()
+            for node in at.all_input_nodes:
                 other = self._known.get(node)
-                if other is None:  # a call that returns several things
-                    continue
-                if self._is_in_loop(other):
-                    latest = max(latest, other.number)
-                elif self._axis_of_steps(other) is not None:
-                    return self._t - 1
-        return latest
+                if other is not None and self._axis_of_steps(other) is not None:
+                    if self._findings.connector.signals.calls[at][0].name in _PIECES:
+                        return f"'{name}' is made of some of the steps, and it is not known which"
+                    all_of_it = True
+                elif node not in seen:
+                    seen.add(node)
+                    behind.append(node)
+                    if other is not None and self._is_in_loop(other):
+                        latest = max(latest, other.number)
+        if known.passes > 1 and not all_of_it and latest == 0:
+            return f"{known.passes} passes are not one for each step of '{name}'"
+        return self._t - 1 if all_of_it else latest
 
     def _order(self, node: fx.Node) -> str:
         """The order of samples and steps in one axis: as they were before they became one."""
@@ -342,6 +398,19 @@ class Moments:
             and self._axis_of_steps(one) is None
             for one in known
         )
+
+
+def _places(findings: Findings) -> dict[Any, list[fx.Node]]:
+    """The values of a forward by where they come from; of sources, also by what drives them."""
+    found: dict[Any, list[fx.Node]] = {}
+    signals, order = findings.connector.signals, order_of(findings.trace)
+    for place, nodes in places_of(findings.trace).items():
+        for node in nodes:
+            role = signals.roles.get(node)
+            fires = role is not None and role.kind == "source" and len(nodes) > 1
+            driver = driver_of(node, signals, order) if fires else None
+            found.setdefault((place, driver), []).append(node)
+    return found
 
 
 def _size(nodes: list[fx.Node] | None, number: int, passes: int) -> Size | None:

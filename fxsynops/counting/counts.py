@@ -214,17 +214,28 @@ class Counted:
 
     @property
     def rates(self) -> dict[str, FiringRates]:
-        """Firing rates of every spiking node, if the counter was made with ``rates=True``."""
+        """Firing rates by the name of the spiking node, events per neuron and step.
+
+        Empty if the counter was made without ``rates=True``.
+        """
         return self.extras.rates
 
     @property
     def per_sample(self) -> Statistics | None:
-        """Mean, spread and extremes of the samples of :meth:`fxsynops.SynOpsCounter.measure`."""
+        """SynOps per sample: mean, spread, extremes, and how many steps samples took.
+
+        Of :meth:`fxsynops.SynOpsCounter.measure` only; None of forwards, and where it is not known
+        what belongs to which sample (the tables say why).
+        """
         return self.extras.per_sample
 
     @property
     def steps(self) -> Steps | None:
-        """SynOps step by step, if the counter was made with ``steps=True`` and they are known."""
+        """SynOps step by step, of each connection and of all: means and maxima over samples.
+
+        None if the counter was made without ``steps=True``, or if steps are not known;
+        :attr:`steps_unknown` says why.
+        """
         return self.extras.steps
 
     @property
@@ -242,6 +253,9 @@ class Counted:
 
         Args:
             window_ms: its length in milliseconds, a whole number of steps; one step if None.
+
+        Returns:
+            SynOps per second; of the mean sample, if samples are not told apart.
 
         Raises:
             InputError: steps were not kept apart or are not known, or the window is no whole
@@ -262,7 +276,7 @@ class Counted:
 
     @property
     def span(self) -> Span:
-        """Samples, and the steps of all of them."""
+        """Samples, and the steps of all of them together."""
         return Span(self.samples, round(self.samples * self.timesteps))
 
     def __add__(self, other: Counted) -> Self:

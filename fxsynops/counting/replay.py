@@ -49,7 +49,7 @@ from fxsynops.operations.registry import is_torch
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.graph_functions import forward_of
-from fxsynops.tracing.graph_walk import upstream
+from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.node_meta import Mode
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.torch_versions import add_note
@@ -164,6 +164,7 @@ class Replay(fx.Interpreter):
 
     def _keep_neurons(self) -> Iterator[tuple[str, list[tuple[Stop, tuple[int, ...]]]]]:
         """Measure every spiking node, each of its neurons apart; its calls by name and shape."""
+        by_step = self.analysis.options.layout.by_step
         for name, nodes in spiking_calls(self.analysis).items():
             by_shape: dict[tuple[int, ...], list[tuple[Stop, tuple[int, ...]]]] = defaultdict(list)
             for node in nodes:
@@ -171,6 +172,9 @@ class Replay(fx.Interpreter):
                 grown = None if self._moments is None else self._moments.grown(node)
                 seem = self._leading(stop, len(nodes)).axes
                 summed = seem if grown is None else tuple(sorted(grown))
+                if by_step and not summed:  # of a state that is as it was in a wider pass
+                    window = self.analysis.window
+                    summed = leading(shape(node), 1, window, self.analysis.options.layout).axes
                 own = [axis for axis in range(len(shape(node))) if axis not in summed]
                 by_shape[tuple(shape(node)[axis] for axis in own)].append((stop, summed))
                 stop.kept |= set(own)
@@ -192,19 +196,51 @@ class Replay(fx.Interpreter):
         assert self._moments is not None
         by_step = self.analysis.options.layout.by_step
         self._when: dict[tuple[fx.Node, int], Moment] = {}
+        into = self._inputs_of_synapses()
         for stop in self._stops.values():
             tapped = [tap.repeats for tap in stop.taps]
             for repeats in tapped or ([1] if self._is_factor(stop.node) else []):
-                moment = self._moments.of(stop.node, repeats)
+                moment = self._moments.of(stop.node, repeats, into[stop.node])
                 if isinstance(moment, str) and self.analysis.window.timesteps == 1:
                     moment = Moment()  # samples may be unknown
                 if isinstance(moment, str):
                     self.steps_unknown = moment
                     return
-                if by_step and stop.node.op == "get_attr":  # a state: of the step before
+                if by_step and stop.node.op == "get_attr":
+                    if not self._is_of_the_step_before(stop.node):
+                        name = self.analysis.connector.names[stop.node]
+                        self.steps_unknown = f"'{name}' may hold events of more than one step"
+                        return
                     moment = replace(moment, at=-1)
                 self._when[stop.node, repeats] = moment
                 stop.kept |= moment.axes
+
+    def _is_of_the_step_before(self, state: fx.Node) -> bool:
+        """Whether what a state holds are the events that the last forward has made, and no others.
+
+        This forward leaves in it what its own sources put out.
+        """
+        left = self.analysis.trace.written.get(str(state.target))
+        if left is None:
+            return False
+
+        def back(node: fx.Node) -> list[fx.Node]:
+            role = self._roles.get(node)
+            fires = role is not None and role.kind == "source" and node.op.startswith("call")
+            return [] if fires else node.all_input_nodes
+
+        held = (node for node in reachable([left], back) if node.op == "get_attr")
+        return all(self._roles[node].signal.kind != "events" for node in held)
+
+    def _inputs_of_synapses(self) -> dict[fx.Node, list[fx.Node]]:
+        """For each source, the inputs of the synapses that its events reach."""
+        found: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+        for connection in self.analysis.connections:
+            calls = (self._roles[call].synapse for call in connection.calls.calls)
+            inputs = [call.input for call in calls if call is not None]
+            for tap in connection.taps:
+                found[tap.node] += inputs
+        return found
 
     def _is_factor(self, node: fx.Node) -> bool:
         return any(node in product.operands for _, product in self._products)

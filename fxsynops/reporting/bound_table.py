@@ -89,7 +89,7 @@ def _notes(bound: Any) -> Iterator[str]:
         yield (
             f"The most expensive step: {number(bound.peak)} SynOps at most."
             if known
-            else "The most expensive step: not known, since fan-out may differ from step to step."
+            else "The most expensive step: not known, since it is not known what fires in which."
         )
     yield from bound.findings.assumed
     yield from bound.findings.doubts
