@@ -285,6 +285,8 @@ def test_a_network_that_nobody_can_tell_steps_of():
     explicit = fxsynops.SynOpsCounter(model, spikes(4, 6), spiking=nn.ReLU, layout="N")
     explicit(spikes(4, 6))
     assert "?" not in str(explicit.counts)
+    assert "Steps unknown" in str(counter.counts.energy())
+    assert "Steps unknown" not in str(explicit.counts.energy())
 
 
 # -- with what a user says -------------------------------------------------------------------------

@@ -43,6 +43,7 @@ class Workload:
         timesteps: steps of the sample (the mean, if samples differ).
         bound: whether ``synops`` is an upper bound.
         unresolved: operations that no rule covers, whose events are not counted.
+        assumed: what was found of steps and inputs, since nobody has said it.
     """
 
     synops: float
@@ -53,6 +54,7 @@ class Workload:
     timesteps: float = 1
     bound: bool = False
     unresolved: int = 0
+    assumed: tuple[str, ...] = ()
 
 
 def workload(findings: Findings, synops: float, timesteps: float, bound: bool = False) -> Workload:
@@ -82,6 +84,7 @@ def workload(findings: Findings, synops: float, timesteps: float, bound: bool = 
         timesteps=timesteps,
         bound=bound,
         unresolved=len(findings.unresolved),
+        assumed=tuple(findings.assumed),
     )
 
 

@@ -116,6 +116,7 @@ def _notes(energy: Any) -> Iterator[str]:
         )
     if work.unresolved:
         yield f"Incomplete: {work.unresolved} unresolved operations, whose events are not counted."
+    yield from work.assumed
     cited: dict[str, list[str]] = defaultdict(list)
     for one in devices:
         cited[one.source].append(f"{one.name} {_figures(one)}")
