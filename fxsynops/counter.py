@@ -29,6 +29,7 @@ from fxsynops.counting.running_totals import Account
 from fxsynops.counting.samples_apart import SamplesApart
 from fxsynops.errors import CountError, InputError
 from fxsynops.neurons import reset_states
+from fxsynops.operations.operation import as_dense
 from fxsynops.results import Audit, Counts
 from fxsynops.tracing.borrowed import Borrowed, Undo
 from fxsynops.tracing.devices import own_device
@@ -188,20 +189,19 @@ class SynOpsCounter(nn.Module):
         self, replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any], values: tuple[Any, ...]
     ) -> tuple[Replay, Any, Tally]:
         """The same for a forward that branches on its own output: each way is recorded once."""
-        undo, tried, recorded = Undo(self.model), [replay], False
+        undo, tried, recorded = Undo(self.model, values), [replay], False
         while True:
             try:
                 return (replay, *replay.count(values))
             except OtherBranchError as other:
-                undo.back()
-                if recorded:  # this very way: it does not go the same way twice
-                    raise (other.__cause__ or other) from None
+                if not undo.back() or recorded:  # recorded: it does not go the same way twice
+                    raise
                 ways = (way for way in self._replays[_key(args, kwargs)] if way not in tried)
                 known = next((way for way in ways if way.may_go_on(other.seen)), None)
                 recorded = known is None
                 exact = any(isinstance(value, float) for value in other.seen)
                 if exact and len(tried) == 1 and not known:
-                    self._warn_of_many_ways(str(other.__cause__))
+                    self._warn_of_many_ways(str(other))
                 most = _MAX_TRACES if exact else _MAX_WAYS
                 replay = known or self._recorded(args, kwargs, most)
                 tried.append(replay)
@@ -223,7 +223,8 @@ class SynOpsCounter(nn.Module):
         looked = self._options.looked
         for name, tensor in inputs.tensors():
             events, why = looked.get(name, (True, ""))
-            if events or not why.startswith("fractions") or not tensor.is_cpu or not tensor.any():
+            silent = not (tensor.is_cpu and bool(as_dense(tensor.detach()).any()))
+            if events or silent or not why.startswith("fractions"):
                 continue
             now, found = carries_events([tensor], graded=False)
             if now:
@@ -291,8 +292,10 @@ class SynOpsCounter(nn.Module):
         options = replace(self._options, layout=resized)
         with suppress(Exception):  # a model of fixed size, or with states of these samples
             return find(self.model, inputs, options, self._states)
+        if not layout.by_step:
+            return None
         with suppress(Exception), Borrowed(self.model):
-            if layout.by_step and reset_states(self.model):
+            if reset_states(self.model):
                 return find(self.model, inputs, options, self._states)
         return None
 

@@ -374,6 +374,30 @@ def test_token_ids_are_neither():
         assert "'ids' is analog: indices (token ids), not data." in str(analysis)
 
 
+def test_an_input_that_is_a_mask_beside_data_is_data():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.out(self.fc(x).masked_fill(x.bool(), 0))
+
+    x = spikes(3, 6)
+    counter = fxsynops.SynOpsCounter(Masked(), x)
+    counter(x)
+    assert {name: n.item() for name, n in counter.per_synapse.items()} == {"fc": 6 * x.sum()}
+
+
+def test_a_sparse_input_is_looked_at():
+    counter = fxsynops.SynOpsCounter(nn.Linear(6, 2), torch.rand(3, 6))
+    with pytest.warns(UserWarning, match="whole numbers up to 1"):
+        counter(spikes(3, 6).to_sparse())
+    counter = fxsynops.SynOpsCounter(nn.Linear(6, 2), spikes(3, 6).to_sparse())
+    counter(spikes(3, 6).to_sparse())
+    assert counter.synops.item() == 2 * spikes(3, 6).sum()
+
+
 def test_the_example_decides_and_later_fractions_are_said():
     model, x = nn.Linear(6, 2), spikes(3, 6)
     counter = fxsynops.SynOpsCounter(model, x)

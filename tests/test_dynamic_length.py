@@ -227,3 +227,66 @@ def test_a_number_that_the_model_computes_with_is_another_way_each_time():
     with pytest.warns(UserWarning, match=r"test_dynamic_length\.py:\d+.*each forward"):
         assert [agrees(counter, model, x) for x in data] == [1] * 40
     assert sum(map(len, counter._replays.values())) <= 16  # more are not kept
+
+
+def test_a_data_set_of_batches_whose_length_each_batch_decides():
+    torch.manual_seed(1)
+    model, data = Exit(DECISIONS["all of a batch"]), inputs(12, samples=3)
+    counter = fxsynops.SynOpsCounter(model, data[0])
+    total, lengths = 0, []
+    for x in data:
+        lengths.append(agrees(counter, model, x))
+        total += counter.synops.item()
+    counts = counter.measure(data)
+    assert (counts.total, counts.samples) == (total, 36)
+    assert counts.lengths == {n: 3 * lengths.count(n) for n in set(lengths)}
+    assert counts.per_sample is None  # other samples beside it, another length
+    assert "which sample" in counts.extras.not_apart
+
+
+def test_what_a_forward_has_written_to_its_inputs_before_it_went_another_way():
+    class Doubles(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            x.mul_(2)
+            y = self.out(Heaviside.apply(self.fc(x)))
+            return y + self.out(Heaviside.apply(self.fc(x))) if y.sum() > 0 else y
+
+    torch.manual_seed(1)
+    model, data = Doubles(), inputs(12, seed=4)
+    counter = fxsynops.SynOpsCounter(model, data[0].clone())
+    ways = set()
+    for x in data:
+        ours, theirs = x.clone(), x.clone()
+        assert torch.equal(counter(ours), model(theirs))
+        assert torch.equal(ours, theirs)
+        again = bool(model.out(Heaviside.apply(model.fc(2 * x))).sum() > 0)
+        assert counter.per_synapse["fc"].item() == 8 * x.sum() * (1 + again)
+        ways.add(counter.latest.specialized)
+    assert len(ways) == 2
+
+
+def test_a_forward_that_has_written_to_a_parameter_is_not_run_again():
+    class Learns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            with torch.no_grad():
+                self.fc.weight.add_(0.01)
+            y = self.out(Heaviside.apply(self.fc(x)))
+            return y + self.out(Heaviside.apply(self.fc(x))) if y.sum() > 0 else y
+
+    torch.manual_seed(1)
+    counter = fxsynops.SynOpsCounter(Learns(), inputs()[0])
+
+    def run():
+        for x in inputs(12, seed=4):
+            counter(x)
+
+    with pytest.raises(fxsynops.SpecializationError, match="branches on data"):
+        run()

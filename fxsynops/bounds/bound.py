@@ -293,9 +293,7 @@ def _steps_of(findings: Findings, tap: Tap) -> Steps | None:
     size, role = tuple(shape(tap.node)), findings.connector.signals.roles[tap.node]
     if origin_of(tap.node)[0].op == "placeholder":
         return input_steps(findings.options.layout, findings.window, size)
-    if role.neuron is None or role.neuron.steps is None:
-        return None
-    return role.neuron.steps(role.module, size)
+    return role.steps(size)
 
 
 def _is_of_input(connection: Connection) -> bool:

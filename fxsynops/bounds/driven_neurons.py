@@ -216,7 +216,7 @@ class Sources:
             inputs, given, restarts = self._drive(nodes, module, neuron)
             if not all(shape(x) == shape(y) for x, y in zip(inputs, nodes, strict=True)):
                 raise NoArgumentError("its input and output differ in shape")
-            steps = Steps() if neuron.steps is None else neuron.steps(module, shape(nodes[0]))
+            steps = Steps() if neuron.steps is None else role.steps(shape(nodes[0]))
             if steps is None:
                 raise NoArgumentError("where its steps are is not known")
             start = Start(tuple(map(shape, nodes)), self._passes, given, steps)

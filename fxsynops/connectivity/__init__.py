@@ -10,4 +10,5 @@ names.py            what nodes are called
 results.py          connections and the rest, as plain values
 sample_axes.py      which axes seem to be samples and steps
 moments.py          which surely are
+layouts.py          which those of the inputs are, and which of these carry events
 """

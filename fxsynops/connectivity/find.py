@@ -352,23 +352,28 @@ def _indices(options: Options, signals: Signals) -> list[str]:
         if node.op != "placeholder" or not all(options.looked.get(name, (False, ""))):
             continue
 
-        def ahead(at: fx.Node) -> Iterable[fx.Node]:
-            return (n for n in at.users if n in signals.roles and _is_only_moved(signals, n))
-
-        for at in reachable([node], ahead):
+        def ahead(at: fx.Node) -> Iterator[fx.Node]:
+            """Where what it holds is moved on to, as data."""
             for user in at.users:
-                call, entry = signals.calls[user] if user in signals.roles else (None, None)
-                if call is None or entry is None:
-                    continue
-                looks_up = call.name in _LOOKING_UP and at in call.operands(*_LOOKING_UP[call.name])
-                if at in entry.steers(call) or looks_up:
-                    found.append(name)
+                role = signals.roles.get(user)
+                if role is not None and role.kind != "unknown" and at in role.carriers:
+                    yield user
+
+        moved = list(reachable([node], ahead))
+        if any(signals.roles[at].counted for at in moved):
+            continue  # it is data, too
+        if any(_only_says_where(signals, at, user) for at in moved for user in at.users):
+            found.append(name)
     return list(dict.fromkeys(found))
 
 
-def _is_only_moved(signals: Signals, node: fx.Node) -> bool:
-    role = signals.roles[node]
-    return role.signal.kind == "events" and role.kind not in ("source", "synapse", "product")
+def _only_says_where(signals: Signals, at: fx.Node, user: fx.Node) -> bool:
+    """Whether a call uses a value as an index."""
+    call, entry = signals.calls[user] if user in signals.roles else (None, None)
+    if call is None or entry is None:
+        return False
+    looks_up = call.name in _LOOKING_UP and at in call.operands(*_LOOKING_UP[call.name])
+    return looks_up or at in entry.steers(call)
 
 
 def _explain(unresolved: Sequence[Unresolved]) -> str:

@@ -25,6 +25,7 @@ from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.errors import InputError
 from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import Call, shape
+from fxsynops.operations.operation import as_dense
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.inputs import Inputs, Layout, Window
@@ -199,7 +200,8 @@ def _signs(recorded: Trace, signals: Signals) -> Iterator[_Sign]:
 
 def _sign(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> _Sign | None:
     """What the calls that one synapse drives say, if they say anything."""
-    size, where = tuple(shape(nodes[0])), _steps(role, tuple(shape(nodes[0])))
+    size = tuple(shape(nodes[0]))
+    where = role.steps(size)
     named = _name(nodes[0], role), tuple(dict.fromkeys(map(place_of, nodes)))
     if where is not None and where.axis is not None:
         if len(nodes) > 1:  # pieces of a sample, or several layers
@@ -207,7 +209,7 @@ def _sign(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> _S
         samples, steps = _seen(where, size)
         keeps: Literal["", "N", "T"] = ""
         if where.samples is not None:
-            longer = _steps(role, (2 * size[0], *size[1:]))
+            longer = role.steps((2 * size[0], *size[1:]))
             keeps = "N" if longer is None or longer.samples == where.samples else "T"
         return _Sign(*named, steps, size, where, samples, keeps)
     if len(nodes) == 1:
@@ -217,15 +219,6 @@ def _sign(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> _S
         return None  # a function without a state
     steps = len(nodes) // starts if len(nodes) % starts == 0 else 0
     return _Sign(*named, steps, size, sure=where is not None, starts=starts)
-
-
-def _steps(role: Role, size: tuple[int, ...]) -> Steps | None:
-    """Where a neuron that knows it has its time steps."""
-    if role.neuron is None or role.neuron.steps is None:
-        return None
-    with suppress(Exception):  # of a release that has no such attribute
-        return role.neuron.steps(role.module, size)
-    return None
 
 
 def _seen(where: Steps, size: Sequence[int]) -> tuple[int, int]:
@@ -321,16 +314,12 @@ def _fitting(plain: Layout, inputs: Inputs, signs: Sequence[_Sign]) -> Iterator[
     if x.dim() > 2:
         inner.append("N…T")
     found = [replace(plain, axes=axes) for axes in ("NT", "TN", "T", *inner)]
-    for axes in ("(NT)", "(TN)"):
-        first = next((sign.axis.axis for sign in signs if sign.axis is not None), None)
-        if merged is not None and merged.axis is not None:
-            first = merged.axis.axis
-        if first is None or (first == 0) == (axes == "(TN)"):
-            of_samples = merged is not None and merged.keeps == "N"
-            fixed = (
-                {"batch_size": merged.samples} if merged and of_samples else {"timesteps": steps}
-            )
-            found.append(replace(plain, axes=axes, **fixed))
+    fixed: dict[str, Any] = {"timesteps": steps}
+    if merged is not None and merged.keeps == "N":
+        fixed = {"batch_size": merged.samples}
+    knows = [sign.axis for sign in (merged, *signs) if sign is not None and sign.axis is not None]
+    orders = ["(NT)", "(TN)"] if not knows else ["(NT)" if knows[0].axis else "(TN)"]
+    found += [replace(plain, axes=axes, **fixed) for axes in orders]
     for layout in (*found, static, replace(static, axes="")):
         with suppress(InputError, IndexError):
             window = layout.window(inputs)
@@ -358,9 +347,9 @@ def _proven(
     """Those of some layouts that most speaks for."""
     trials = _Trials(inputs, signs, again)
     worth: dict[Layout, int] = {}
+    if len(fit) == 1 and signs[0].steps == 1:
+        return fit  # nothing depends on it
     for layout in fit:
-        if len(fit) == 1 and signs[0].steps == 1:
-            return fit  # nothing depends on it
         worth[layout] = trials.worth(layout)
         if worth[layout] == 3:  # no other one holds for the same recording
             return [layout]
@@ -526,12 +515,7 @@ def carries_events(tensors: Sequence[Tensor], graded: bool) -> tuple[bool, str]:
             return True, "no values to look at"
         if tensor.is_complex():
             return False, "complex numbers"
-        values = tensor.detach()
-        if values.is_quantized:
-            values = values.dequantize()
-        if values.layout is not torch.strided:
-            values = values.to_dense()
-        values = values.double().flatten()
+        values = as_dense(tensor.detach()).double().flatten()
         values = values[torch.isfinite(values)]
         if len(fractions := values[values != values.round()]):
             return False, f"fractions, such as {float(fractions[0]):.4g}"

@@ -269,9 +269,7 @@ class Moments:
     def _says(self, node: fx.Node) -> Steps | None:
         """Where a neuron that it comes from has its steps, if that is known."""
         role = self._findings.connector.signals.roles.get(node)
-        if role is None or role.neuron is None or role.neuron.steps is None:
-            return None
-        return role.neuron.steps(role.module, tuple(shape(node)))
+        return None if role is None else role.steps(tuple(shape(node)))
 
     def _says_one_step(self, node: fx.Node) -> bool:
         where = self._says(node)

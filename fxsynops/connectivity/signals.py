@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from fxsynops.connectivity.calls import Calls
 from fxsynops.neurons import Neuron
+from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations import Call, Operation
 from fxsynops.operations.operation import Scale, SynapseCall
 from fxsynops.operations.products import Product
@@ -88,6 +89,14 @@ class Role:
     module: nn.Module | None = None
     synapse: SynapseCall | None = None
     product: Product | None = None
+
+    def steps(self, size: tuple[int, ...]) -> Steps | None:
+        """Where a neuron has its time steps in a value of a size, if it knows; see ``Neuron``."""
+        if self.neuron is None or self.neuron.steps is None:
+            return None
+        with suppress(Exception):  # of a release that has no such attribute
+            return self.neuron.steps(self.module, size)
+        return None
 
     @property
     def counted(self) -> bool:

@@ -320,7 +320,7 @@ class _Auditor:
             raise _UnknownError(
                 "torch multiplies it in another shape, and its events have several worths"
             )
-        events = _in_units(value, unit)
+        events = _in_units(as_dense(value), unit)
         if not _is_whole(events):
             if any(
                 _is_graded(self.findings, n) for n in self.findings.connector.signals.behind(node)

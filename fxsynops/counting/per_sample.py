@@ -49,9 +49,8 @@ class Statistics:
         values = synops.detach().double().cpu()
         mean = values.mean()
         squares = (values - mean).square().sum()
-        numbers = mean, squares, values.min(), values.max()
-        mean_of, squared, least, most = (float(number) for number in numbers)
-        return cls(len(values), mean_of, squared, least, most)
+        least, most = float(values.min()), float(values.max())
+        return cls(len(values), float(mean), float(squares), least, most)
 
     def __add__(self, other: Statistics) -> Statistics:
         """Of both together (Chan, Golub and LeVeque 1979)."""

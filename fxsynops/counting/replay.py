@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -70,15 +71,15 @@ class Detail:
     steps: bool = False
 
 
-class OtherBranchError(Exception):
-    """The forward goes another way than the one that was recorded.
+class OtherBranchError(SpecializationError):
+    """The forward goes another way than the one that was recorded, by its own output.
 
     Attributes:
         seen: what was read at its branches, the last one included.
     """
 
-    def __init__(self, seen: tuple[object, ...]) -> None:
-        super().__init__(seen)
+    def __init__(self, message: str, seen: tuple[object, ...]) -> None:
+        super().__init__(message)
         self.seen = seen
 
 
@@ -406,9 +407,9 @@ class Replay(fx.Interpreter):
         except Exception as error:
             node = self._program.node_of(error)
             if isinstance(error, SpecializationError) and node in self.own_branches:
-                before = list(self.branches)[: list(self.branches).index(node)]
-                seen = (*(self.branches[branch] for branch in before), error.value)
-                raise OtherBranchError(seen) from error
+                passed = takewhile(lambda branch: branch is not node, self.branches)
+                seen = (*(self.branches[branch] for branch in passed), error.value)
+                raise OtherBranchError(str(error), seen) from None
             if node and node.op.startswith("call") and not getattr(error, "__notes__", None):
                 add_note(
                     error, f"raised by '{node.name}' {node.meta['site']}, replayed by fxsynops"

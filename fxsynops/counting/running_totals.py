@@ -114,7 +114,7 @@ class Account:
         """The samples at hand have no further steps."""
         self.steps.end(self.at_hand)
         if self.at_hand:
-            self.lengths = self.taken
+            self.lengths[self._taken] = self.lengths.get(self._taken, 0) + self.at_hand
         self.at_hand = self._taken = 0
 
     @property

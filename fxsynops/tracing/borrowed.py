@@ -43,7 +43,8 @@ from fxsynops.tracing.random_states import (
     python_random_state,
     torch_random_state,
 )
-from fxsynops.tracing.torch_api import address_of, modules_of
+from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of
+from fxsynops.tracing.trees import leaves_of
 
 # What is borrowed, and what is patched while it is, belongs to one thread at a time.
 _ONE_AT_A_TIME = threading.RLock()
@@ -346,23 +347,28 @@ _ROOMY = 16  # times its own size: in memory that is larger, a part of it has a 
 
 
 class Undo:
-    """What a forward may change in a model, beside parameters, to make it as if it had never run.
+    """What a forward may change, beside parameters, to make it as if it had never run.
 
     Args:
         model: any module; it is used as it is, nothing is lent.
+        values: the arguments of the forward.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, values: tuple[Any, ...] = ()) -> None:
         self._contents: dict[int, tuple[Any, Any]] = {}
         self._values: list[tuple[Tensor, int, Tensor]] = []
+        self._parameters = [(p, p._version) for p in parameters_of(model)]
         generators: list[torch.Generator] = []
+        for value in leaves_of(values):
+            if isinstance(value, Tensor):
+                self._keep(value)
         for module in modules_of(model):
             if not isinstance(module, torch.jit.ScriptModule):
                 self._look(module.__dict__, 0, generators)
         self._random = RandomStates.save(generators)
 
-    def back(self) -> None:
-        """Make everything what it was."""
+    def back(self) -> bool:
+        """Make everything what it was; whether that can be done: no parameter was written to."""
         for container, content in self._contents.values():
             restore(container, content)
         with torch.no_grad():
@@ -370,6 +376,11 @@ class Undo:
                 if tensor._version != version:
                     tensor.copy_(values)
         self._random.restore()
+        return all(parameter._version == version for parameter, version in self._parameters)
+
+    def _keep(self, tensor: Tensor) -> None:
+        if not isinstance(tensor, nn.Parameter):
+            self._values.append((tensor, tensor._version, tensor.detach().clone()))
 
     def _look(self, container: Any, depth: int, generators: list[torch.Generator]) -> None:
         if id(container) in self._contents or depth > MAX_OBJECT_DEPTH:
@@ -381,8 +392,7 @@ class Undo:
             parts = value if isinstance(value, tuple) else (value,)
             for part in parts:
                 if isinstance(part, Tensor):
-                    if not isinstance(part, nn.Parameter):
-                        self._values.append((part, part._version, part.detach().clone()))
+                    self._keep(part)
                 elif isinstance(part, torch.Generator):
                     generators.append(part)
                 elif isinstance(part, dict | list) or is_opaque(part):
