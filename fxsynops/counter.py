@@ -223,8 +223,9 @@ class SynOpsCounter(nn.Module):
         looked = self._options.looked
         for name, tensor in inputs.tensors():
             events, why = looked.get(name, (True, ""))
-            silent = not (tensor.is_cpu and bool(as_dense(tensor.detach()).any()))
-            if events or silent or not why.startswith("fractions"):
+            if events or not why.startswith("fractions") or not tensor.is_cpu:
+                continue
+            if not as_dense(tensor.detach()).any():  # silence is both
                 continue
             now, found = carries_events([tensor], graded=False)
             if now:
