@@ -20,6 +20,8 @@ from fxsynops.connectivity.connect import Unresolved
 from fxsynops.connectivity.find import find, with_known_inputs
 from fxsynops.connectivity.results import Events, Findings, Options, Weights, without_values
 from fxsynops.connectivity.signals import State
+from fxsynops.cost.chips import Chip
+from fxsynops.cost.fit import Fit, fit
 from fxsynops.counting.audit import audit as audit_of
 from fxsynops.errors import AuditError, InputError, TraceError
 from fxsynops.operations.registry import is_torch
@@ -116,6 +118,26 @@ class Analysis(Findings, Reported):
                 return Bound.of(estimate(present, steps, rate))
             assumptions = Assumptions(steps, max_spikes, input_max_events, input_range)
             return Bound.of(upper_bound(self._of_length(steps), assumptions))
+
+    def fits(self, chip: str | Chip) -> Fit:
+        """Whether the network fits a chip: every limit, layer by layer, and on which cores.
+
+        Args:
+            chip: a name ("speck2f", "loihi", …; see ``fxsynops.chips.chips()``), or your own
+                :class:`fxsynops.chips.Chip`.
+
+        Raises:
+            InputError: there is no such chip, or the analysis left something unresolved.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> model = torch.nn.Sequential(torch.nn.Conv2d(2, 17, 3, padding=1), fxsynops.nn.IAF())
+            >>> analysis = fxsynops.analyze(model, torch.ones(1, 2, 64, 64), layout="N")
+            >>> fit = analysis.fits("speck2f")
+            >>> fit.ok, [str(check) for check in fit.broken("0")]
+            (False, ['Neuron memory 69,632, at most 65,536'])
+        """
+        return fit(self, chip)
 
     def _of_length(self, steps: int) -> Findings:
         """The analysis of as many steps, where the inputs say how many there are."""

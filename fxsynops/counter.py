@@ -515,13 +515,21 @@ class SynOpsCounter(nn.Module):
                 "counts. Ask for analysis.upper_bound(), or move the model to a real device."
             )
         account.settle()
-        for key, total in account.totals.items():
+        fired: dict[str, float] = {}
+        macs: dict[str, float] = {}
+        for total in account.totals.values():
             events, synops = total.both.tolist()
-            for i, name in enumerate(key):
-                row = measured.setdefault(name, Measured(total.connections[i]))
+            for i, connection in enumerate(total.rows.connections):
+                row = measured.setdefault(connection.key, Measured(connection))
                 row.events += events[i]
                 row.synops += synops[i]
+                other = total.rows.arriving.get(connection.key)
+                each = connection.arriving
+                row.arrived += events[other] if other is not None else events[i] * (each or 0.0)
                 row.largest = max(row.largest, float(total.largest))
+            for sums, named in ((fired, total.rows.fired), (macs, total.rows.multiplied)):
+                for name, i in named.items():
+                    sums[name] = sums.get(name, 0.0) + events[i]
         span = Span(account.samples, account.sample_steps)
         apart = account.fractions
         fractions = frozenset(name for name in apart if float(apart[name]) > _FRACTION)
@@ -535,6 +543,8 @@ class SynOpsCounter(nn.Module):
             steps=account.steps.ended(account.at_hand).steps(names, self._options.dt),
             steps_unknown=account.steps.unknown,
             lengths=account.taken,
+            fired=fired,
+            macs=macs,
         )
         return Counts.of(self.analysis, list(measured.values()), span, extras)
 

@@ -13,9 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fxsynops.bounds.bound import Bounded
+from fxsynops.bounds.bound import Bounded, events_of
 from fxsynops.cost.budget import Budgeted
-from fxsynops.cost.energy import Costed, Workload, workload
+from fxsynops.cost.chips import Chip
+from fxsynops.cost.conventional import Conventional, conventional_of
+from fxsynops.cost.energy import Costed
+from fxsynops.cost.fit import fit
+from fxsynops.cost.latency import Latency, latency_of
+from fxsynops.cost.memory import Flow, Memory, MemoryModel, memory_of
+from fxsynops.cost.summary import Summary, summary_of
+from fxsynops.cost.workload import Workload, workload
 from fxsynops.counting.audit import Audited
 from fxsynops.counting.counts import Counted
 from fxsynops.errors import InputError
@@ -95,7 +102,30 @@ class Bound(Bounded, Budgeted, Costed, Reported):
     @property
     def workload(self) -> Workload:
         """The operations of a sample, at most."""
-        return workload(self.findings, self.total, self.timesteps, not self.estimate)
+        synops = [(row.connection, row.charge) for row in self.rows]
+        return workload(self.findings, synops, self.timesteps, not self.estimate)
+
+    def memory(self, model: MemoryModel | None = None, **options: Any) -> Memory:
+        """The memory traffic of a sample, at most, and what it costs.
+
+        Args:
+            model: widths, sizes, and what accesses cost.
+            options: in its place, those of :class:`fxsynops.energy.MemoryModel`.
+        """
+        most = not self.estimate
+        return memory_of(self.findings, self._flow(), model or MemoryModel(**options), most)
+
+    @property
+    def conventional(self) -> Conventional:
+        """The operations of a sample as papers count them, of an estimate or at most."""
+        return conventional_of(self.findings, self._flow(), bound=True)
+
+    def _flow(self) -> Flow:
+        events = events_of(self)
+        rows = tuple(
+            (row.connection, row.charge, events.arriving[row.connection.key]) for row in self.rows
+        )
+        return Flow(rows, events.fired, self.timesteps)
 
     def costs(self) -> tuple[list[tuple[str, float]], float]:
         """Of every connection, its synapse and its SynOps at most; and the window in ms."""
@@ -128,9 +158,81 @@ class Counts(Counted, Budgeted, Costed, Reported):
     @property
     def workload(self) -> Workload:
         """The operations of the mean sample."""
+        self._check_counted()
+        synops = [(row.connection, row.synops / self.samples) for row in self.rows]
+        return workload(self.findings, synops, self.timesteps)
+
+    def memory(self, model: MemoryModel | None = None, **options: Any) -> Memory:
+        """The memory traffic of the mean sample, and what it costs; see :mod:`fxsynops.energy`.
+
+        Args:
+            model: widths, sizes, and what accesses cost.
+            options: in its place, those of :class:`fxsynops.energy.MemoryModel`.
+
+        Raises:
+            InputError: nothing has been counted yet.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), fxsynops.nn.IAF())
+            >>> counter = fxsynops.SynOpsCounter(model, torch.ones(1, 10, 4), layout="NT")
+            >>> _ = counter(torch.ones(2, 10, 4))
+            >>> row = counter.counts.memory(bits=8).to_rows()[0]
+            >>> row["Inputs read"], row["Weights read"], row["Potentials read"]
+            (40, 120, 150)
+        """
+        return memory_of(self.findings, self._flow(), model or MemoryModel(**options))
+
+    @property
+    def conventional(self) -> Conventional:
+        """The operations of the mean sample as papers count them, beside the exact count.
+
+        Raises:
+            InputError: nothing has been counted yet.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> model = torch.nn.Conv1d(2, 3, 3, padding=1)
+            >>> counter = fxsynops.SynOpsCounter(model, torch.ones(1, 2, 5), layout="N")
+            >>> _ = counter(torch.ones(4, 2, 5))
+            >>> found = counter.counts.conventional
+            >>> found.acs, found.rows[0].exact, found.rows[0].why
+            (90, 78, '+12 taps in the padding')
+        """
+        return conventional_of(self.findings, self._flow())
+
+    def latency(self, chip: str | Chip) -> Latency:
+        """How long a chip takes for the mean sample, and what it costs there: an estimate.
+
+        Args:
+            chip: a name ("loihi"), or your own :class:`fxsynops.chips.Chip` with costs of events.
+
+        Raises:
+            InputError: there is no such chip, or its times are not known, or nothing was counted.
+        """
+        return latency_of(fit(self.findings, chip), self._flow())
+
+    @property
+    def summary(self) -> Summary:
+        """The figures that people look for, of the mean sample; ``summary["Parameters"]`` is one.
+
+        Raises:
+            InputError: nothing has been counted yet.
+        """
+        each = 1 / max(self.samples, 1)
+        macs = {name: n * each for name, n in self.macs.items()}
+        return summary_of(self.findings, self._flow(), macs)
+
+    def _flow(self) -> Flow:
+        self._check_counted()
+        each = 1 / self.samples
+        rows = tuple((r.connection, r.synops * each, r.arrived * each) for r in self.rows)
+        fired = {name: events * each for name, events in self.fired.items()}
+        return Flow(rows, fired, self.timesteps)
+
+    def _check_counted(self) -> None:
         if not self.samples:
             raise InputError("nothing has been counted yet: run the counter on data first.")
-        return workload(self.findings, self.total / self.samples, self.timesteps)
 
     def costs(self) -> tuple[list[tuple[str, float]], float]:
         """Of every connection, its synapse and its SynOps per sample; and the window in ms."""

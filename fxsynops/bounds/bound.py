@@ -10,9 +10,12 @@ receives in the window pays for.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
 
 from fxsynops.bounds.charge import Charge
 from fxsynops.bounds.driven_neurons import example_value, input_steps, is_negative
@@ -20,14 +23,17 @@ from fxsynops.bounds.estimate import Rates
 from fxsynops.bounds.events_per_step import Assumptions, Caps, check_count, check_names
 from fxsynops.bounds.interference import state_unlike_later
 from fxsynops.connectivity.calls import origin_of
-from fxsynops.connectivity.connect import Tap
-from fxsynops.connectivity.results import Connection, Findings, without_values
+from fxsynops.connectivity.connect import SynapseCalls, Tap
+from fxsynops.connectivity.results import Connection, FanOut, Findings, without_values
 from fxsynops.errors import InputError
 from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import shape
+from fxsynops.operations.operation import Scale
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Given = Mapping[str | None, float]  # rates, by name; those of None are of all others
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Bounded:
         findings: the analysis of the model.
         estimate: whether this is no bound, but an estimate at a firing rate that was given.
         measured: the counts that it is compared with.
+        asked: what is assumed, or the rates that were given.
     """
 
     rows: tuple[BoundRow, ...]
@@ -90,6 +97,7 @@ class Bounded:
     findings: Findings = field(repr=False, compare=False)
     estimate: bool = False
     measured: Measured | None = field(repr=False, default=None)
+    asked: Assumptions | Given | None = field(repr=False, compare=False, default=None)
 
     @property
     def total(self) -> float:
@@ -162,7 +170,9 @@ def upper_bound(findings: Findings, assumptions: Assumptions) -> Bounded:
     structural = math.fsum(row.structural for row in rows)
     charged = math.fsum(row.charge for row in rows)
     words = (*assumptions.words(bool(analog)), *_words_of_signs(findings))
-    return Bounded(rows, assumptions.timesteps, structural, charged, words, findings)
+    return Bounded(
+        rows, assumptions.timesteps, structural, charged, words, findings, asked=assumptions
+    )
 
 
 def _words_of_signs(findings: Findings) -> tuple[str, ...]:
@@ -223,21 +233,99 @@ def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float])
         check_count("rate", "nothing" if value is None else value)
     known = _sources(findings) | {c.measured_at for c in findings.connections}
     check_names("rate", rates, known, "sources or gates of this model")
-    given: Any = rate if isinstance(rate, dict) else {None: rate}
+    given: dict[Any, float] = rate if isinstance(rate, dict) else {None: rate}
     expected = Rates(findings, given)
     rows = []
     for connection in findings.connections:
-        found = [expected.at(tap) for tap in connection.taps]
-        if any(value is None for value in found):
+        mean = _mean(expected, connection)
+        if mean is None:
             missing = [s for s in connection.sources if s not in rates]
             raise InputError(f"rate says nothing of {missing}. Give one for every source.")
-        mean = max(value for value in found if value is not None)
         cost = mean * timesteps * connection.fanout.total
         rows.append(BoundRow(connection, mean, cost, cost))
     total = math.fsum(row.structural for row in rows)
     said = ", ".join(f"{r:g} from '{n}'" for n, r in rates.items()) or f"{rate:g}"
     words = (f"a mean of {said} events per neuron and step",)
-    return Bounded(tuple(rows), timesteps, total, total, words, findings, estimate=True)
+    return Bounded(
+        tuple(rows), timesteps, total, total, words, findings, estimate=True, asked=given
+    )
+
+
+def _mean(expected: Rates, connection: Connection) -> float | None:
+    """Events per element and step, where a connection is measured; None if no rate says."""
+    found = [expected.at(tap) for tap in connection.taps]
+    known = [value for value in found if value is not None]
+    return max(known) if len(known) == len(found) else None
+
+
+# -- events, whatever they cost -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EventTotals:
+    """How many events there are in one sample, at most or as expected.
+
+    Attributes:
+        arriving: at the input of a connection's synapse, by its key.
+        fired: of every spiking node, by its name; NaN if nothing is said of it.
+    """
+
+    arriving: dict[tuple[str, str, str], float]
+    fired: dict[str, float]
+
+
+def events_of(bound: Bounded) -> EventTotals:
+    """The events behind a bound or an estimate, for the weights and states of now."""
+    findings, asked = bound.findings, bound.asked
+    if isinstance(asked, Assumptions):
+        caps = Caps(findings, asked)
+        charge = None if without_values(findings) else Charge(findings, asked, caps)
+
+        def most(one: Connection) -> float:
+            return _row(findings, one, asked, caps, charge).charge
+
+    else:
+        expected = Rates(findings, asked or {})
+
+        def most(one: Connection) -> float:
+            mean = _mean(expected, one)
+            return math.nan if mean is None else mean * bound.timesteps * one.fanout.total
+
+    return EventTotals(
+        {c.key: most(_with_maps(findings, c, _arriving(c))) for c in findings.connections},
+        {name: most(one) for name, one in _of_neurons(findings)},
+    )
+
+
+def _arriving(connection: Connection) -> tuple[Tap, ...]:
+    return tuple(replace(tap, map=tap.arriving) for tap in connection.taps)
+
+
+def _with_maps(findings: Findings, one: Connection, taps: tuple[Tap, ...]) -> Connection:
+    """A connection that counts something else than fan-out."""
+    total = math.fsum(
+        float(tap.map.sum()) * math.prod(shape(tap.node)) / tap.map.numel() * tap.repeats
+        for tap in taps
+    )
+    total /= findings.window.samples * findings.window.timesteps
+    return replace(one, taps=taps, fanout=replace(one.fanout, total=total))
+
+
+def _of_neurons(findings: Findings) -> Iterator[tuple[str, Connection]]:
+    """What would count each event of a spiking node once, as a connection."""
+    roles = findings.connector.signals.roles
+    for name, nodes in findings.spiking.items():
+        ones = torch.ones((), dtype=torch.float64)
+        taps = tuple(
+            Tap(n, ones.reshape((1,) * len(shape(n))), roles[n].signal.scale or Scale())
+            for n in map(findings.emitted, nodes)
+        )
+        calls = SynapseCalls("", "", None, ())
+        fanout = FanOut(ones, 1.0, 0.0, None)
+        one = Connection(
+            name, (name,), "", "", name, 0, (), fanout, False, False, taps=taps, calls=calls
+        )
+        yield name, _with_maps(findings, one, taps)
 
 
 def _structural(

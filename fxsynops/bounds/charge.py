@@ -73,6 +73,7 @@ class Charge:
         self._busy: set[int] = set()
         self._random = torch.Generator().manual_seed(0)  # the user's own numbers stay as they are
         taps = {tap.node for c in findings.connections for tap in c.taps}
+        taps |= {findings.emitted(n) for nodes in findings.spiking.values() for n in nodes}
         with torch.no_grad():
             self._steps.run(findings.trace.graph.nodes, frozenset(taps))
 

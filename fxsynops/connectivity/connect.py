@@ -27,7 +27,7 @@ from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.names import Names
 from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.operations.call import shape
-from fxsynops.operations.operation import Scale, Slot
+from fxsynops.operations.operation import Scale, Slot, SynapseCall
 from fxsynops.operations.products import Product
 from fxsynops.operations.transpose import compress
 from fxsynops.tracing.inputs import Layout
@@ -45,6 +45,7 @@ class Tap:
         scale: what one event is worth there.
         repeats: how many times the value counts (a static input, read at every step).
         product: of a product of events, its normal form: its factors are measured, not its value.
+        arriving: as how many events at the synapse's input each of its elements arrives.
     """
 
     node: fx.Node
@@ -52,6 +53,7 @@ class Tap:
     scale: Scale
     repeats: int = 1
     product: Product | None = None
+    arriving: Tensor = torch.ones((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -185,16 +187,34 @@ class Connector:
         Returns:
             node, map, and whether a constant is added on the way; in the order of the graph.
         """
-        seeds = []
+        seeds = [
+            (call.input, self._of_events(call.input, call.fanout(weights.get(node)).cpu()))
+            for node, call in self._fed(synapse)
+        ]
+        return self.measured(seeds, synapse.name)
+
+    def arriving(self, synapse: SynapseCalls) -> dict[fx.Node, Tensor]:
+        """As how many events at the inputs of a synapse each element arrives, where measured."""
+        inputs = [call.input for _, call in self._fed(synapse)]
+        seeds = [(x, torch.ones((1,) * len(shape(x)), dtype=torch.float64)) for x in inputs]
+        found: dict[fx.Node, Tensor] = {}
+        for node, map, _ in self.measured(
+            [(x, self._of_events(x, m)) for x, m in seeds], synapse.name
+        ):
+            found[node] = found[node] + map if node in found else map
+        return found
+
+    def _fed(self, synapse: SynapseCalls) -> Iterator[tuple[fx.Node, SynapseCall]]:
+        """The calls of a synapse that events come to."""
         for node in synapse.calls:
             role = self.signals.roles[node]
-            if role.synapse is None or not role.carriers:
-                continue
-            x = role.synapse.input
-            map = compress(role.synapse.fanout(weights.get(node)).cpu())
-            mask = self.signals.roles[x].signal.mask
-            seeds.append((x, map if mask is None else compress(map * ~mask)))
-        return self.measured(seeds, synapse.name)
+            if role.synapse is not None and role.carriers:
+                yield node, role.synapse
+
+    def _of_events(self, x: fx.Node, map: Tensor) -> Tensor:
+        """A map at an input, without the elements that are analog."""
+        mask = self.signals.roles[x].signal.mask
+        return compress(map if mask is None else map * ~mask)
 
     def with_weights(
         self,
@@ -326,7 +346,7 @@ def connect(
     edges: list[Edge] = []
     analog: list[AnalogEdge] = []
     for synapse, map in _synapses(signals, connector.names):
-        macs = sum(_macs(signals, signals.roles[node], map) for node in synapse.calls)
+        macs = sum(_macs(signals, signals.roles[node], map, sparse) for node in synapse.calls)
         if macs:
             analog.append(AnalogEdge(synapse, macs))
         follows = sparse or any(connector.followed(synapse))
@@ -371,11 +391,13 @@ def _wherever(
     return found
 
 
-def _macs(signals: Signals, role: Role, map: Tensor) -> float:
+def _macs(signals: Signals, role: Role, map: Tensor, sparse: bool) -> float:
     """Multiply-accumulates of one call: the pairs of its analog inputs."""
     if role.synapse is None:
         return 0.0
-    x = role.synapse.input
+    x, weight = role.synapse.input, role.synapse.weight
+    if sparse and weight is not None and (value := signals.constant(weight)) is not None:
+        map = role.synapse.fanout(value).cpu()
     if role.carriers:
         mask = signals.roles[x].signal.mask
         if mask is None:
@@ -435,6 +457,7 @@ def _edges(
 ) -> Iterator[Edge]:
     """The connections of one synapse: taps with one source and one map together."""
     rows: dict[tuple[tuple[str, ...], str], list[tuple[Tensor, list[Tap], bool]]] = {}
+    arriving = connector.arriving(synapse)
     for node, map, folded in found:
         sources = connector.sources(node, synapse.name)
         if not sources:
@@ -443,6 +466,8 @@ def _edges(
         scale = Scale() if connector.graded else role.signal.scale or Scale()
         coincides = node in synapse.calls
         tap = Tap(node, map, scale, product=role.product if coincides else None)
+        if node in arriving and not coincides:
+            tap = replace(tap, arriving=arriving[node])
         row = rows.setdefault((sources, connector.names[node]), [])
         for k, (first, taps, was_folded) in enumerate(row):
             if sparse or _equal(first, map):
@@ -472,7 +497,9 @@ def _as_often_as_read(connector: Connector, edge: Edge, sparse: bool) -> Edge:
     once = maps.get(tap.node)
     if once is None or not torch.equal(*torch.broadcast_tensors(once * repeats, tap.map)):
         return edge
-    return replace(edge, taps=(replace(tap, map=tap.map / repeats, repeats=repeats),))
+    arriving = tap.arriving / repeats
+    once_each = replace(tap, map=tap.map / repeats, repeats=repeats, arriving=arriving)
+    return replace(edge, taps=(once_each,))
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -172,7 +172,7 @@ def _understand(
         connector,
         window,
         tuple(_connection(edge, window, options.layout) for edge in wiring.edges),
-        tuple(_dense(wiring, window)),
+        tuple(_dense(wiring, connector, window)),
         wiring.unresolved,
         tuple(_doubts(recorded, signals, chosen)),
     )
@@ -285,10 +285,18 @@ def _connection(edge: Edge, window: Window, layout: Layout) -> Connection:
     )
 
 
-def _dense(wiring: Wiring, window: Window) -> Iterable[DenseSynapse]:
+def _dense(wiring: Wiring, connector: Connector, window: Window) -> Iterable[DenseSynapse]:
+    per_step, roles = window.samples * window.timesteps, connector.signals.roles
     for edge in wiring.analog:
-        macs = whole(edge.macs / (window.samples * window.timesteps))
-        yield DenseSynapse(edge.synapse.name, edge.synapse.kind, macs)
+        calls = [roles[node].synapse for node in edge.synapse.calls]
+        padded = math.fsum(call.padded_macs() for call in calls if call is not None)
+        yield DenseSynapse(
+            edge.synapse.name,
+            edge.synapse.kind,
+            whole(edge.macs / per_step),
+            whole(padded / per_step),
+            edge.synapse,
+        )
 
 
 def with_known_inputs(options: Options, inputs: Inputs) -> Options:

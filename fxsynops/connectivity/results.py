@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import networkx as nx
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensor
 
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Connector, SynapseCalls, Tap, Unresolved
+from fxsynops.operations.call import shape
 from fxsynops.tracing.inputs import Inputs, Layout, Window
 from fxsynops.tracing.torch_api import parameters_of
 from fxsynops.tracing.trace import Trace
@@ -85,6 +88,13 @@ class Connection:
         return self.source, self.synapse, self.measured_at
 
     @property
+    def arriving(self) -> float | None:
+        """As how many events at the synapse's input each event arrives; None if that differs."""
+        found = {float(tap.arriving) for tap in self.taps if tap.arriving.numel() == 1}
+        varies = any(tap.arriving.numel() > 1 for tap in self.taps)
+        return found.pop() if len(found) == 1 and not varies else None
+
+    @property
     def label(self) -> str:
         """The source as tables name it."""
         if self.measured_at == self.source:
@@ -99,12 +109,17 @@ class DenseSynapse:
     Attributes:
         synapse: its name.
         kind: its operation.
-        macs: per sample and step, padding and bias not counted.
+        macs: per sample and step, padding and bias not counted; of weights that are not zero, if
+            only these count.
+        conventional: the same as most tools count: with taps that lie in the padding, and all
+            weights.
     """
 
     synapse: str
     kind: str
     macs: float
+    conventional: float
+    calls: SynapseCalls = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -153,6 +168,47 @@ class Findings:
     def specialized(self) -> tuple[str, ...]:
         """Where the forward branched on data."""
         return self.trace.branches
+
+    @cached_property
+    def spiking(self) -> dict[str, list[fx.Node]]:
+        """What every spiking node of a forward puts out, call by call, by name.
+
+        A comparison of what another one has put out (``spikes > 0``, for a reset) is no neuron.
+        """
+        calls: dict[str, list[fx.Node]] = defaultdict(list)
+        for node, role in self.connector.signals.roles.items():
+            spikes = role.kind == "source" and origin_of(node)[0].op.startswith("call")
+            if spikes and "virtual" not in node.meta and not self._compares_spikes(node):
+                calls[self.connector.names[node]].append(node)
+        return dict(calls)
+
+    def _compares_spikes(self, node: fx.Node) -> bool:
+        role = self.connector.signals.roles[node]
+        if role.module is not None or role.call is None:
+            return False
+        return any(self._is_emitted(operand) for operand in role.call.operands())
+
+    def _is_emitted(self, node: fx.Node) -> bool:
+        """Whether a value is that of a spiking node, or of a gate right behind one."""
+        roles = self.connector.signals.roles
+        while (role := roles[node]).kind == "gate" and len(role.carriers) == 1:
+            (node,) = role.carriers
+        return role.kind == "source" and node.op.startswith("call")
+
+    def emitted(self, node: fx.Node) -> fx.Node:
+        """Where the events of a spiking node are as it puts them out.
+
+        Of one that is written out, behind the gates that are part of it: ``floor().clamp(max=1)``.
+        """
+        roles, module = self.connector.signals.roles, _place(node)
+        while roles[node].module is None and len(node.users) == 1:
+            (user,) = node.users
+            role = roles.get(user)
+            is_gate = role is not None and role.kind == "gate" and role.carriers == (node,)
+            if not is_gate or _place(user) != module or shape(user) != shape(node):
+                break
+            node = user
+        return node
 
     @cached_property
     def graph(self) -> nx.MultiDiGraph:
@@ -213,6 +269,12 @@ class Findings:
 def whole(value: float) -> Any:
     """A whole number as an ``int``, any other as it is."""
     return int(value) if float(value).is_integer() else value
+
+
+def _place(node: fx.Node) -> str:
+    """The module whose forward a call stands in."""
+    module: str = origin_of(node)[0].meta["site"].module
+    return module
 
 
 def _graph(findings: Findings) -> nx.MultiDiGraph:

@@ -20,10 +20,13 @@ class Device:
         name: for tables.
         per_synop: joules per synaptic operation (an accumulate).
         per_update: joules per update of a neuron in one time step; 0 if the source has no figure.
+        per_addition, per_multiply, per_comparison: joules per operation within an update, of which
+            each type of neuron has its own number (:mod:`fxsynops.neurons.updates`); beside
+            ``per_update``, and not on a dense device.
         per_mac: joules per multiply-accumulate; None if the source has no figure. A MAC of a
             synapse with analog input then costs as much as a SynOp.
-        dense: whether the device runs the dense ANN instead: the MACs of all synapses count, once,
-            and neither events nor neuron updates.
+        dense: whether the device runs the dense ANN instead: the MACs of all synapses and an update
+            of each neuron count, once, and no events.
         source: where the figures are from.
 
     Raises:
@@ -43,6 +46,9 @@ class Device:
     per_mac: float | None = None
     dense: bool = False
     source: str = "no source given"
+    per_addition: float = 0.0
+    per_multiply: float = 0.0
+    per_comparison: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("name", "source"):
@@ -50,7 +56,7 @@ class Device:
                 raise InputError(f"the {key} of a device is a text, not {getattr(self, key)!r}.")
         if not isinstance(self.dense, bool):
             raise InputError(f"dense of device '{self.name}' is true or false, not {self.dense!r}.")
-        for key in ("per_synop", "per_update", "per_mac"):
+        for key in _COSTS:
             cost = getattr(self, key)
             if cost is None and key == "per_mac":
                 continue
@@ -121,6 +127,14 @@ class Device:
         return self.per_synop if self.dense and self.per_mac is None else self.per_mac
 
 
+_COSTS = (
+    "per_synop",
+    "per_update",
+    "per_mac",
+    "per_addition",
+    "per_multiply",
+    "per_comparison",
+)
 _HOROWITZ = "Horowitz, Computing's energy problem (and what we can do about it), ISSCC 2014"
 _DAVIES = (
     "Davies et al., Loihi: a neuromorphic manycore processor with on-chip learning, "
@@ -140,6 +154,16 @@ DEVICES: dict[str, Device] = {
     for device in (
         # 32-bit floating point: 0.9 pJ to add, 3.7 pJ to multiply
         Device("45 nm CMOS", 0.9e-12, per_mac=4.6e-12, source=_HOROWITZ),
+        # 32-bit integers: 0.1 pJ to add, and as much to compare, 3.1 pJ to multiply
+        Device(
+            "45 nm CMOS int32",
+            0.1e-12,
+            per_mac=3.2e-12,
+            source=_HOROWITZ,
+            per_addition=0.1e-12,
+            per_multiply=3.1e-12,
+            per_comparison=0.1e-12,
+        ),
         # 23.6 pJ for the synapse, 3.5 pJ for the way there: the mean hop from tile to tile
         Device("Loihi", (23.6 + 3.5) * 1e-12, 81e-12, source=_DAVIES),
         Device("SpiNNaker", 13.3e-9, 26e-9, source=_HOEPPNER),

@@ -140,6 +140,8 @@ class _Measuring(Replay):
     def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
         """Count the events in a value, which should be whole."""
         super().measure(stop, value, unit)
+        if stop.node not in self.counted:
+            return
         value = as_dense(value).detach()
         unit = unit.detach() if isinstance(unit, Tensor) else unit
         worth_one = type(unit) is float and unit == 1.0

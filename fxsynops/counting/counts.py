@@ -44,6 +44,7 @@ class Measured:
     events: float = 0.0
     synops: float = 0.0
     largest: float = 0.0
+    arrived: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Row:
         nominal: events × nominal fan-out, or None.
         rate: events per neuron and step.
         per_second: SynOps per sample and second.
+        arrived: Σ |e| at the synapse's input: an event that comes there in two places counts twice,
+            one that is dropped on the way does not.
     """
 
     connection: Connection
@@ -65,6 +68,7 @@ class Row:
     nominal: float | None
     rate: float
     per_second: float
+    arrived: float
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,9 @@ class Extras:
         steps: SynOps step by step; None if they were not kept apart, or are not known.
         steps_unknown: why there are no ``steps``, where they were asked for.
         lengths: how many samples had how many steps, by the number of steps.
+        fired: events of every spiking node, by name.
+        macs: multiply-accumulates of analog inputs that were not zero, by synapse; none with
+            ``events="value"``.
     """
 
     rates: dict[str, FiringRates] = field(default_factory=dict)
@@ -90,6 +97,8 @@ class Extras:
     steps: Steps | None = None
     steps_unknown: str = ""
     lengths: dict[int, int] = field(default_factory=dict)
+    fired: dict[str, float] = field(default_factory=dict)
+    macs: dict[str, float] = field(default_factory=dict)
 
     def __add__(self, other: Extras) -> Extras:
         both = [x.per_sample for x in (self, other) if x.per_sample is not None]
@@ -103,7 +112,13 @@ class Extras:
             self.steps + other.steps if self.steps and other.steps else None,
             self.steps_unknown or other.steps_unknown,
             dict(Counter(self.lengths) + Counter(other.lengths)),
+            _added(self.fired, other.fired),
+            _added(self.macs, other.macs),
         )
+
+
+def _added(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
+    return {name: ours.get(name, 0.0) + theirs.get(name, 0.0) for name in ours | theirs}
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ class _Numbers:
     """What is exchanged between processes."""
 
     options: tuple[str, float, str, str]
-    rows: dict[tuple[str, str, str], tuple[float, float]]
+    rows: dict[tuple[str, str, str], tuple[float, float, float]]
     span: Span
     exact: bool
     extras: Extras
@@ -120,7 +135,7 @@ class _Numbers:
     def of(cls, counts: Counted) -> _Numbers:
         """Those of some counts."""
         options = (counts.model, counts.dt, counts.events, counts.weights)
-        rows = {row.connection.key: (row.events, row.synops) for row in counts.rows}
+        rows = {r.connection.key: (r.events, r.synops, r.arrived) for r in counts.rows}
         return cls(options, rows, counts.span, counts.exact, counts.extras)
 
 
@@ -270,6 +285,22 @@ class Counted:
         return self.steps.peak(window_ms)
 
     @property
+    def fired(self) -> dict[str, float]:
+        """Events of every spiking node by its name, all samples and steps, whatever they reach."""
+        return {name: whole(events) for name, events in self.extras.fired.items()}
+
+    @property
+    def macs(self) -> dict[str, float]:
+        """Multiply-accumulates by the name of the synapse with analog input, all samples and steps.
+
+        With ``events="nonzero"``, of inputs that were not zero (NeuroBench's effective ones); with
+        ``weights="nonzero"``, of weights that are not.
+        """
+        steps = self.span.sample_steps
+        every = {row.synapse: row.macs * steps for row in self.findings.dense}
+        return {name: whole(n) for name, n in (every | self.extras.macs).items()}
+
+    @property
     def partial(self) -> bool:
         """Whether the measurement was interrupted."""
         return self.extras.partial
@@ -328,6 +359,7 @@ class Counted:
                 row.connection,
                 math.fsum(numbers.rows[row.connection.key][0] for numbers in every),
                 math.fsum(numbers.rows[row.connection.key][1] for numbers in every),
+                arrived=math.fsum(numbers.rows[row.connection.key][2] for numbers in every),
             )
             for row in self.rows
         ]
@@ -350,4 +382,5 @@ def _row(row: Measured, span: Span, seconds: float) -> Row:
         None if nominal is None else whole(row.events * nominal),
         row.events / places if places else 0.0,
         row.synops / seconds if seconds else 0.0,
+        whole(row.arrived),
     )

@@ -222,6 +222,8 @@ class Contraction:
         readings: how each source was read.
         products: of events with events: the row, the product, and the numbers of its two sources.
         device: where they are.
+        others: sums beside those of the connections, whose rows come behind them: of events alone,
+            each times its entry in the map.
 
     Attributes:
         count: how many partial sums it is made of.
@@ -234,9 +236,11 @@ class Contraction:
         readings: Sequence[Reading],
         products: Sequence[tuple[int, Product, tuple[int, int]]],
         device: torch.device,
+        others: Sequence[Term] = (),
     ) -> None:
         self.device, self.products = device, tuple(products)
         self.count = sum(reading.count for reading in readings)
+        rows = max((rows, *(term.row + 1 for term in others)))
         self._readings, self._rows = tuple(readings), rows
         double = torch.float64
         with torch.inference_mode(False):  # the next pass may be one with gradients
@@ -244,11 +248,12 @@ class Contraction:
             numbers = torch.arange(sum(lengths)).split(lengths)  # of the sums, by source
             synops = [term.fanout.to(device, double) * term.repeats for term in terms]
             events = [torch.full((), term.repeats, dtype=double, device=device) for term in terms]
-            into = [term.row for term in terms] + [rows + term.row for term in terms]
-            sources = [term.source for term in terms] * 2
+            beside = [term.fanout.to(device, double) * term.repeats for term in others]
+            into = [term.row for term in (*others, *terms)] + [rows + term.row for term in terms]
+            sources = [term.source for term in (*others, *terms, *terms)]
             weights = [
                 weight.expand(readings[source].shape).reshape(-1)
-                for source, weight in zip(sources, (*events, *synops), strict=True)
+                for source, weight in zip(sources, (*beside, *events, *synops), strict=True)
             ]
             sizes = torch.tensor([len(weight) for weight in weights], dtype=torch.int64)
             nothing = torch.zeros(0, dtype=torch.int64)
@@ -262,7 +267,7 @@ class Contraction:
                 self._synops[term.source] = known + weight
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
-        """Events and SynOps of every connection: (2, connections), in float64.
+        """Events and SynOps of every connection: (2, connections and others), in float64.
 
         Args:
             parts: what :func:`sum_events` has returned, by source.
@@ -312,7 +317,10 @@ class Tally:
     samples: Mapping[int, Tensor] = field(default_factory=dict)
 
     def both(self) -> Tensor:
-        """Σ |e| measured, and Σ |e| × fan-out: (2, connections), float64, differentiable."""
+        """Σ |e| measured, and Σ |e| × fan-out: (2, connections …), float64, differentiable.
+
+        Behind the connections come the sums beside them, which have no second row.
+        """
         return self.contraction(self.parts)
 
     def total(self) -> Tensor:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from fxsynops.connectivity.calls import origin_of
-from fxsynops.connectivity.results import Findings
 from fxsynops.counting.exact_sums import Reading
 from fxsynops.errors import InputError
 
@@ -81,16 +78,6 @@ class FiringRates:
             f"{self.source}: {self.events.numel():,} neurons, {self.mean:.4f} events per step, "
             f"{self.silent:.1%} silent"
         )
-
-
-def spiking_calls(findings: Findings) -> dict[str, list[fx.Node]]:
-    """What every spiking node of a forward puts out, call by call, by name."""
-    calls: dict[str, list[fx.Node]] = defaultdict(list)
-    for node, role in findings.connector.signals.roles.items():
-        spikes = role.kind == "source" and origin_of(node)[0].op.startswith("call")
-        if spikes and "virtual" not in node.meta:
-            calls[findings.connector.names[node]].append(node)
-    return calls
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from fxsynops.connectivity.results import Findings
 from fxsynops.counting.exact_sums import Reading, Term
 from fxsynops.errors import SpecializationError
 from fxsynops.operations.call import shape
-from fxsynops.operations.operation import Scale, as_dense
+from fxsynops.operations.operation import Scale, SynapseCall, as_dense
+from fxsynops.operations.transpose import compress
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Stop:
         kept: axes along which sums are kept apart, because a map varies or a product needs them.
         reading: how its values are read.
         doubtful: whether nobody vouches for its events to be whole numbers.
+        aside: whether no connection counts its events, so that they need no derivative.
         unit: what one event is worth, if that is a number; None if it is to be looked up.
         alike: the first of the stops at which an event is worth the same as here, in any pass.
     """
@@ -41,6 +43,7 @@ class Stop:
     kept: set[int] = field(default_factory=set)
     reading: Reading = Reading(())
     doubtful: bool = False
+    aside: bool = False
     unit: float | None = 1.0
     alike: int | None = None
 
@@ -113,6 +116,56 @@ class Sparse:
                     zero = tap.map.new_zeros((1,) * tap.map.dim())
                     stop.maps[k] = maps.get(node, zero) / tap.repeats
         return True
+
+
+@dataclass
+class Multiplied:
+    """One call of a synapse, whose inputs that are analog and not zero are counted.
+
+    Attributes:
+        row: of the tally.
+        stop: where its input is measured.
+        call: the synapse.
+        analog: where its input is analog, if events share it.
+        weight: the node of its weights, if only those count that are not zero.
+        mask: where they were not zero when the map was last derived.
+    """
+
+    row: int
+    stop: Stop
+    call: SynapseCall
+    analog: Tensor | None
+    weight: fx.Node | None
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.map = self._map(None)
+        varying = self.map if self.weight is None else self.call.probe()
+        self.stop.kept |= {axis for axis, n in enumerate(varying.shape) if n > 1}
+        self.stop.kept |= {axis for axis, n in enumerate(self.map.shape) if n > 1}
+
+    @property
+    def values(self) -> list[fx.Node]:
+        """What the map follows."""
+        return [] if self.weight is None else [self.weight]
+
+    def update(self, values: Mapping[fx.Node, Tensor]) -> bool:
+        """Derive the map anew if other weights are zero; whether so."""
+        if self.weight is None:
+            return False
+        mask = as_dense(values[self.weight]) != 0
+        if self.mask is not None and torch.equal(mask, self.mask):
+            return False
+        self.mask, self.map = mask, self._map(values[self.weight])
+        return True
+
+    def _map(self, weight: Tensor | None) -> Tensor:
+        map = self.call.fanout(weight).cpu()
+        return compress(map if self.analog is None else map * self.analog)
+
+    def term(self) -> Term:
+        """What its row counts."""
+        return Term(self.row, self.stop.number, self.map, 1)
 
 
 def sparse_synapses(analysis: Findings, stops: dict[fx.Node, Stop]) -> list[Sparse]:

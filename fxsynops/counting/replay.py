@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import takewhile
 from typing import Any
@@ -28,17 +28,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxsynops.connectivity.moments import Moment, Moments
-from fxsynops.connectivity.results import Findings
+from fxsynops.connectivity.results import Connection, Findings
 from fxsynops.connectivity.sample_axes import Leading, leading
 from fxsynops.counting.exact_sums import (
     Contraction,
     Reading,
     Tally,
+    Term,
     sample_events,
     sum_events,
 )
-from fxsynops.counting.firing_rates import Firing, spiking_calls
-from fxsynops.counting.measured_nodes import Stop, sparse_synapses
+from fxsynops.counting.firing_rates import Firing
+from fxsynops.counting.measured_nodes import Multiplied, Sparse, Stop, sparse_synapses
 from fxsynops.counting.per_sample import PerSample
 from fxsynops.counting.per_step import PerStep
 from fxsynops.counting.program import Program, write
@@ -71,6 +72,35 @@ class Detail:
     steps: bool = False
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a tally are, by their numbers.
+
+    Attributes:
+        connections: the first of them.
+        fired: behind them, the events of every spiking node, by name.
+        arriving: events at a synapse's input, by the connection's key.
+        multiplied: multiply-accumulates of analog inputs that are not zero, by synapse.
+    """
+
+    connections: tuple[Connection, ...]
+    fired: dict[str, int] = field(default_factory=dict)
+    arriving: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    multiplied: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        beside = len(self.fired) + len(self.arriving) + len(self.multiplied)
+        return len(self.connections) + beside
+
+    @cached_property
+    def keys(self) -> tuple[Any, ...]:
+        """What tells them apart from those of another trace."""
+        connections = (connection.key for connection in self.connections)
+        return (*connections, *self.fired, *self.arriving, *self.multiplied)
+
+
 class OtherBranchError(SpecializationError):
     """The forward goes another way than the one that was recorded, by its own output.
 
@@ -99,6 +129,8 @@ class Replay(fx.Interpreter):
         steps_unknown: why it cannot.
         weights: while a pass runs, those that decide which synapses count.
         names: of the nodes that are measured, by the numbers of their sums.
+        counted: the nodes that connections count at.
+        rows: what the rows of a tally are.
     """
 
     firing: tuple[Firing, ...] = ()
@@ -129,7 +161,13 @@ class Replay(fx.Interpreter):
                 for side, node in enumerate(tap.product.operands):
                     stop = self._stop(node, self._roles[node].signal.scale)
                     stop.kept |= set(tap.product.shared(side))
-        self._sparse = sparse_synapses(analysis, self._stops)
+        self.counted, self.rows = frozenset(self._stops), Rows(analysis.connections)
+        self._others = [*self._of_neurons(), *self._arriving()]
+        self._dense = list(self._multiplied())
+        self._sparse: list[Sparse | Multiplied] = [
+            *sparse_synapses(analysis, self._stops),
+            *self._dense,
+        ]
         self._moments = moments
         firing = list(self._keep_neurons()) if detail.rates else []
         if detail.samples:
@@ -142,6 +180,8 @@ class Replay(fx.Interpreter):
             if stop.scale.fixed:
                 module = self._roles[stop.node].module
                 stop.alike = first.setdefault((id(module), stop.scale.factor), stop.number)
+        for node in self._stops.keys() - self.counted if not detail.rates else ():
+            self._stops[node].doubtful, self._stops[node].aside = False, True
         self.firing = tuple(self._firing(name, calls) for name, calls in firing)
         self._contraction: Contraction | None = None
         self.weights: dict[fx.Node, Tensor] = {}
@@ -155,6 +195,39 @@ class Replay(fx.Interpreter):
         number = len(self._stops)
         return self._stops.setdefault(node, Stop(node, number, scale or Scale()))
 
+    def _of_neurons(self) -> Iterator[Term]:
+        """Every spiking node's events, whatever they reach."""
+        fired = self.rows.fired
+        for name, nodes in self.analysis.spiking.items():
+            fired[name] = row = self.rows.count
+            for node in map(self.analysis.emitted, nodes):
+                scale = Scale() if self._graded else self._roles[node].signal.scale
+                yield Term(row, self._stop(node, scale).number, torch.ones((), device="cpu"), 1)
+
+    def _arriving(self) -> Iterator[Term]:
+        """Events at the synapses' inputs, where they are no multiple of those that are measured."""
+        for connection in self.analysis.connections:
+            if connection.arriving is not None:
+                continue
+            self.rows.arriving[connection.key] = row = self.rows.count
+            for tap in connection.taps:
+                stop = self._stops[tap.node]
+                stop.kept |= {axis for axis, n in enumerate(tap.arriving.shape) if n > 1}
+                yield Term(row, stop.number, tap.arriving, tap.repeats)
+
+    def _multiplied(self) -> Iterator[Multiplied]:
+        """Inputs of analog synapses that are not zero, if each event is counted that is not."""
+        for dense in self.analysis.dense if self._graded else ():
+            self.rows.multiplied[dense.synapse] = row = self.rows.count
+            for node in dense.calls.calls:
+                call = self._roles[node].synapse
+                assert call is not None
+                x = call.input
+                mask = self._roles[x].signal.mask if self._roles[node].carriers else None
+                sparse = self.analysis.options.weights != "all"
+                weight = call.weight if sparse else None
+                yield Multiplied(row, self._stop(x, Scale()), call, mask, weight)
+
     def _leading(self, stop: Stop, calls: int = 1) -> Leading:
         analysis, moment = self.analysis, None
         if self._moments is not None and calls == 1:
@@ -166,9 +239,9 @@ class Replay(fx.Interpreter):
     def _keep_neurons(self) -> Iterator[tuple[str, list[tuple[Stop, tuple[int, ...]]]]]:
         """Measure every spiking node, each of its neurons apart; its calls by name and shape."""
         by_step = self.analysis.options.layout.by_step
-        for name, nodes in spiking_calls(self.analysis).items():
+        for name, nodes in self.analysis.spiking.items():
             by_shape: dict[tuple[int, ...], list[tuple[Stop, tuple[int, ...]]]] = defaultdict(list)
-            for node in nodes:
+            for node in map(self.analysis.emitted, nodes):
                 stop = self._stop(node, self._roles[node].signal.scale)
                 grown = None if self._moments is None else self._moments.grown(node)
                 seem = self._leading(stop, len(nodes)).axes
@@ -248,8 +321,7 @@ class Replay(fx.Interpreter):
 
     def _settle(self, stop: Stop) -> None:
         """Find out how a stop is read, once all connections have been added."""
-        graded = self.analysis.options.events == "nonzero"
-        role = self._roles[stop.node]
+        graded, role = self._graded, self._roles[stop.node]
         neuron = role.neuron
         signed = neuron is None or neuron.may_be_negative(role.module)
         looked_up = not stop.scale.fixed or callable(neuron and neuron.amplitude)
@@ -260,6 +332,10 @@ class Replay(fx.Interpreter):
         stop.reading = Reading(size, kept, signed=signed, graded=graded, rounded=rounded)
         stop.doubtful = not graded and any(n and n.may_be_fraction(m) for n, m in neurons)
         stop.unit = 1.0 if graded else None if looked_up else float(stop.scale.factor)
+
+    @property
+    def _graded(self) -> bool:
+        return self.analysis.options.events == "nonzero"
 
     @cached_property
     def _program(self) -> Program:
@@ -420,6 +496,8 @@ class Replay(fx.Interpreter):
         """Count the events in a tapped node's value, for all connections that tap it."""
         if value.layout is not torch.strided or value.is_quantized:
             value = as_dense(value)
+        if stop.aside:
+            value, unit = value.detach(), unit.detach() if isinstance(unit, Tensor) else unit
         self._parts[stop.number] = sum_events(value, unit, stop.reading)
         if stop.doubtful and value.is_floating_point():
             self._samples[stop.number] = sample_events(value, unit)
@@ -467,7 +545,8 @@ class Replay(fx.Interpreter):
             self.per_sample = PerSample(terms, readings, places, met, samples)
         if self._detail.steps and not self.steps_unknown:
             self.per_step = self._per_step(readings, products)
-        return Contraction(terms, len(self.keys), readings, products, device)
+        others = [*self._others, *(one.term() for one in self._dense)]
+        return Contraction(terms, len(self.keys), readings, products, device, others)
 
     def _per_step(
         self, readings: list[Reading], products: list[tuple[int, Product, tuple[int, int]]]

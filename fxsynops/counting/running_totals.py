@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxsynops.connectivity.results import Connection
 from fxsynops.counting.exact_sums import Tally, add_up
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.per_step import StepTotals
-from fxsynops.counting.replay import Replay
+from fxsynops.counting.replay import Replay, Rows
 
 _PENDING = 2**17  # partial sums of passes that are kept until they are added up
 _EACH = 128  # what a pass holds beside them, in partial sums
@@ -25,27 +24,27 @@ class Total:
     """What has been counted on one set of connections.
 
     Attributes:
-        connections: as the first replay has them.
-        both: events and SynOps of each: (2, connections), float64.
+        rows: what they are, in the first replay that has them.
+        both: events and SynOps of each: (2, connections), float64; behind them, its other sums.
         largest: the largest partial sum that was added up in float32.
     """
 
-    connections: tuple[Connection, ...]
+    rows: Rows
     both: Tensor
     largest: Tensor
 
     @classmethod
-    def none(cls, connections: tuple[Connection, ...]) -> Total:
+    def none(cls, rows: Rows) -> Total:
         """Before anything was counted."""
-        zeros = torch.zeros((2, len(connections)), dtype=torch.float64)
-        return cls(connections, zeros, zeros.new_zeros(()))
+        zeros = torch.zeros((2, rows.count), dtype=torch.float64)
+        return cls(rows, zeros, zeros.new_zeros(()))
 
     def plus(self, tallies: Sequence[Tally]) -> Total:
         """With some passes more."""
         device = tallies[-1].contraction.device
         both, largest = add_up(tallies, device)
         most = torch.maximum(self.largest.to(device), largest)
-        return Total(self.connections, self.both.to(device) + both, most)
+        return Total(self.rows, self.both.to(device) + both, most)
 
 
 class Account:
@@ -53,9 +52,9 @@ class Account:
 
     Attributes:
         last: the last pass, with its history.
-        pending: passes that :meth:`settle` has yet to add up: the connections' keys, the names of
-            what was measured, and the tally without its history.
-        totals: what has been added up, by the connections' keys.
+        pending: passes that :meth:`settle` has yet to add up: the rows' keys, the names of what was
+            measured, and the tally without its history.
+        totals: what has been added up, by the rows' keys.
         rates: of every spiking node, by name, if they are kept.
         steps: what was counted step by step, if it is kept.
         fractions: how far the events of some sources were from whole numbers, by name.
@@ -100,11 +99,11 @@ class Account:
         if not by_step:
             self.end()
         if replay is not self._replay:
-            if replay.keys not in self.totals:
-                self.totals[replay.keys] = Total.none(replay.analysis.connections)
+            if replay.rows.keys not in self.totals:
+                self.totals[replay.rows.keys] = Total.none(replay.rows)
             self._replay = replay
         self.last = (replay, tally)
-        self.pending.append((replay.keys, replay.names, detached))
+        self.pending.append((replay.rows.keys, replay.names, detached))
         self.sample_steps += window.samples * window.timesteps
         self._held += tally.contraction.count + _EACH
         if self._held > _PENDING or tally.contraction.products:

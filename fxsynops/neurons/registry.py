@@ -21,6 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from fxsynops.errors import FxSynopsError, InputError
 from fxsynops.neurons import libraries
 from fxsynops.neurons.dynamics import FindDynamics, Steps
+from fxsynops.neurons.updates import Update, UpdateOf
 from fxsynops.tracing.recorder import Inside
 from fxsynops.tracing.torch_api import modules_of
 
@@ -52,6 +53,7 @@ class Neuron:
         steps: where its output, of a shape, has its time steps, or None if that is not known of
             this module; None: of no such module.
         refused: why the module cannot be counted, if it cannot.
+        update: what one update costs, if a user has said it; see :meth:`update_of`.
         returned: where in what it returns stand the states that its next call takes, by the names
             of their parameters: behind the events, in the same order, unless the library says else.
     """
@@ -72,6 +74,7 @@ class Neuron:
     dynamics: FindDynamics | None = None
     steps: Callable[[Any, tuple[int, ...]], Steps | None] | None = None
     refused: str = ""
+    update: Update | None = None
     returned: Callable[[tuple[str, ...]], dict[str, int]] = _in_order
 
     def may_be_negative(self, module: Any) -> bool:
@@ -84,6 +87,20 @@ class Neuron:
         """Whether events may turn out to be no whole numbers, though they should be."""
         doubtful = self.guessed or self.promised or (module is not None and is_changed(module))
         return doubtful or (self.checked is not None and not self.checked(module))
+
+    def update_of(self, module: Any) -> Update | None:
+        """What one update of a module costs; None if its type is not known."""
+        if self.update is not None or module is None:
+            return self.update
+        for library in LIBRARIES if registered(type(module)) is None else ():
+            known: dict[str, UpdateOf] = {}
+            if names := names_of(type(module), library):
+                known = getattr(_file_of(library), "UPDATES", {})
+            for name in names:
+                found = known.get(name)
+                if found is not None:
+                    return found if isinstance(found, Update) else found(module)
+        return None
 
     def is_doubted(self, module: nn.Module) -> bool:
         """Whether a module of a library may do something else, for it is not all the library's."""
@@ -204,8 +221,8 @@ def analog_like(x: Tensor) -> Tensor:
 
 
 # Libraries whose neurons are known, by the names of their files: each has a function ``describe``,
-# ``reset`` if its neurons keep states between forwards, and ``SETTINGS`` if some attributes of them
-# are functions.
+# ``reset`` if its neurons keep states between forwards, ``UPDATES`` for what an update costs, and
+# ``SETTINGS`` if some attributes of them are functions.
 _PARTS = {  # files about part of a package
     "torch_nn": "torch.nn",
     "fxsynops_nn": "fxsynops.nn",
@@ -224,6 +241,7 @@ def register_spiking(
     threshold: float | None = None,
     amplitude: float | Callable[[Any], Any] = 1.0,
     signed: bool = True,
+    update: Update | None = None,
 ) -> Any:
     """Tell fxsynops that a module type, or a function, is a spiking neuron.
 
@@ -240,6 +258,9 @@ def register_spiking(
         amplitude: the value that stands for one event, or how to read it from the module as it is
             now: ``lambda module: module.v_threshold``.
         signed: whether there may be events of both signs. If there are none, counting is faster.
+        update: what a neuron does in every time step: ``fxsynops.neurons.Update(additions,
+            multiplies, comparisons)``. It plays a role for energy only; if not given, a leak and a
+            threshold are assumed.
 
     Raises:
         InputError: ``type`` is none of these, or a number makes no sense.
@@ -281,6 +302,7 @@ def register_spiking(
         signed=signed,
         threshold=threshold,
         promised=True,
+        update=update,
     )
     return key
 

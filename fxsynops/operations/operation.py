@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from fxsynops.operations.call import Call, Limit, spec
+from fxsynops.operations.call import Call, Limit, shape, spec
 
 if TYPE_CHECKING:
     from fxsynops.operations.products import Product
@@ -375,6 +376,21 @@ class SynapseCall:
             y = self.rule.pairs(self.call, x, mask)
             (map,) = torch.autograd.grad(y, x, torch.ones_like(y))
         return map
+
+    def macs(self, weight: Tensor | None = None) -> float:
+        """Pairs of an input and a weight, padding not counted: what analog inputs cost."""
+        map = self.fanout(weight)
+        return float(map.sum()) * math.prod(shape(self.input)) / map.numel()
+
+    def padded_macs(self) -> float:
+        """The same with the pairs of weights and padding, as most tools count."""
+        if self.rule.kind.startswith("conv_transpose"):
+            each = self.rule.nominal(self.call)
+            assert each is not None
+            return math.prod(shape(self.input)) * each
+        if self.rule.kind.startswith("conv"):
+            return math.prod(shape(self.call.node)) * self.rule.fan_in(self.call)
+        return self.macs()
 
     def probe(self) -> Tensor:
         """A map at the input that varies wherever one with zero weights may vary."""

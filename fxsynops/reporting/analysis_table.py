@@ -43,7 +43,15 @@ def analysis_content(analysis: Any) -> dict[str, Any]:
         }
         for c in analysis.connections
     ]
-    dense = [{"Synapse": row.synapse, "Kind": row.kind, "MACs": row.macs} for row in analysis.dense]
+    dense = [
+        {
+            "Synapse": row.synapse,
+            "Kind": row.kind,
+            "MACs": row.macs,
+            "MACs (conventional)": row.conventional,
+        }
+        for row in analysis.dense
+    ]
     title = "Analog inputs: multiply-accumulates, not SynOps"
     return {
         "kind": "analysis",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from fxsynops.reporting.report import VIEWS, Column, View, number
@@ -40,51 +40,143 @@ def joules(value: float | None) -> str:
 _PREFIXES = ("m", "µ", "n", "p")
 
 
-def _shown(name: str, missing: str = "unbounded") -> Callable[[dict[str, Any]], str]:
-    """A cell with a unit; of what must be there, only the infinite is null."""
-    return lambda row: missing if row[name] is None else joules(row[name])
+def joule_column(name: str, header: str, optional: int = 0, missing: str = "unbounded") -> Column:
+    """A column of energies with a unit; of what must be there, only the infinite is null."""
 
+    def show(row: dict[str, Any]) -> str:
+        return missing if row[name] is None else joules(row[name])
+
+    return Column(name, header, show=show, optional=optional)
+
+
+_SIDE_BY_SIDE = 3  # devices, of which a table by layer has room for columns
 
 VIEWS["energy"] = View(
     (
         Column("Device", text=True),
-        Column("SynOps (J)", "SynOps", show=_shown("SynOps (J)"), optional=1),
-        Column("MACs (J)", "MACs", show=_shown("MACs (J)"), optional=2),
-        Column(
-            "Neuron updates (J)", "Neuron updates", show=_shown("Neuron updates (J)"), optional=3
-        ),
-        Column("Total (J/sample)", "Total/sample", show=_shown("Total (J/sample)")),
-        Column(
-            "Dense ANN (J/sample)", "Dense ANN/sample", show=_shown("Dense ANN (J/sample)", "–")
-        ),
+        joule_column("SynOps (J)", "SynOps", 1),
+        joule_column("MACs (J)", "MACs", 2),
+        joule_column("Neuron updates (J)", "Neuron updates", 3),
+        joule_column("Total (J/sample)", "Total/sample"),
+        joule_column("Dense ANN (J/sample)", "Dense ANN/sample", missing="–"),
     ),
     name="Device",
 )
 
 
+VIEWS["energy by layer"] = View(
+    (
+        Column("Device", text=True),
+        Column("Layer", text=True),
+        Column("Source", text=True, show=lambda row: row["Source"] or "–"),
+        Column("SynOps", optional=4),
+        Column("MACs", optional=5),
+        Column("Neuron updates", optional=6),
+        joule_column("SynOps (J)", "SynOps", 1),
+        joule_column("MACs (J)", "MACs", 2),
+        joule_column("Neuron updates (J)", "Neuron updates", 3),
+        joule_column("Total (J/sample)", "Total/sample"),
+        Column("Share", percent=True),
+    ),
+    name="Layer",
+    group="Layer",
+)
+
+
+def _parts(row: Any) -> dict[str, Any]:
+    """Joules, as every table of energies has them."""
+    return {
+        "SynOps (J)": row.synops_energy,
+        "MACs (J)": row.macs_energy,
+        "Neuron updates (J)": row.updates_energy,
+        "Total (J/sample)": row.total,
+    }
+
+
 def energy_content(energy: Any) -> dict[str, Any]:
     """What a report of energy holds; what is unbounded is null."""
-    work = vars(energy.workload)
     rows = [
         {
             "Device": row.device.name,
-            "SynOps (J)": row.synops_energy,
-            "MACs (J)": row.macs_energy,
-            "Neuron updates (J)": row.updates_energy,
-            "Total (J/sample)": row.total,
+            **_parts(row),
             "Dense ANN (J/sample)": row.dense,
             "Source": row.device.source,
         }
         for row in energy.rows
     ]
+    layers, tables = _layers(energy), []
+    if layers and len(energy.rows) <= _SIDE_BY_SIDE:
+        tables.append({"title": "Energy by layer", "rows": list(_side_by_side(energy))})
     return {
         "kind": "energy",
-        "title": f"Energy of {work['model']}{', at most' if work['bound'] else ''} (estimate)",
-        **work,
+        "title": _title("Energy", energy),
+        **_of_work(energy.workload),
         "totals": {},
         "rows": rows,
+        "layers": layers,
+        "tables": tables,
         "notes": list(_notes(energy)),
     }
+
+
+def layers_content(energy: Any) -> dict[str, Any]:
+    """What a report of energy by layer holds: totals, if it is of one device."""
+    totals = _parts(energy.rows[0]) | {"Share": 1.0} if len(energy.rows) == 1 else {}
+    return {
+        "kind": "energy by layer",
+        "title": _title("Energy by layer", energy),
+        **_of_work(energy.workload),
+        "totals": totals,
+        "rows": _layers(energy),
+        "notes": list(_notes(energy)),
+    }
+
+
+def _title(what: str, energy: Any) -> str:
+    work = energy.workload
+    return f"{what} of {work.model}{', at most' if work.bound else ''} (estimate)"
+
+
+def _of_work(work: Any) -> dict[str, Any]:
+    names = "synops macs updates dense_macs model timesteps bound unresolved assumed".split()
+    return {name: getattr(work, name) for name in names}
+
+
+def _layers(energy: Any) -> list[dict[str, Any]]:
+    whole = {row.device.name: row.total for row in energy.rows}
+    return [
+        {
+            "Device": row.device.name,
+            "Layer": row.part.layer,
+            "Source": row.part.source,
+            "SynOps": row.part.synops,
+            "MACs": row.part.macs,
+            "Neuron updates": row.part.updates,
+            **_parts(row),
+            "Share": _share(row.total, whole[row.device.name]),
+            "Dense ANN (J/sample)": row.dense,
+        }
+        for row in energy.layers
+    ]
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole and math.isfinite(whole) else None
+
+
+def _side_by_side(energy: Any) -> Iterator[dict[str, str]]:
+    """A row for each layer, a column for each device: joules and their share."""
+    layers, parts = energy.layers, len(energy.workload.parts)
+    for i, part in enumerate(energy.workload.parts):
+        cells = {"Layer": part.layer, "Source": part.source or "–"}
+        for device, whole in enumerate(energy.rows):
+            cost = layers[device * parts + i].total
+            share = _share(cost, whole.total)
+            shown = "" if share is None else f" {share:4.0%}"
+            cells[whole.device.name] = f"{joules(cost)}{shown}"
+        yield cells
+    totals = {whole.device.name: joules(whole.total) for whole in energy.rows}
+    yield {"Layer": "Total", "Source": ""} | totals
 
 
 def _notes(energy: Any) -> Iterator[str]:
@@ -102,18 +194,24 @@ def _notes(energy: Any) -> Iterator[str]:
     )
     devices = [row.device for row in energy.rows]
     if names := ", ".join(d.name for d in devices if d.dense):
-        yield f"Dense: all MACs of the ANN count, and neither events nor neuron updates: {names}."
+        yield f"Dense: all MACs of the ANN count once, and neither events nor steps: {names}."
     if names := ", ".join(d.name for d in devices if d.per_dense_mac is None):
         yield f"No published figure for MACs, which cost as much as SynOps here: {names}."
-    if names := ", ".join(d.name for d in devices if not d.dense and not d.per_update):
+    if names := ", ".join(d.name for d in devices if not d.dense and not _updates(d)):
         yield f"No published figure for neuron updates, which cost nothing here: {names}."
-    if names := ", ".join(d.name for d in devices if d.dense and d.per_update):
-        yield f"Without effect, because the device is dense: per_update of {names}."
     if not work.updates and (names := ", ".join(d.name for d in devices if d.per_update)):
         yield (
             f"Without effect, because no spiking module is known whose updates count: per_update "
             f"of {names}."
         )
+    if work.unknown and (names := ", ".join(d.name for d in devices if d.per_multiply)):
+        shown = ", ".join(work.unknown[:4]) + (", …" if work.unknown[4:] else "")
+        yield (
+            f"No figures for the updates of {shown}, which are taken for a leak and a threshold on "
+            f"{names}; register_spiking(…, update=) says what they are."
+        )
+    if work.parts and len(devices) > _SIDE_BY_SIDE:
+        yield "By layer: energy.by_layer(), or the table of fewer devices."
     if work.unresolved:
         yield f"Incomplete: {work.unresolved} unresolved operations, whose events are not counted."
     yield from work.assumed
@@ -126,8 +224,16 @@ def _notes(energy: Any) -> Iterator[str]:
 
 def _figures(device: Any) -> str:
     if device.dense:
-        return f"{joules(device.per_dense_mac)}/operation"
+        update = f", {joules(device.per_update)}/update" if device.per_update else ""
+        return f"{joules(device.per_dense_mac)}/operation{update}"
     figures = [f"{joules(device.per_synop)}/SynOp"]
     figures += [] if device.per_mac is None else [f"{joules(device.per_mac)}/MAC"]
-    figures += [f"{joules(device.per_update)}/update"] if device.per_update else []
+    for name in ("update", "addition", "multiply", "comparison"):
+        each = getattr(device, f"per_{name}")
+        figures += [f"{joules(each)}/{name}"] if each else []
     return ", ".join(figures)
+
+
+def _updates(device: Any) -> bool:
+    """Whether a device has a figure for updates."""
+    return any((device.per_update, device.per_addition, device.per_multiply))

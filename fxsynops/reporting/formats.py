@@ -25,7 +25,7 @@ class Cells:
 
     title: str
     headers: tuple[str, ...]
-    text: tuple[bool, ...]
+    text: tuple[bool | str, ...]
     rows: tuple[tuple[str, ...], ...]
     total: tuple[str, ...] = ()
     shares: tuple[float | None, ...] = ()

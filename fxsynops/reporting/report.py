@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -43,7 +43,7 @@ class Column:
         show: how a cell is made of a row, if not by formatting its number.
         digits: after the point, of numbers that are not whole.
         percent: whether the number is a share of one.
-        text: whether it is text, to be aligned left.
+        text: whether it is text, to be aligned left; "long" if it is no name, and never shortened.
         ratio: the two columns whose sums make its value where rows are added up, if it is a share.
         optional: columns of the highest number are left out first where a terminal is too narrow;
             those of 0 never are.
@@ -57,7 +57,7 @@ class Column:
     show: Callable[[dict[str, Any]], str] | None = None
     digits: int = 2
     percent: bool = False
-    text: bool = False
+    text: bool | Literal["long"] = False
     ratio: tuple[str, str] | None = None
     optional: int = 0
     missing: str = "–"
@@ -462,7 +462,7 @@ def _table(
     if cells.shares:
         table.add_column("Share", no_wrap=True)
     for r, row in enumerate(cells.rows):
-        shown = [Text(shortened(row[i]) if cells.text[i] else row[i]) for i in kept]
+        shown = [Text(shortened(row[i]) if cells.text[i] is True else row[i]) for i in kept]
         if cells.shares:
             shown.append(_bar(cells.shares[r], r in heavy, options.ascii_only))
         table.add_row(*shown, style="bold" if r in heavy else None)

@@ -10,6 +10,18 @@ import torch.nn.functional as F
 from fxsynops.errors import UnsupportedOperationError
 from fxsynops.neurons.dynamics import Steps
 from fxsynops.neurons.registry import Neuron, is_librarys, names_of
+from fxsynops.neurons.updates import ADAPT, FILTER, INTEGRATE, IZHIKEVICH, LEAK, Update
+
+UPDATES = {
+    "McCullochPitts": INTEGRATE,
+    "IFNodes": INTEGRATE,
+    "LIFNodes": LEAK + Update(1),
+    "BoostedLIFNodes": LEAK,
+    "CurrentLIFNodes": LEAK + FILTER + Update(1),
+    "AdaptiveLIFNodes": LEAK + ADAPT + Update(1),
+    "DiehlAndCookNodes": LEAK + ADAPT + Update(1),
+    "IzhikevichNodes": IZHIKEVICH,
+}
 
 
 def describe(module: Any) -> Neuron | None:

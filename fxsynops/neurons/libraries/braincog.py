@@ -22,6 +22,7 @@ from fxsynops.neurons.dynamics import (
     positive,
 )
 from fxsynops.neurons.registry import Neuron, analog_like, is_librarys, names_of, own_name
+from fxsynops.neurons.updates import INTEGRATE, LEAK
 
 SETTINGS = ("act_fun", "spike_act", "th_fun")  # functions that are attributes of a neuron
 
@@ -30,6 +31,14 @@ _ANALOG = {"ReLUNode", "BiasReLUNode", "LIAFNode", "DGLIFNode", "HTDGLIFNode"}
 # They compare their potential with the threshold, without a surrogate.
 _COMPARING = {"HHNode", "aEIF", "CTIzhNode", "adth"}
 _METHODS = ("forward", "calc_spike", "rearrange2op")
+
+
+UPDATES = {
+    "IFNode": INTEGRATE,
+    **dict.fromkeys(
+        "LIFNode BiasLIFNode LIFSTDPNode PLIFNode BiasPLIFNode OnlineLIFNode".split(), LEAK
+    ),
+}
 
 
 def describe(module: Any) -> Neuron | None:

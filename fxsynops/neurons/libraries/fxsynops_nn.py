@@ -18,7 +18,10 @@ from fxsynops.neurons.dynamics import (
     positive,
 )
 from fxsynops.neurons.registry import Neuron
+from fxsynops.neurons.updates import INTEGRATE, ROUND
 from fxsynops.nn import IAF, IAFSqueeze, NeuromorphicReLU
+
+UPDATES = {"IAF": INTEGRATE, "IAFSqueeze": INTEGRATE, "NeuromorphicReLU": ROUND}
 
 
 def describe(module: nn.Module) -> Neuron | None:

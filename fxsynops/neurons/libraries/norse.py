@@ -20,10 +20,26 @@ from fxsynops.neurons.dynamics import (
     powers,
 )
 from fxsynops.neurons.registry import Neuron, analog_like, is_librarys, names_of, own_name
+from fxsynops.neurons.updates import ADAPT, FILTER, INTEGRATE, LEAK, Update
 
 _ANALOG = {"LICell", "LI", "LIBoxCell", "SpikesToTimesDecoder"}
 _FEED_FORWARD = {"SNNCell", "SNN"}
 _RECURRENT = {"SNNRecurrentCell", "SNNRecurrent"}
+
+
+UPDATES = {
+    **dict.fromkeys(("IAF", "IAFCell"), INTEGRATE),
+    **dict.fromkeys(("LIFBoxCell", "LIFBox"), LEAK),
+    **dict.fromkeys(("LIF", "LIFCell", "LIFRecurrent", "LIFRecurrentCell"), LEAK + FILTER),
+    **dict.fromkeys(
+        ("LSNN", "LSNNCell", "LSNNRecurrent", "LSNNRecurrentCell"), LEAK + FILTER + ADAPT
+    ),
+    **dict.fromkeys(
+        ("LIFRefracCell", "LIFRefracRecurrentCell"), LEAK + FILTER + Update(1, 0, 1, 1)
+    ),
+    **dict.fromkeys(("LI", "LICell", "LILinearCell"), FILTER + Update(0, 1, 0, 1)),
+    "LIBoxCell": Update(0, 1, 0, 1),
+}
 
 
 def describe(module: nn.Module) -> Neuron | None:

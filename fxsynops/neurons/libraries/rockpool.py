@@ -28,6 +28,7 @@ from fxsynops.neurons.dynamics import (
     powers,
 )
 from fxsynops.neurons.registry import Neuron, names_of, own_name
+from fxsynops.neurons.updates import ADAPT, FILTER, LEAK, Update
 from fxsynops.operations.synapses import one_to_one
 
 SETTINGS = ("spike_generation_fn",)  # functions that are attributes of a neuron
@@ -36,6 +37,15 @@ SETTINGS = ("spike_generation_fn",)  # functions that are attributes of a neuron
 _ANALOG = ("ExpSynTorch", "LowPass", "ExpSynExodus", "LIFMembraneExodus")
 _SPIKING = ("LIFBaseTorch", "LIFNeuronTorch")
 _COUNTS = ("StepPWL", "PeriodicExponential", "Heaviside")  # ⌊v / θ⌋ spikes, up to the cap
+
+
+UPDATES = {
+    "LIFNeuronTorch": LEAK,
+    "LIFTorch": LEAK + FILTER,
+    "LIFBitshiftTorch": LEAK + FILTER,
+    "aLIFTorch": LEAK + FILTER + ADAPT,
+    "ExpSynTorch": Update(0, 1, 0, 1),
+}
 
 
 def describe(module: nn.Module) -> Neuron | None:

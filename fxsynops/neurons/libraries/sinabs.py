@@ -23,12 +23,30 @@ from fxsynops.neurons.dynamics import (
     powers,
 )
 from fxsynops.neurons.registry import Neuron, is_librarys, names_of, own_name
+from fxsynops.neurons.updates import ADAPT, FILTER, INTEGRATE, LEAK, ROUND, Update, UpdateOf
 
 SETTINGS = (
     "spike_fn",
     "reset_fn",
     "surrogate_grad_fn",
 )  # functions that are attributes of a neuron
+
+
+def _filtered(update: Update) -> UpdateOf:
+    """With a synaptic current, if a neuron has a time constant for one."""
+    return lambda module: update + FILTER if module.tau_syn is not None else update
+
+
+UPDATES: dict[str, UpdateOf] = {
+    "NeuromorphicReLU": ROUND,
+    "IAF": _filtered(INTEGRATE),
+    "IAFRecurrent": _filtered(INTEGRATE),
+    "ALIF": _filtered(LEAK + ADAPT),
+    "ALIFRecurrent": _filtered(LEAK + ADAPT),
+    "LIF": _filtered(LEAK),
+    "LIFRecurrent": _filtered(LEAK),
+    "ExpLeak": Update(0, 1, 0, 1),
+}
 
 
 def describe(module: nn.Module) -> Neuron | None:

@@ -26,9 +26,25 @@ from fxsynops.neurons.dynamics import (
     powers,
 )
 from fxsynops.neurons.registry import Neuron, analog_like, is_librarys, names_of, own_name
+from fxsynops.neurons.updates import FILTER, LEAK, LSTM, Update
 from fxsynops.operations.synapses import one_to_one
 
 SETTINGS = ("spike_grad",)  # functions that are attributes of a neuron
+
+
+UPDATES = {
+    "Leaky": LEAK,
+    "RLeaky": LEAK,
+    "LeakyParallel": LEAK,
+    "StateLeaky": LEAK,
+    "LinearLeaky": LEAK,
+    "Lapicque": LEAK,
+    "Synaptic": LEAK + FILTER,
+    "RSynaptic": LEAK + FILTER,
+    "Alpha": LEAK + FILTER + Update(0, 1, 0, 1),
+    "SLSTM": LSTM,
+    "SConv2dLSTM": LSTM,
+}
 
 
 def describe(module: nn.Module) -> Neuron | None:

@@ -10,8 +10,12 @@ from torch import Tensor
 
 from fxsynops.neurons.dynamics import Steps, is_heaviside
 from fxsynops.neurons.registry import Neuron, is_librarys, names_of
+from fxsynops.neurons.updates import LEAK, Update
 
 SETTINGS = ("spike_grad",)  # functions that are attributes of a neuron
+
+
+UPDATES = {"TernaryLeaky": LEAK + Update(0, 0, 1)}
 
 
 def describe(module: Any) -> Neuron | None:

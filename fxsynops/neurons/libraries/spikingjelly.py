@@ -24,6 +24,16 @@ from fxsynops.neurons.dynamics import (
     powers,
 )
 from fxsynops.neurons.registry import Neuron, is_librarys, names_of, own_name
+from fxsynops.neurons.updates import (
+    EXPONENTIAL,
+    FILTER,
+    INTEGRATE,
+    IZHIKEVICH,
+    LEAK,
+    QUADRATIC,
+    Update,
+    UpdateOf,
+)
 
 _ANALOG = ("NonSpikingBaseNode", "NoisyNonSpikingBaseNode", "LIAFNode")
 _FILTER = "SynapseFilter"  # a synaptic current, that spikes drive and that leaks: analog
@@ -37,6 +47,34 @@ def _most_spikes(module: nn.Module) -> float:
         if hasattr(owner, "max_spike_count"):
             return float(owner.max_spike_count)
     return math.inf
+
+
+def _to_its_level(module: Any) -> Update:
+    """A leak towards a level that is not zero adds a constant."""
+    return LEAK + Update(1) if module.v_reset else LEAK
+
+
+UPDATES: dict[str, UpdateOf] = {
+    **dict.fromkeys(
+        """IFNode SimpleIFNode HalfThresholdIFNode ActivationAwareIFNode MultiStepIFNode
+        TernaryIFNode DSRIFNode STBIFNode""".split(),
+        INTEGRATE,
+    ),
+    **dict.fromkeys(
+        """LIFNode MultiStepLIFNode SimpleLIFNode ParametricLIFNode MultiStepParametricLIFNode
+        OTTTLIFNode SLTTLIFNode TernaryLIFNode""".split(),
+        _to_its_level,
+    ),
+    "ILIFNode": LEAK,
+    "DSRLIFNode": LEAK,
+    "KLIFNode": LEAK + Update(0, 1),
+    "ComplementaryLIFNode": LEAK + Update(0, 1, 0, 1),
+    "CUBALIFNode": LEAK + FILTER,
+    "QIFNode": QUADRATIC,
+    "EIFNode": EXPONENTIAL,
+    "MultiStepEIFNode": EXPONENTIAL,
+    "IzhikevichNode": IZHIKEVICH,
+}
 
 
 def describe(module: nn.Module) -> Neuron | None:

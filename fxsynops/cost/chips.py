@@ -1,0 +1,245 @@
+"""Chips, and what a network must keep to: ``chips.toml`` beside this file; users add their own."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fxsynops.errors import InputError
+from fxsynops.reporting.files import read_toml
+
+
+@dataclass(frozen=True)
+class EventCosts:
+    """What a core takes for neurons and events, in nanoseconds and picojoules.
+
+    Attributes:
+        source: where the figures are from.
+        neuron_ns, neuron_pj: every neuron in every step.
+        update_ns, update_pj: more, if it is active.
+        spike_ns, spike_pj: more, if it fires.
+        message_out_ns: of a spike to one of the cores that it goes to.
+        message_in_ns: of a message at the core that it comes to.
+        message_pj: of both.
+        synapse_ns, synapse_pj: of a synaptic event.
+        cores_per_tile: cores that share a router.
+        barrier_ns: how long it takes until all are done with a step, by the number of tiles from
+            which on that holds.
+    """
+
+    source: str
+    neuron_ns: float = 0.0
+    update_ns: float = 0.0
+    spike_ns: float = 0.0
+    message_out_ns: float = 0.0
+    message_in_ns: float = 0.0
+    synapse_ns: float = 0.0
+    neuron_pj: float = 0.0
+    update_pj: float = 0.0
+    spike_pj: float = 0.0
+    message_pj: float = 0.0
+    synapse_pj: float = 0.0
+    cores_per_tile: int = 1
+    barrier_ns: tuple[tuple[int, float], ...] = ()
+
+    def barrier(self, cores: int) -> float:
+        """Nanoseconds until so many cores have all ended a step."""
+        tiles = -(-cores // self.cores_per_tile)
+        return max((ns for at_least, ns in self.barrier_ns if at_least <= tiles), default=0.0)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a chip can hold. What is None is not limited, or not known.
+
+    Attributes:
+        name: by which it is asked for.
+        title: for tables.
+        source: where the figures are from.
+        kernel_memory, neuron_memory, bias_memory: words of each core; each layer takes one core.
+        cores: how many alike there are; each layer takes as many as it needs.
+        neurons_per_core: neurons.
+        synapse_bits_per_core: memory for synapses.
+        in_axons_per_core: neurons whose spikes come to a core.
+        out_axons_per_core: pairs of a neuron in a core and a core that its spikes go to.
+        weight_bits: of a synapse.
+        kernel: the largest, per side.
+        square: whether kernels and pools must be.
+        strides, pools: those that there are.
+        padding, groups, dilation, channels: the most.
+        input_size, output_size: the most per side, of the network's input and a layer's neurons.
+        destinations: layers that one layer feeds.
+        no_leak: whether neurons must integrate without a leak.
+        dense_layers: whether there are only linear layers and recurrence.
+        inputs, hidden, outputs: inputs and neurons of the network.
+        max_fan_out: of a neuron, to hidden ones.
+        hidden_weights: synapses between hidden neurons.
+        input_projection, output_projection: hidden neurons that inputs reach, and outputs read.
+        cost: what events cost on it.
+
+    Raises:
+        InputError: a limit makes no sense.
+    """
+
+    name: str
+    title: str = ""
+    source: str = "no source given"
+    kernel_memory: tuple[int, ...] = ()
+    neuron_memory: tuple[int, ...] = ()
+    bias_memory: tuple[int, ...] = ()
+    cores: int | None = None
+    neurons_per_core: int | None = None
+    synapse_bits_per_core: int | None = None
+    in_axons_per_core: int | None = None
+    out_axons_per_core: int | None = None
+    weight_bits: int = 8
+    kernel: int | None = None
+    square: bool = False
+    strides: tuple[int, ...] = ()
+    pools: tuple[int, ...] = ()
+    padding: int | None = None
+    groups: int | None = None
+    dilation: int | None = None
+    channels: int | None = None
+    input_size: int | None = None
+    output_size: int | None = None
+    destinations: int | None = None
+    no_leak: bool = False
+    dense_layers: bool = False
+    inputs: int | None = None
+    hidden: int | None = None
+    outputs: int | None = None
+    max_fan_out: int | None = None
+    hidden_weights: int | None = None
+    input_projection: int | None = None
+    output_projection: int | None = None
+    cost: EventCosts | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
+        sizes = {len(self.kernel_memory), len(self.neuron_memory), len(self.bias_memory)}
+        if len(sizes) > 1:
+            raise InputError(
+                f"the cores of '{self.name}' need kernel_memory, neuron_memory and bias_memory, "
+                "each of them one number per core."
+            )
+        if self.cores is not None and self.kernel_memory:
+            raise InputError(f"'{self.name}' has both cores= and cores with memories of their own.")
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if "int" in str(entry.type) and any(
+                n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0)
+                for n in numbers
+            ):
+                raise InputError(
+                    f"{entry.name} of '{self.name}' must be of whole numbers and not negative, not "
+                    f"{value!r}."
+                )
+
+    @property
+    def one_layer_per_core(self) -> bool:
+        """Whether each layer takes one core."""
+        return bool(self.kernel_memory)
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[Chip, ...]:
+        """Read chips from a TOML file: a table each, with the attributes above.
+
+        ``same_as = "speck2f"`` takes over what another chip of the file, or of this package, has.
+
+        Raises:
+            InputError: the file cannot be read, or holds something else.
+        """
+        content = read_toml(path, "the file of chips")
+        if not content:
+            raise InputError(f"'{path}' holds no chip: it needs a table [name] with its limits.")
+        return tuple(cls._from_table(name, content, path) for name in content)
+
+    @classmethod
+    def _from_table(cls, name: str, content: dict[str, Any], path: str | Path) -> Chip:
+        held = _completed(name, content, path)
+        known = [entry.name for entry in fields(cls) if entry.name != "name"]
+        for key in held:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f" Do you mean {near[0]}?" if near else ""
+                raise InputError(
+                    f"the chip '{name}' in '{path}' has '{key}', which is none of "
+                    f"{', '.join(known)}.{hint}"
+                )
+        cost = held.pop("cost", None)
+        frozen: dict[str, Any]
+        frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in held.items()}
+        return cls(name, **frozen, cost=None if cost is None else _costs(name, cost, path))
+
+
+def _completed(name: str, content: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """A table, with what it takes over from another one."""
+    held = content[name]
+    if not isinstance(held, dict):
+        raise InputError(f"'{name}' in '{path}' stands outside of a chip: put it into a table.")
+    if "same_as" not in held:
+        return dict(held)
+    other = held["same_as"]
+    if other in content and other != name:
+        base = _completed(other, content, path)
+    elif other in (built_in := read_toml(_FILE, "the file of chips")):
+        base = _completed(other, built_in, _FILE)
+    else:
+        raise InputError(f"'{name}' in '{path}' is the same as '{other}', which there is not.")
+    return base | {key: value for key, value in held.items() if key != "same_as"}
+
+
+def _costs(name: str, held: dict[str, Any], path: str | Path) -> EventCosts:
+    known = {entry.name for entry in fields(EventCosts)}
+    if unknown := set(held) - known:
+        raise InputError(
+            f"the cost of '{name}' in '{path}' has {sorted(unknown)}, none of {sorted(known)}."
+        )
+    barrier = tuple(tuple(pair) for pair in held.get("barrier_ns", ()))
+    return EventCosts(**{"source": "no source given"} | held | {"barrier_ns": barrier})
+
+
+_FILE = Path(__file__).with_name("chips.toml")
+
+
+@lru_cache(maxsize=1)
+def chips() -> dict[str, Chip]:
+    """The chips of this package, by name."""
+    return {one.name: one for one in Chip.load(_FILE)}
+
+
+def chip(name: str | Chip) -> Chip:
+    """A chip by its name; case, spaces, dashes and underscores do not matter.
+
+    Args:
+        name: one of :func:`chips`; a :class:`Chip` is returned as it is.
+
+    Raises:
+        InputError: there is no such chip.
+
+    Example:
+        >>> from fxsynops.chips import chip
+        >>> chip("Speck 2f").kernel_memory[0]
+        16384
+    """
+    if isinstance(name, Chip):
+        return name
+    known = {_plain(key): key for key in chips()}
+    if isinstance(name, str) and _plain(name) in known:
+        return chips()[known[_plain(name)]]
+    near = difflib.get_close_matches(_plain(str(name)), known, 1)
+    hint = f" Do you mean '{known[near[0]]}'?" if near else ""
+    raise InputError(
+        f"there is no chip {name!r}; there are {', '.join(map(repr, chips()))}.{hint} Your own is "
+        "a fxsynops.chips.Chip(name, …), or several from a TOML file: Chip.load(path)."
+    )
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -1,0 +1,326 @@
+"""Synapses and neurons, one by one, with what they cost whatever the data: sizes, steps, biases.
+
+    layers_of(findings)  -> Layers
+      .synapses   every synapse, with its multiply-accumulates, outputs and bias
+      .neurons    every spiking node, with its neurons, and the synapse that drives it
+
+Each is of one sample and step, and says in how many steps of a pass it runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import fx
+
+from fxsynops.connectivity.connect import SynapseCalls
+from fxsynops.connectivity.results import Findings, whole
+from fxsynops.connectivity.sample_axes import leading
+from fxsynops.connectivity.signals import Role
+from fxsynops.neurons import Update
+from fxsynops.neurons.updates import ASSUMED
+from fxsynops.operations.call import shape
+from fxsynops.operations.operation import SynapseCall
+from fxsynops.tracing.graph_walk import reachable, upstream
+
+
+@dataclass(frozen=True)
+class SynapseLayer:
+    """One synapse, of one sample and step.
+
+    Attributes:
+        name: its name, as in the connections and dense rows.
+        kind: its operation.
+        once: whether it runs once for a sample, before the loop over its steps.
+        inputs, outputs: elements.
+        macs: multiply-accumulates if every input were analog; padding is not counted.
+        padded: the same with taps that lie in the padding, as most tools count.
+        biased: whether something is added to each output: a bias, or a batch norm that chips fold
+            into one.
+        events: whether events come in; else analog values.
+        has_bias: whether that is a bias of its own.
+        weights: how many there are; of a product of activations, elements of its second factor.
+        biases: how many there are, one per output channel.
+        reach: weights that one event meets, borders and strides not looked at.
+        drives: the synapse whose neurons it drives: itself, or one behind it, or beside it in a
+            module, that drives the same ones.
+    """
+
+    name: str
+    kind: str
+    once: bool
+    inputs: float
+    outputs: float
+    macs: float
+    padded: float
+    biased: bool
+    events: bool
+    has_bias: bool
+    weights: float
+    biases: float
+    reach: float
+    drives: str
+
+    def runs(self, timesteps: float) -> float:
+        """How many steps of a sample it runs in."""
+        return 1 if self.once else timesteps
+
+
+@dataclass(frozen=True)
+class NeuronLayer:
+    """The neurons of one spiking node, of one sample.
+
+    Attributes:
+        name: its name.
+        neurons: how many.
+        update: what one of them does in a step.
+        known: whether that stands in the entry of their type; else a leak is assumed.
+        synapse: the last of the synapses that drive them; empty if none does.
+    """
+
+    name: str
+    neurons: float
+    update: Update
+    known: bool
+    synapse: str
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All synapses and neurons of a model, in the order of the graph."""
+
+    synapses: tuple[SynapseLayer, ...]
+    neurons: tuple[NeuronLayer, ...]
+
+    def unknown(self) -> list[str]:
+        """The neurons of whose updates nothing is known."""
+        return [layer.name for layer in self.neurons if not layer.known]
+
+    def driven_by(self, synapse: str) -> list[NeuronLayer]:
+        """The neurons behind a synapse."""
+        return [layer for layer in self.neurons if layer.synapse == synapse]
+
+
+def calls_of(findings: Findings) -> list[SynapseCalls]:
+    """Synapses with connections or dense rows, in the order of the graph."""
+    order = {node: i for i, node in enumerate(findings.trace.graph.nodes)}
+    found = [row.calls for row in findings.connections] + [row.calls for row in findings.dense]
+    return sorted(dict.fromkeys(found), key=lambda calls: order[calls.calls[0]])
+
+
+def layers_of(findings: Findings) -> Layers:
+    """The synapses and neurons of an analyzed model."""
+    calls = calls_of(findings)
+    events = {connection.calls for connection in findings.connections}
+    reached = {one.name: _reached(findings, one.calls[0]) for one in calls}
+    neurons = tuple(_neurons(findings, calls, reached))
+    drivers = {layer.name: layer.synapse for layer in neurons}
+    synapses = []
+    for one in calls:
+        theirs = [drivers[name] for name in reached[one.name]]
+        drives = one.name if one.name in theirs or not theirs else min(theirs)
+        synapses.append(_synapse(findings, one, one in events, drives))
+    return Layers(tuple(synapses), neurons)
+
+
+def _synapse(findings: Findings, calls: SynapseCalls, events: bool, drives: str) -> SynapseLayer:
+    roles, window = findings.connector.signals.roles, findings.window
+    steps = _steps(findings, calls.calls)
+    per_step = window.samples * steps
+
+    def added(sizes: Iterable[float]) -> float:
+        size: float = whole(math.fsum(sizes) / per_step)
+        return size
+
+    every = [roles[node] for node in calls.calls]
+    biased = _is_biased(findings, calls.calls[0])
+    outputs = added(math.prod(shape(node)) for node in calls.calls)
+    weights, channels = _weights(findings, calls.calls[0])
+    padded = added(map(_padded, every))
+    return SynapseLayer(
+        calls.name,
+        calls.kind,
+        once=steps < window.timesteps,
+        inputs=added(math.prod(size) for role in every for size in _inputs(role)),
+        outputs=outputs,
+        macs=added(map(_terms, every)),
+        padded=padded,
+        biased=biased,
+        events=events,
+        has_bias=_has_bias(roles[calls.calls[0]]),
+        weights=weights,
+        biases=channels if biased else 0,
+        reach=_reach(every[0]),
+        drives=drives,
+    )
+
+
+def _weights(findings: Findings, node: fx.Node) -> tuple[float, int]:
+    """How many weights a synapse has, and how many channels, or features, of outputs."""
+    role, window = findings.connector.signals.roles[node], findings.window
+    if role.synapse is None:
+        assert role.product is not None
+        other = role.product.operands[1]
+        per_step = window.samples * window.timesteps
+        return math.prod(shape(other)) / per_step, shape(node)[-1] if shape(node) else 1
+    size, out = _weight_size(role.synapse), shape(node)
+    spatial = _spatial(role.synapse.rule.kind)
+    axis = -1 - spatial if len(out) > spatial else 0
+    channels = out[axis] if out else 1
+    return math.prod(size) if size is not None else _terms(role), channels
+
+
+def _weight_size(synapse: SynapseCall) -> tuple[int, ...] | None:
+    """The shape of the weights; None of operations that a user has registered."""
+    weight = synapse.weight if synapse.weight is not None else synapse.call.get("weight")
+    return shape(weight) if isinstance(weight, fx.Node) else None
+
+
+def _spatial(kind: str) -> int:
+    """Axes behind the channels."""
+    return int(kind[-2]) if kind.startswith("conv") else 0
+
+
+def _reach(role: Role) -> float:
+    """Weights that one event meets, wherever it is."""
+    synapse = role.synapse
+    if synapse is None:
+        assert role.product is not None
+        return role.product.terms / max(math.prod(shape(role.product.operands[0])), 1)
+    size = _weight_size(synapse)
+    if size is not None and synapse.rule.kind.startswith("conv"):
+        return math.prod(size) / shape(synapse.input)[-1 - _spatial(synapse.rule.kind)]
+    return _terms(role) / max(math.prod(shape(synapse.input)), 1)
+
+
+def _inputs(role: Role) -> Iterator[tuple[int, ...]]:
+    """The sizes of what comes in: of a product, of both factors."""
+    if role.synapse is not None:
+        yield shape(role.synapse.input)
+    else:
+        assert role.product is not None
+        yield from map(shape, role.product.operands)
+
+
+def _terms(role: Role) -> float:
+    """Products that one call of a synapse adds up."""
+    if role.synapse is not None:
+        return role.synapse.macs()
+    assert role.product is not None
+    return role.product.terms
+
+
+def _padded(role: Role) -> float:
+    """The same, with products of weights and padding."""
+    return _terms(role) if role.synapse is None else role.synapse.padded_macs()
+
+
+def _steps(findings: Findings, calls: tuple[fx.Node, ...]) -> int:
+    """For how many steps the calls of one synapse are: one, if it runs before the loop over them.
+
+    Such a synapse has fewer calls than there are steps, and an input with samples alone in front.
+    """
+    window = findings.window
+    if len(calls) % window.timesteps == 0:
+        return window.timesteps
+    for node in calls:
+        synapse = findings.connector.signals.roles[node].synapse
+        size = shape(node if synapse is None else synapse.input)
+        lead = leading(size, 1, window, findings.options.layout)
+        if (lead.axes, lead.sample) != ((0,), 0) or size[0] != window.samples:
+            return window.timesteps
+    return 1
+
+
+# -- biases ---------------------------------------------------------------------------------------
+
+
+def _is_biased(findings: Findings, node: fx.Node) -> bool:
+    """Whether a synapse adds a constant, or a batch norm does that nothing else comes between."""
+    if _has_bias(findings.connector.signals.roles[node]):
+        return True
+
+    def ahead(at: fx.Node) -> Iterator[fx.Node]:
+        return (user for user in at.users if _moves(findings, user))
+
+    return any(_shifts(findings, at) for at in reachable([node], ahead) if at is not node)
+
+
+def _has_bias(role: Role) -> bool:
+    call = role.call if role.synapse is None else role.synapse.call
+    return call is not None and (call.get("bias") is not None or _added(role))
+
+
+def _added(role: Role) -> bool:
+    entry, call = role.operation, role.call
+    product = entry.product(call) if entry and entry.product and call else None
+    return product is not None and product.added is not None
+
+
+def _shifts(findings: Findings, node: fx.Node) -> bool:
+    if node not in findings.connector.signals.roles:
+        return False
+    call, entry = findings.connector.signals.calls[node]
+    return entry is not None and entry.shifts(call)
+
+
+def _moves(findings: Findings, node: fx.Node) -> bool:
+    """Whether it only hands values of one operand on, or several of them together."""
+    if node not in findings.connector.signals.roles:
+        return True
+    call, entry = findings.connector.signals.calls[node]
+    return entry is not None and entry.pull is not None and len(entry.carriers(call)) == 1
+
+
+# -- neurons --------------------------------------------------------------------------------------
+
+
+def _neurons(
+    findings: Findings, synapses: list[SynapseCalls], reached: dict[str, set[str]]
+) -> Iterator[NeuronLayer]:
+    window, roles = findings.window, findings.connector.signals.roles
+    order = {node: i for i, node in enumerate(findings.trace.graph.nodes)}
+    spiking = findings.spiking
+    drivers: dict[str, str] = {}
+    for synapse in synapses:  # the last one in front of the neurons drives them
+        for name in reached[synapse.name]:
+            first, fires = synapse.calls[0], spiking[name][0]
+            late = order[first] > order[fires]  # in a later step, or in the module itself
+            if "virtual" in first.meta:
+                late = fires in upstream([first])  # what has fired comes back
+            if name not in drivers or not late:
+                drivers[name] = synapse.name
+    for name, nodes in spiking.items():
+        elements = sum(math.prod(shape(node)) for node in nodes)
+        role = roles[nodes[0]]
+        update = role.neuron.update_of(role.module) if role.neuron else None
+        yield NeuronLayer(
+            name,
+            whole(elements / (window.samples * window.timesteps)),
+            ASSUMED if update is None else update,
+            update is not None,
+            drivers.get(name, ""),
+        )
+
+
+def _reached(findings: Findings, synapse: fx.Node) -> set[str]:
+    """The spiking nodes that a synapse's output comes to before any other synapse."""
+    roles, names = findings.connector.signals.roles, findings.connector.names
+    spiking = findings.spiking
+    if "virtual" in synapse.meta:  # inside of a module: its input weights, or its recurrent ones
+        return {names[synapse].rpartition(".")[0]} & spiking.keys()
+    found: set[str] = set()
+
+    def ahead(at: fx.Node) -> Iterator[fx.Node]:
+        for user in at.users:
+            role = roles.get(user)
+            if role is not None and role.kind == "source":
+                found.add(names[user])
+            elif role is None or not role.counted:
+                yield user
+
+    for _ in reachable([synapse], ahead):
+        pass
+    return found & spiking.keys()

@@ -1,0 +1,199 @@
+"""The figures that people look for, by the names they look for: ``counts.summary``.
+
+Sources: Yik et al., NeuroBench, 2023 (arXiv:2304.04640); Dampfhoffer et al., "Are SNNs really more
+energy-efficient than ANNs?", IEEE TETCI 2022 (spikes per synapse and inference); Yan et al.,
+"Reconsidering the energy efficiency of spiking neural networks", 2024 (arXiv:2409.08290), who ask
+at which rate a spiking network costs as much as the dense one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+from fxsynops.connectivity.results import Findings, whole
+from fxsynops.cost.conventional import AC, MAC
+from fxsynops.cost.layers import Layers, layers_of
+from fxsynops.cost.memory import Flow, MemoryModel, memory_of
+from fxsynops.operations.operation import as_dense
+from fxsynops.reporting.report import Reported
+from fxsynops.reporting.summary_table import summary_content
+from fxsynops.tracing.torch_api import parameters_of
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        name: of it.
+        value: its value; None if it cannot be told.
+        meaning: in words.
+        unit: of the value; "" of numbers, "%" of shares, "J" of energies.
+    """
+
+    name: str
+    value: float | None
+    meaning: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Summary(Reported):
+    """What one sample of a model costs, in one table. All figures are per sample.
+
+    Attributes:
+        figures: all of them, in order.
+        name: the model's class.
+        remarks: what is left out, or assumed.
+    """
+
+    figures: tuple[Figure, ...]
+    name: str
+    remarks: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> float | None:
+        """A figure by its name; neither case nor underscores matter.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        for figure in self.figures:
+            if figure.name.lower() == name.lower().replace("_", " "):
+                return figure.value
+        raise KeyError(f"{name!r} is none of {', '.join(figure.name for figure in self.figures)}")
+
+    def _content(self) -> dict[str, Any]:
+        return summary_content(self)
+
+
+def summary_of(findings: Findings, flow: Flow, macs: Mapping[str, float]) -> Summary:
+    """The figures of one sample.
+
+    Args:
+        findings: the analysis of its model.
+        flow: what was counted, per sample.
+        macs: multiply-accumulates by synapse with analog input, per sample.
+    """
+    layers = layers_of(findings)
+    figures = (
+        *_of_size(findings, layers),
+        *_of_operations(findings, layers, flow, macs),
+        *_of_rates(layers, flow),
+        *_beside_an_ann(findings, layers, flow),
+    )
+    remarks = [f"Unresolved, not counted: {row}" for row in findings.unresolved]
+    return Summary(figures, findings.name, (*remarks, *findings.assumed))
+
+
+def _of_size(findings: Findings, layers: Layers) -> Iterator[Figure]:
+    parameters = {id(p): p for p in parameters_of(findings.model)}.values()
+    tensors = {id(t): t for t in (*parameters, *findings.model.buffers())}.values()
+    yield Figure("Parameters", sum(p.numel() for p in parameters), "of the model")
+    size = sum(t.numel() * t.element_size() for t in tensors)
+    yield Figure("Footprint", size, "bytes of parameters and buffers")
+    neurons = math.fsum(layer.neurons for layer in layers.neurons)
+    yield Figure("Neurons", whole(neurons), "spiking")
+    states = math.fsum(layer.neurons * layer.update.states for layer in layers.neurons)
+    yield Figure("State size", whole(states), "values that neurons keep from step to step")
+    synapses = math.fsum(layer.macs for layer in layers.synapses)
+    yield Figure("Synapses", whole(synapses), "pairs of an input and an output of all layers")
+    zeros, weights = _zeros(findings)
+    sparsity = zeros / weights if weights else None
+    yield Figure("Connection sparsity", sparsity, "share of weights that are zero", "%")
+
+
+def _zeros(findings: Findings) -> tuple[int, int]:
+    """How many weights of synapses are zero, and how many there are."""
+    signals, seen = findings.connector.signals, dict[fx.Node, Tensor]()
+    calls = [row.calls for row in findings.connections] + [row.calls for row in findings.dense]
+    for one in calls:
+        for node in one.calls:
+            synapse = signals.roles[node].synapse
+            if synapse is not None and synapse.weight is not None:
+                value = signals.constant(synapse.weight)
+                if value is not None and not value.is_meta:
+                    seen[synapse.weight] = as_dense(value.detach())
+    zeros = sum(int((value == 0).sum()) for value in seen.values())
+    return zeros, sum(value.numel() for value in seen.values())
+
+
+def _of_operations(
+    findings: Findings, layers: Layers, flow: Flow, macs: Mapping[str, float]
+) -> Iterator[Figure]:
+    acs, multiplied = math.fsum(synops for _, synops, _ in flow.connections), sum(macs.values())
+    effective = findings.options.events == findings.options.weights == "nonzero"
+    how = "" if effective else ' (count with events="nonzero", weights="nonzero")'
+    yield Figure("SynOps", whole(acs), "synaptic operations: events × fan-out")
+    yield Figure("MACs", whole(multiplied), "multiply-accumulates, of analog inputs")
+    yield Figure("ACs", whole(acs), "accumulates: SynOps")
+    every = math.fsum(layer.macs * layer.runs(flow.timesteps) for layer in layers.synapses)
+    yield Figure("Dense", whole(every), "operations if every input were there in every step")
+    for name, value in (("Effective MACs", multiplied), ("Effective ACs", acs)):
+        what = f"of inputs and weights that are not zero{how}"
+        yield Figure(name, whole(value) if effective else None, what)
+    yield Figure("FLOPs", whole(2 * multiplied + acs), "2 per MAC, 1 per AC")
+    done = sum(layer.neurons for layer in layers.neurons) * flow.timesteps
+    yield Figure("Neuron updates", whole(done), "neurons × steps")
+
+
+def _of_rates(layers: Layers, flow: Flow) -> Iterator[Figure]:
+    places = math.fsum(layer.neurons for layer in layers.neurons) * flow.timesteps
+    fired = math.fsum(flow.fired.get(layer.name, 0.0) for layer in layers.neurons)
+    rate = fired / places if places else None
+    yield Figure("Spikes", whole(fired), "of all neurons")
+    yield Figure("Mean firing rate", rate, "spikes per neuron and step")
+    yield Figure(
+        "Activation sparsity",
+        None if rate is None else 1 - rate,
+        "1 − mean firing rate: share of neurons and steps without a spike, if none fires twice",
+        "%",
+    )
+    synapses = math.fsum(layer.macs for layer in layers.synapses if layer.events)
+    synops = math.fsum(cost for _, cost, _ in flow.connections)
+    yield Figure(
+        "Spikes per synapse",
+        synops / synapses if synapses else None,
+        "and inference: SynOps / synapses that events come to (Dampfhoffer et al.)",
+    )
+
+
+def _beside_an_ann(findings: Findings, layers: Layers, flow: Flow) -> Iterator[Figure]:
+    """The rate at which the network costs as much as the dense ANN (after Yan et al.)."""
+    synops = math.fsum(cost for _, cost, _ in flow.connections)
+    places = math.fsum(layer.neurons for layer in layers.neurons) * flow.timesteps
+    rate = math.fsum(flow.fired.values()) / places if places else 0.0
+    dense = math.fsum(layer.macs for layer in layers.synapses) * MAC
+    fixed = math.fsum(row.macs for row in findings.dense) * flow.timesteps * MAC
+    at = _break_even(rate, dense, fixed, synops * AC)
+    yield Figure(
+        "Break-even rate",
+        at,
+        "mean firing rate at which SynOps at 0.9 pJ cost as much as the dense ANN's MACs at 4.6 pJ",
+    )
+    model = MemoryModel()
+    now = memory_of(findings, flow, model)
+    none = Flow(
+        tuple((c, 0.0, 0.0) for c, *_ in flow.connections),
+        dict.fromkeys(flow.fired, 0.0),
+        flow.timesteps,
+    )
+    idle = memory_of(findings, none, model).total
+    whole_ann = math.fsum(row.total for row in now.dense)
+    at = _break_even(rate, whole_ann, idle, now.total - idle)
+    yield Figure(
+        "Break-even rate with memory",
+        at,
+        "the same with memory traffic, addressing and updates (counts.memory()); 0: never",
+    )
+
+
+def _break_even(rate: float, dense: float, fixed: float, of_events: float) -> float | None:
+    """At which rate fixed costs and those of events, all scaled alike, are the dense ANN's."""
+    if not of_events or not rate:
+        return None
+    return max(rate * (dense - fixed) / of_events, 0.0)

@@ -1,0 +1,164 @@
+"""Workload: the operations of one sample, of all layers and of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from fxsynops.connectivity.results import Connection, Findings, whole
+from fxsynops.cost.layers import Layers, NeuronLayer, layers_of
+from fxsynops.neurons import Update
+
+
+@dataclass(frozen=True)
+class Part:
+    """The operations of a connection, of a synapse with analog input, or of some neurons.
+
+    Attributes:
+        layer: the synapse, or the neurons.
+        source: where the events come from; empty if there are none.
+        synops: synaptic operations.
+        macs: multiply-accumulates of analog input.
+        neurons: neurons.
+        updates: neurons × steps.
+        update: what all updates together do.
+        dense_macs: multiply-accumulates in a dense ANN; of several connections of one synapse, the
+            first has them.
+    """
+
+    layer: str
+    source: str = ""
+    synops: float = 0
+    macs: float = 0
+    neurons: float = 0
+    updates: float = 0
+    update: Update = Update()
+    dense_macs: float = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The operations of one sample.
+
+    Attributes:
+        synops: synaptic operations, over all steps; infinite if they are not bounded.
+        macs: multiply-accumulates of synapses with analog input, over all steps.
+        updates: neurons × steps.
+        dense_macs: multiply-accumulates of a dense ANN of the same weights, which has no steps.
+        model: its name.
+        timesteps: steps of the sample (the mean, if samples differ).
+        bound: whether ``synops`` is an upper bound.
+        unresolved: operations that no rule covers, whose events are not counted.
+        assumed: what was found of steps and inputs, since nobody has said it.
+        parts: the same by layer, which add up to it; none if only the sums are known.
+        unknown: the neurons of whose updates no entry tells what they cost.
+    """
+
+    synops: float
+    macs: float
+    updates: float
+    dense_macs: float
+    model: str = field(default="the model", repr=False)
+    timesteps: float = 1
+    bound: bool = False
+    unresolved: int = 0
+    assumed: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = field(default=(), repr=False)
+    unknown: tuple[str, ...] = ()
+
+    @cached_property
+    def update(self) -> Update:
+        """What all updates together do."""
+        return sum((part.update for part in self.parts), Update())
+
+    @property
+    def whole(self) -> Part:
+        """All of it as one part."""
+        neurons = self.updates / self.timesteps if self.timesteps else 0
+        return Part(
+            self.model,
+            synops=self.synops,
+            macs=self.macs,
+            neurons=neurons,
+            updates=self.updates,
+            update=self.update,
+            dense_macs=self.dense_macs,
+        )
+
+
+def workload(
+    findings: Findings,
+    synops: Iterable[tuple[Connection, float]],
+    timesteps: float,
+    bound: bool = False,
+) -> Workload:
+    """The operations of one sample.
+
+    Args:
+        findings: the analysis of its model.
+        synops: what was counted or is bounded, per sample, by connection.
+        timesteps: steps of the sample.
+        bound: whether ``synops`` is an upper bound.
+
+    Example:
+        >>> import torch, fxsynops
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), fxsynops.nn.IAF())
+        >>> counter = fxsynops.SynOpsCounter(model, torch.ones(1, 10, 4), layout="NT")
+        >>> _ = counter(torch.ones(2, 10, 4))
+        >>> work = counter.counts.workload
+        >>> work.synops, work.macs, work.updates, work.dense_macs
+        (120, 0, 30, 12)
+        >>> [(part.layer, part.synops, part.updates) for part in work.parts]
+        [('0', 120, 0), ('1', 0, 30)]
+    """
+    layers = layers_of(findings)
+    parts = tuple(_parts(findings, layers, synops, timesteps))
+    return Workload(
+        synops=whole(math.fsum(part.synops for part in parts)),
+        macs=whole(math.fsum(part.macs for part in parts)),
+        updates=whole(math.fsum(part.updates for part in parts)),
+        dense_macs=whole(math.fsum(part.dense_macs for part in parts)),
+        model=findings.name,
+        timesteps=timesteps,
+        bound=bound,
+        unresolved=len(findings.unresolved),
+        assumed=tuple(findings.assumed),
+        parts=parts,
+        unknown=tuple(layers.unknown()),
+    )
+
+
+def _parts(
+    findings: Findings,
+    layers: Layers,
+    synops: Iterable[tuple[Connection, float]],
+    timesteps: float,
+) -> Iterator[Part]:
+    counted = list(synops)
+    analog = {row.calls.name: row for row in findings.dense}
+    known = {layer.name for layer in layers.synapses}
+    for layer in layers.synapses:
+        dense = layer.macs
+        for connection, cost in counted:
+            if connection.calls.name == layer.name:
+                yield _connected(connection, cost, dense)
+                dense = 0
+        if (row := analog.get(layer.name)) is not None:
+            yield Part(row.synapse, macs=whole(row.macs * timesteps), dense_macs=dense)
+        yield from (_updated(one, timesteps) for one in layers.driven_by(layer.name))
+    for connection, cost in counted:  # of another trace
+        if connection.calls.name not in known:
+            yield _connected(connection, cost)
+    yield from (_updated(one, timesteps) for one in layers.driven_by(""))
+
+
+def _connected(connection: Connection, cost: float, dense: float = 0) -> Part:
+    return Part(connection.synapse, connection.label, synops=whole(cost), dense_macs=dense)
+
+
+def _updated(layer: NeuronLayer, timesteps: float) -> Part:
+    updates = whole(layer.neurons * timesteps)
+    done = layer.update * updates
+    return Part(layer.name, neurons=layer.neurons, updates=updates, update=done)
