@@ -19,7 +19,7 @@ FLOW = (
     ("connectivity",),
     ("bounds", "counting"),
     ("cost", "reporting"),
-    ("budget", "comparison", "devices", "drawing", "energy", "plot", "results"),
+    ("budget", "chips", "comparison", "devices", "drawing", "energy", "plot", "results"),
     ("analysis",),
     ("counter",),
     ("losses", "metrics", "nir"),

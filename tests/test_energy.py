@@ -23,6 +23,7 @@ from fxsynops.energy import (
     joules,
 )
 from fxsynops.errors import InputError
+from fxsynops.neurons import Update
 
 CHIP = Device("chip", per_synop=2e-12, per_update=3e-12, per_mac=5e-12)
 
@@ -81,7 +82,8 @@ def test_a_dense_device_costs_what_was_published(name, each):
 
 
 def test_these_are_all_devices():
-    names = ["45 nm CMOS", "Loihi", "SpiNNaker", "SpiNNaker 2", "CPU", "GPU", "ARM"]
+    names = ["45 nm CMOS", "45 nm CMOS int32", "Loihi", "SpiNNaker", "SpiNNaker 2"]
+    names += ["CPU", "GPU", "ARM"]
     assert list(DEVICES) == names
     assert [row.device.name for row in estimate(Workload(1, 1, 1, 1)).rows] == names
 
@@ -305,10 +307,12 @@ def test_the_energy_on_every_device_is_right_by_hand(name, picojoules, dense):
     assert row.dense == (None if dense is None else pytest.approx(dense * 1e-12))
 
 
-def test_on_a_dense_device_neither_events_nor_updates_count():
-    (row,) = estimate(WORK, Device("array", per_synop=7e-12, per_update=1.0, dense=True)).rows
-    assert (row.synops_energy, row.updates_energy) == (0, 0)
-    assert row.total == row.dense == row.macs_energy == pytest.approx(500 * 7e-12)
+def test_on_a_dense_device_events_and_steps_do_not_count():
+    (row,) = estimate(WORK, Device("array", per_synop=7e-12, per_update=2e-12, dense=True)).rows
+    assert row.synops_energy == 0
+    assert row.dense == row.macs_energy == pytest.approx(500 * 7e-12)
+    assert row.updates_energy == pytest.approx(30 / 4 * 2e-12)  # once for each neuron
+    assert row.total == pytest.approx(row.macs_energy + row.updates_energy)
 
 
 def test_devices_stand_in_the_order_they_were_asked_for():
@@ -378,10 +382,10 @@ def test_a_table_says_what_it_is_made_of_and_leaves_out():
         "30 neuron updates",
         "Total = SynOps × J/SynOp + MACs × J/MAC + neuron updates × J/update",
         "Left out: memory, routing and static power",
-        "neither events nor neuron updates: CPU, GPU, ARM",
+        "count once, and neither events nor steps: CPU, GPU, ARM",
         "which cost as much as SynOps here: Loihi, SpiNNaker, SpiNNaker 2",
         "neuron updates, which cost nothing here: 45 nm CMOS",
-        "45 nm CMOS 0.9 pJ/SynOp, 4.60 pJ/MAC: Horowitz",
+        "45 nm CMOS 0.9 pJ/SynOp, 4.60 pJ/MAC; 45 nm CMOS int32 0.1 pJ/SynOp",
         "Loihi 27.1 pJ/SynOp, 81.0 pJ/update: Davies",
         "Höppner",
         "Degnan",
@@ -516,3 +520,79 @@ def test_no_device_is_an_error(devices, said):
 def test_none_in_place_of_a_device_is_an_error():
     with pytest.raises(InputError, match="there is no device None"):
         estimate(WORK, [None])
+
+
+# -- layer by layer -------------------------------------------------------------------------------
+
+
+def test_layers_add_up_to_the_whole_on_every_device():
+    torch.manual_seed(3)
+    counts = counted(Residual(), spikes(2, 5, 4)).counts
+    energy = counts.energy()
+    for row in energy.rows:
+        layers = [layer for layer in energy.layers if layer.device is row.device]
+        for part in ("synops_energy", "macs_energy", "updates_energy", "total"):
+            summed = math.fsum(getattr(layer, part) for layer in layers)
+            assert summed == pytest.approx(getattr(row, part))
+    shares = [row["Share"] for row in energy.by_layer().to_rows() if row["Device"] == "Loihi"]
+    assert math.fsum(shares) == pytest.approx(1)
+
+
+def test_a_row_per_connection_and_per_layer_of_neurons():
+    torch.manual_seed(3)
+    counts = counted(Residual(), spikes(2, 5, 4)).counts
+    rows = counts.energy(CHIP).by_layer().to_rows()
+    each = {(row["Layer"], row["Source"]): row for row in rows}
+    assert list(each) == [
+        ("a", "x"),
+        ("one", ""),
+        ("b", "one"),
+        ("two", ""),
+        ("out", "one"),
+        ("out", "two"),
+        ("last", ""),
+    ]
+    for row in counts.rows:
+        cost = each[row.connection.synapse, row.connection.source]["SynOps (J)"]
+        assert cost == pytest.approx(row.synops / 2 * 2e-12)
+    assert each["two", ""]["Neuron updates (J)"] == pytest.approx(6 * 5 * 3e-12)
+    table = str(counts.energy(CHIP)).splitlines()
+    (line,) = [line.split() for line in table if line.startswith(" Total")]
+    assert " ".join(line[1:3]) == joules(counts.energy(CHIP).rows[0].total)
+
+
+def test_an_update_costs_what_its_type_does():
+    model = nn.Sequential(nn.Linear(4, 3), snntorch.Leaky(beta=0.9, init_hidden=True))
+    plain = nn.Sequential(nn.Linear(4, 3), snntorch.Lapicque(beta=0.9, init_hidden=True))
+    rich = nn.Sequential(nn.Linear(4, 3), snntorch.Synaptic(alpha=0.9, beta=0.8, init_hidden=True))
+    chip = Device("chip", 0.0, per_addition=1.0, per_multiply=100.0, per_comparison=10_000.0)
+    found = [
+        estimate(work_of(one, spikes(1, 4), "N"), chip).rows[0].updates_energy
+        for one in (model, plain, rich)
+    ]
+    assert found == [3 * 10_100, 3 * 10_100, 3 * 10_201]
+
+
+def test_users_say_what_an_update_costs():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return (x > 0).float()
+
+    model = nn.Sequential(nn.Linear(4, 3), Odd(), nn.Linear(3, 2))
+    chip = Device("chip", 0.0, per_multiply=1.0)
+    options = {"spiking": Odd, "layout": "N"}
+    guessed = counted(model, spikes(1, 4), **options).counts.energy(chip)
+    assert guessed.rows[0].updates_energy == 3  # a leak
+    assert "No figures for the updates of 1, which are taken for a leak" in str(guessed)
+    fxsynops.register_spiking(Odd, update=Update(multiplies=7))
+    known = counted(model, spikes(1, 4), layout="N").counts.energy(chip)
+    assert known.rows[0].updates_energy == 21
+    assert "No figures for the updates" not in str(known)
+
+
+def test_bounds_have_layers_too():
+    model = nn.Sequential(nn.Linear(4, 3), snntorch.Leaky(beta=0.9, init_hidden=True))
+    bound = fxsynops.analyze(model, spikes(1, 4), layout="N").upper_bound()
+    (first, updates) = bound.energy(CHIP).by_layer().to_rows()
+    assert first["SynOps (J)"] == pytest.approx(12 * 2e-12)
+    assert updates["Neuron updates (J)"] == pytest.approx(3 * 3e-12)

@@ -192,8 +192,6 @@ def _checks(one: Chip, shape: Shape) -> Iterator[Check]:
                 same = sides[0] == sides[1]
                 yield Check(name, "pool shape", f"{sides[0]}×{sides[1]}", "square", same)
             yield from among("pool in front", max(sides), one.pools)
-    if shape.reads and shape.behind:
-        yield from most("fan-out of its inputs", shape.fan_out, one.max_fan_out)
 
 
 # -- limits of the network ------------------------------------------------------------------------
@@ -213,6 +211,16 @@ def _of_network(one: Chip, shapes: list[Shape]) -> Iterator[Check]:
     yield from most("inputs", max((math.prod(s.inputs) for s in first), default=0), one.inputs)
     yield from most("hidden neurons", math.fsum(s.neurons for s in hidden), one.hidden)
     yield from most("output neurons", math.fsum(s.neurons for s in last), one.outputs)
+    for source in dict.fromkeys(name for shape in inner for name in sorted(shape.reads)):
+        reach = math.fsum(shape.fan_out for shape in inner if source in shape.reads)
+        if one.max_fan_out is not None:
+            yield Check(
+                source,
+                "fan-out to hidden neurons",
+                reach,
+                one.max_fan_out,
+                reach <= one.max_fan_out,
+            )
     weights = math.fsum(shape.layer.macs for shape in inner)
     yield from most("synapses between hidden neurons", weights, one.hidden_weights)
     reached = math.fsum(by_name[s.layer.drives].neurons for s in first)
@@ -331,11 +339,35 @@ def _alike(one: Chip, shapes: list[Shape]) -> tuple[list[Place], list[Check], li
         )
     places, first = [], 0
     for name, group in groups.items():
+        rows += _of_a_core(one, own, group, counts, own[name])
         memory = {"Synapses": math.fsum(shape.layer.macs for shape in group)}
         cores = tuple(range(first, first + counts[name]))
         places.append(Place(own[name], cores, (), memory))
         first += counts[name]
     return places, rows, remarks
+
+
+def _of_a_core(
+    one: Chip, own: dict[str, Shape], group: list[Shape], counts: dict[str, int], shape: Shape
+) -> Iterator[Check]:
+    """What one of a layer's cores holds, at most."""
+    cores, name = counts[shape.layer.name], shape.layer.name
+    neurons = math.ceil(shape.neurons / cores)
+    after = sum(counts[behind] for behind in shape.behind)
+    synapses = math.fsum(member.layer.macs for member in group) / shape.neurons * neurons
+    for constraint, value, limit in (
+        ("neurons of a core", neurons, one.neurons_per_core),
+        ("synapse bits of a core", synapses * one.weight_bits, one.synapse_bits_per_core),
+        ("axons into a core", _axons(group, neurons), one.in_axons_per_core),
+        ("axons out of a core", neurons * after, one.out_axons_per_core),
+    ):
+        if limit is not None:
+            yield Check(name, constraint, value, limit, value <= limit)
+
+
+def _axons(group: list[Shape], neurons: float) -> float:
+    """How many inputs some neurons of a layer can have, together."""
+    return math.fsum(min(member.layer.inputs, neurons * member.fan_in) for member in group)
 
 
 def _cores(one: Chip, shape: Shape, group: list[Shape]) -> int:
@@ -347,9 +379,8 @@ def _cores(one: Chip, shape: Shape, group: list[Shape]) -> int:
         synapses = math.fsum(member.layer.macs for member in group)
         least = max(least, math.ceil(synapses * one.weight_bits / one.synapse_bits_per_core))
     if one.in_axons_per_core:
-        inputs = math.fsum(member.layer.inputs for member in group)
         fan_in = math.fsum(member.fan_in for member in group)
-        if min(inputs, math.ceil(shape.neurons / max(least, 1)) * fan_in) > one.in_axons_per_core:
+        if _axons(group, math.ceil(shape.neurons / max(least, 1))) > one.in_axons_per_core:
             each = max(int(one.in_axons_per_core // fan_in), 1)
             least = max(least, math.ceil(shape.neurons / each))
     return max(int(least), 1)

@@ -1,0 +1,309 @@
+"""Whether networks fit chips: sinabs' own verdicts on Speck, and the published limits of others."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+import sinabs.layers as sl
+import snntorch
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import Tensor, nn
+
+import fxsynops
+import fxsynops.nn as fnn
+from fxsynops.chips import Chip, EventCosts, chip, chips
+from fxsynops.errors import InputError
+from tests.chip_cases import CASES, ChipCase
+
+POOLS = {"sum": sl.SumPool2d, "avg": nn.AvgPool2d, "max": nn.MaxPool2d}
+
+
+class Network(nn.Module):
+    """A case's layers: weights, a norm, neurons, pools; each reads the one before, or others."""
+
+    def __init__(self, case: ChipCase):
+        super().__init__()
+        self.case = case
+        for i, one in enumerate(case.layers):
+            self.add_module(f"w{i}", self._weights(one))
+            after: list[nn.Module] = []
+            if one.get("batch_norm"):
+                width = (one.get("conv") or one["linear"])[1]
+                after.append(nn.BatchNorm2d(width) if "conv" in one else nn.BatchNorm1d(width))
+            if one.get("neuron") == "lif":
+                after.append(sl.LIFSqueeze(tau_mem=10.0, batch_size=1))
+            elif "neuron" not in one:
+                after.append(sl.IAFSqueeze(batch_size=1))
+            after += [POOLS[kind](*sizes) for kind, *sizes in one.get("pools", ())]
+            self.add_module(f"after{i}", nn.Sequential(*after))
+
+    @staticmethod
+    def _weights(one: dict) -> nn.Module:
+        bias = one.get("bias", False)
+        if "linear" in one:
+            return nn.Linear(*one["linear"], bias=bias)
+        names = ("stride", "padding", "dilation", "groups")
+        options = {name: one[name] for name in names if name in one}
+        return nn.Conv2d(*one["conv"], one["kernel"], bias=bias, **options)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+        for i, one in enumerate(self.case.layers):
+            parts = [x if k == -1 else found[k] for k in one.get("inputs", [i - 1])]
+            y = parts[0] if len(parts) == 1 else sum(parts[1:], parts[0])
+            y = y.flatten(1) if "linear" in one else y
+            found.append(getattr(self, f"after{i}")(getattr(self, f"w{i}")(y)))
+        read = {k for i, one in enumerate(self.case.layers) for k in one.get("inputs", [i - 1])}
+        return [y for i, y in enumerate(found) if i not in read]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_speck_fits_what_sinabs_deploys(case):
+    x = torch.zeros(2, *case.input)
+    analysis = fxsynops.analyze(
+        Network(case).eval(), x, layout="(NT)", batch_size=1, input_events=True, audit=False
+    )
+    found = analysis.fits(case.chip)
+    places = {place.shape.layer.name: place for place in found.places}
+    ordered = [places[f"w{i}"] for i in range(len(case.layers))]
+    if case.memory is not None:
+        kinds = ("Kernel memory", "Neuron memory", "Bias memory")
+        assert [[place.memory[kind] for place in ordered] for kind in kinds] == case.memory
+    if case.cores is not None:
+        assert [list(place.possible) for place in ordered] == case.cores
+    assert found.ok == (case.accepted and not case.documented)
+    if found.ok:
+        cores = [core for taken in found.cores.values() for core in taken]
+        assert len(set(cores)) == len(cores) == len(case.layers)
+        assert all(place.cores[0] in place.possible for place in ordered)
+    else:
+        assert found.broken()
+
+
+def test_the_cases_are_of_both_kinds():
+    assert sum(case.accepted for case in CASES) >= 30
+    assert sum(not case.accepted for case in CASES) >= 15
+    assert sum(bool(case.documented) for case in CASES) >= 10
+
+
+def fits(model: nn.Module, x: Tensor, name: str | Chip, layout: str = "NT", **options):
+    return fxsynops.analyze(model, x, layout=layout, **options).fits(name)
+
+
+def test_why_there_is_no_assignment():
+    (case,) = (case for case in CASES if case.name == "four_big_neuron_layers")
+    analysis = fxsynops.analyze(
+        Network(case).eval(), torch.zeros(2, *case.input), layout="(NT)", batch_size=1, audit=False
+    )
+    found = analysis.fits("speck2f")
+    text = str(found)
+    assert "does not fit Speck 2f" in text.splitlines()[0]
+    assert "No core is left for" in text
+    assert "fit only on 0, 1, 2" in text
+
+
+def test_what_is_left_and_where_it_is_from():
+    (case,) = (case for case in CASES if case.name == "docs_basics")
+    analysis = fxsynops.analyze(
+        Network(case).eval(), torch.zeros(2, *case.input), layout="(NT)", batch_size=1, audit=False
+    )
+    found = analysis.fits("speck2f")
+    content = json.loads(found.to_json())
+    assert content["ok"] is True
+    (kernel,) = (
+        row
+        for row in content["limits"]
+        if (row["Layer"], row["Constraint"]) == ("w1", "Kernel memory")
+    )
+    assert (kernel["Value"], kernel["Limit"], kernel["Left"]) == (20480, 65536, 45056)
+    assert "4 of 9 cores are left" in str(found)
+    assert "sinabs 3.1.3" in str(found)
+
+
+def test_what_speck_cannot_run_is_named():
+    image = nn.Sequential(nn.Conv2d(1, 2, 3), fnn.IAFSqueeze(batch_size=1))
+    found = fits(image, torch.rand(4, 1, 8, 8), "speck2f", "(NT)", batch_size=1, input_events=False)
+    assert [str(check) for check in found.broken()] == ["input analog values, not events"]
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.fire = nn.ModuleList(neuron.IFNode(step_mode="m") for _ in range(3))
+
+        def forward(self, x):
+            q, k = self.fire[0](self.q(x)), self.fire[1](self.k(x))
+            return self.fire[2](q @ k.transpose(-2, -1))
+
+    found = fits(Attention(), torch.ones(3, 1, 4, 4), "speck2f", "TN")
+    assert not found.ok
+    assert any(check.constraint == "operation" for check in found.broken())
+
+
+# -- cores that are alike -------------------------------------------------------------------------
+
+
+def dense(*widths: int) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        parts += [nn.Linear(a, b), fnn.IAF()]
+    return nn.Sequential(*parts)
+
+
+def test_loihi_takes_as_many_cores_as_neurons_synapses_and_axons_need():
+    found = fits(dense(100, 3000, 10), torch.ones(1, 2, 100), "loihi")
+    # 3,000 neurons: 3 cores of 1,024; 300,000 synapses of 8 bits: 3 of 1,048,576 bits
+    assert {name: len(cores) for name, cores in found.cores.items()} == {"0": 3, "2": 1}
+    assert found.ok
+    assert "4 of 128 cores" in str(found)
+    wide = fits(dense(1000, 1000, 10), torch.ones(1, 2, 1000), "loihi")
+    assert len(wide.cores["0"]) == 8  # 8,000,000 bits
+    axons = fits(dense(5000, 4, 10), torch.ones(1, 2, 5000), "loihi")
+    # no core can listen to 5,000 neurons, however few neurons it has
+    assert [str(check) for check in axons.broken()] == ["axons into a core 5,000, at most 4,096"]
+
+
+def test_spinnaker_takes_cores_of_256_neurons():
+    found = fits(dense(10, 600, 300), torch.ones(1, 2, 10), "spinnaker")
+    assert {name: len(cores) for name, cores in found.cores.items()} == {"0": 3, "2": 2}
+    too_many = fits(dense(10, 17 * 256, 300), torch.ones(1, 2, 10), "spinnaker")
+    assert [str(check) for check in too_many.broken()] == ["cores 19, at most 17"]
+    assert "on 2 chips" in str(too_many)
+
+
+def test_a_loop_is_one_layer():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(16, 100), nn.Linear(100, 8)
+            self.fire = snntorch.RLeaky(beta=0.9, linear_features=100)
+            self.last = snntorch.Leaky(beta=0.9)
+
+        def forward(self, x):
+            spikes, state = self.fire.init_rleaky()
+            other, found = self.last.init_leaky(), []
+            for step in x:
+                spikes, state = self.fire(self.fc(step), spikes, state)
+                out, other = self.last(self.out(spikes), other)
+                found.append(out)
+            return torch.stack(found)
+
+    x = torch.ones(5, 1, 16)
+    found = fits(Net(), x, "loihi", "TN")
+    assert {name: len(cores) for name, cores in found.cores.items()} == {"fc": 1, "out": 1}
+    xylo = fits(Net(), x, "xylo_audio3", "TN")
+    limits = {check.constraint: check.value for check in xylo.rows if check.layer == "network"}
+    assert limits["inputs"] == 16
+    assert limits["hidden neurons"] == 100
+    assert limits["output neurons"] == 8
+    assert limits["synapses between hidden neurons"] == 100 * 100
+    assert xylo.ok
+    narrow = fits(Net(), x, "xylo_audio2", "TN")  # a neuron reaches 64 others at most
+    assert {check.constraint for check in narrow.broken()} == {"fan-out to hidden neurons"}
+
+
+# -- chips of one's own ---------------------------------------------------------------------------
+
+
+def test_a_chip_from_a_file(tmp_path):
+    path = tmp_path / "chips.toml"
+    path.write_text(
+        '[mine]\ntitle = "Ours"\nsource = "data sheet"\nsame_as = "speck2f"\nkernel = 3\n\n'
+        "[small]\ncores = 2\nneurons_per_core = 4\n[small.cost]\nneuron_ns = 1\nsynapse_ns = 2\n"
+        "barrier_ns = [[1, 10.0]]\n"
+    )
+    mine, small = Chip.load(path)
+    assert (mine.kernel, mine.strides, mine.source) == (3, (1, 2, 4, 8), "data sheet")
+    costs = {"neuron_ns": 1, "synapse_ns": 2, "barrier_ns": ((1, 10.0),)}
+    assert small.cost == EventCosts("no source given", **costs)
+    found = fits(dense(3, 9, 2), torch.ones(1, 2, 3), small)
+    assert [str(check) for check in found.broken()] == ["cores 4, at most 2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[a]\nkernal = 3", r"'kernal'.*Do you mean kernel"),
+        ("[a]\nkernel = -1", "kernel of 'a' must be of whole numbers"),
+        ("[a]\nkernel = 2.5", "kernel of 'a' must be of whole numbers"),
+        (
+            "[a]\nkernel_memory = [1, 2]\nneuron_memory = [1]\nbias_memory = [1]",
+            "one number per core",
+        ),
+        ('[a]\nsame_as = "b"', "same as 'b', which there is not"),
+        ("kernel = 3", "stands outside of a chip"),
+        ("", "holds no chip"),
+        ("[a.cost]\nneuron = 3", r"cost of 'a'.*\['neuron'\]"),
+    ],
+)
+def test_what_makes_no_sense_in_a_file_is_an_error(tmp_path, text, says):
+    path = tmp_path / "chips.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says):
+        Chip.load(path)
+
+
+def test_names_are_forgiving_and_wrong_ones_are_not():
+    assert chip("Speck 2F") is chips()["speck2f"]
+    assert chip("xylo-audio2").hidden == 1000
+    with pytest.raises(InputError, match=r"there is no chip 'spek2f'.*Do you mean 'speck2f'"):
+        chip("spek2f")
+    assert all(one.source != "no source given" for one in chips().values())
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+
+def test_time_and_energy_of_a_step_by_hand():
+    """4 neurons that all fire, one core each way: 10 neurons behind, all to all, in one step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 4, bias=False), fnn.IAF(), nn.Linear(4, 10), fnn.IAF())
+    nn.init.constant_(model[0].weight, 1.0)
+    nn.init.constant_(model[2].weight, 0.0)
+    nn.init.constant_(model[2].bias, 0.0)
+    counter = fxsynops.SynOpsCounter(model, torch.ones(1, 1, 1), layout="NT")
+    model[1].reset_states()
+    counter(torch.ones(1, 1, 1))
+    found = counter.counts.latency("loihi")
+    first, last = found.rows
+    # sending: every neuron 6.0 + 3.7 ns, a spike 30 ns and a message of 5.1 ns
+    assert first.sending == pytest.approx(4 * (9.7 + 30 + 5.1) * 1e-9)
+    assert last.receiving == pytest.approx((4 * 16 + 40 * 3.8) * 1e-9)
+    assert last.sending == pytest.approx(10 * 9.7e-9)
+    assert found.barrier == pytest.approx(0.6e-6)
+    assert found.step == pytest.approx(0.816e-6)  # as SANA-FE 2.2.9 has it
+    assert found.latency == found.step
+    assert found.throughput == pytest.approx(1 / 0.816e-6)
+    of_last = 10 * 72.8 + 4 * 111 + 40 * 35.5
+    assert last.energy == pytest.approx(of_last * 1e-12)
+    assert "816 ns per step" in str(found)
+    assert "every neuron is active" in str(found)
+
+
+def test_no_figures_no_latency():
+    model = dense(3, 2)
+    counter = fxsynops.SynOpsCounter(model, torch.ones(1, 2, 3), layout="NT")
+    counter(torch.ones(1, 2, 3))
+    with pytest.raises(InputError, match="no figures are known for how long events take on Speck"):
+        counter.counts.latency("speck2f")
+
+
+def test_unresolved_operations_are_no_verdict():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fire, self.fc = neuron.IFNode(step_mode="m"), layer.Linear(4, 2, step_mode="m")
+
+        def forward(self, x):
+            return self.fc(torch.linalg.matrix_exp(self.fire(x)))
+
+    model = Odd()
+    functional.reset_net(model)
+    analysis = fxsynops.analyze(model, torch.ones(2, 1, 4, 4), layout="TN", strict=False)
+    if not analysis.unresolved:
+        pytest.skip("this operation is understood")
+    with pytest.raises(InputError, match="does not say whether it fits"):
+        analysis.fits("loihi")

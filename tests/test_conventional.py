@@ -1,0 +1,279 @@
+"""Operations as papers count them, and the figures that people look for."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import snntorch
+import torch
+import torch.nn.functional as F
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import fxsynops
+import fxsynops.nn as fnn
+from tests.event_driven_cases import CASES
+from tests.test_memory import counted
+
+
+def spikes(*shape: int, rate: float = 0.4) -> Tensor:
+    return (torch.rand(*shape) < rate).float()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_accumulates_are_operations_with_padding_times_the_mean_of_the_input(name):
+    case = CASES[name]()
+    seen: dict[str, list[Tensor]] = {}
+    sizes: dict[str, float] = {}
+
+    def watch(module: str):
+        def hook(layer: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+            seen.setdefault(module, []).append(args[0].detach())
+            steps = output.shape[0] * (output.shape[1] if case.layout == "multi" else 1)
+            sizes[module] = output.numel() / steps * layer.weight[0].numel()
+
+        return hook
+
+    counter, _ = counted(case)
+    counter.clear()
+    case.reset()
+    for module, part in case.model.named_modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            part.register_forward_hook(watch(module))
+    inputs = {"multi": [case.x[:, None]], "squeezed": [case.x]}
+    for x in inputs.get(case.layout, [frame[None] for frame in case.x]):
+        counter(x)
+    counter.end_of_sample()
+    counts = counter.counts
+    found = counts.conventional
+    rates = {module: float(torch.stack(x).double().mean()) for module, x in seen.items()}
+    steps = len(case.x)
+    for row in found.rows:
+        assert row.operations == sizes[row.layer], row.layer
+        assert row.rate == pytest.approx(rates[row.layer]), row.layer
+        assert row.total == pytest.approx(sizes[row.layer] * rates[row.layer] * steps)
+        parts = row.at_padding + row.at_borders + row.scaled + row.biases
+        assert row.difference == pytest.approx(parts, abs=1e-6)
+    assert found.acs == pytest.approx(sum(sizes[n] * rates[n] * steps for n in sizes))
+    assert found.macs == 0
+    assert sum(row.exact for row in found.rows) == counts.total
+
+
+def test_the_first_layer_is_multiplied_and_the_rest_added():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        fnn.IAFSqueeze(batch_size=2),
+        nn.Conv2d(4, 5, 3, padding=1),
+        fnn.IAFSqueeze(batch_size=2),
+    )
+    x = torch.rand(2 * 4, 3, 6, 6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="(NT)", timesteps=4, input_events=False)
+    counter(x)
+    found = counter.counts.conventional
+    with torch.no_grad():
+        rate = float(fnn.IAFSqueeze(batch_size=2)(model[0](x)).mean())
+    macs, acs = 4 * 36 * 4 * 27, 4 * 36 * 5 * 36 * rate
+    assert found.macs == macs
+    assert found.acs == pytest.approx(acs)
+    assert found.energy() == pytest.approx(4.6e-12 * macs + 0.9e-12 * acs)
+    assert found.energy(2.0, 1.0) == pytest.approx(2 * macs + acs)
+    exact = float(F.conv2d(torch.ones(1, 3, 6, 6), torch.ones(4, 3, 3, 3), padding=1).sum())
+    assert found.rows[0].exact == 4 * exact
+    assert found.rows[0].why == f"+{macs - 4 * exact:,.0f} taps in the padding"
+    biased = found.with_biases()
+    assert biased.macs == macs + 4 * 36 * 4
+    assert biased.acs == pytest.approx(acs + 4 * 36 * 5 * rate)
+    assert "an operation for each bias" in str(biased)
+    content = json.loads(found.to_json())
+    assert content["totals"]["MACs"] == macs
+    assert content["totals"]["Energy (J)"] == pytest.approx(found.energy())
+
+
+def test_dense_rows_have_the_conventional_figure():
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(4, 3, 3, 2, 1), nn.Conv1d(5, 2, 1)
+    )
+    analysis = fxsynops.analyze(
+        model[:3], torch.rand(1, 2, 7, 7), layout="N", input_events=False, spiking=()
+    )
+    first, second = analysis.dense
+    assert first.conventional == 16 * 4 * 18
+    assert second.conventional == 16 * 4 * 27  # each input meets each tap of three kernels
+    exact = float(F.conv2d(torch.ones(1, 2, 7, 7), torch.ones(4, 2, 3, 3), None, 2, 1).sum())
+    assert first.macs == exact < first.conventional
+    assert "MACs (conventional)" in str(analysis)
+
+
+def test_an_estimate_at_published_rates():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), fnn.IAFSqueeze(batch_size=1))
+    analysis = fxsynops.analyze(model, torch.ones(5, 2, 8, 8), layout="(NT)", batch_size=1)
+    found = analysis.upper_bound(rate=0.25).conventional
+    assert found.acs == 64 * 4 * 18 * 0.25 * 5
+    assert found.rows[0].rate == 0.25
+
+
+# -- the summary ----------------------------------------------------------------------------------
+
+
+class Gesture(nn.Module):
+    """Of spikes and of images; half of the hidden weights are pruned."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layer.Conv2d(2, 4, 3, padding=1, bias=False, step_mode="m")
+        self.norm = layer.BatchNorm2d(4, step_mode="m")
+        self.one, self.two = neuron.IFNode(step_mode="m"), neuron.LIFNode(step_mode="m")
+        self.fc, self.out = nn.Linear(4 * 36, 10), nn.Linear(10, 3)
+        with torch.no_grad():
+            self.fc.weight[::2] = 0
+
+    def forward(self, x):
+        y = self.one(self.norm(self.conv(x))).flatten(2)
+        return self.out(self.two(self.fc(y)))
+
+
+def summary_of(x: Tensor, **options) -> tuple[fxsynops.Counts, Gesture]:
+    torch.manual_seed(0)
+    model = Gesture().eval()
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN", **options)
+    functional.reset_net(model)
+    counter(x)
+    return counter.counts, model
+
+
+def test_the_figures_of_a_sample():
+    torch.manual_seed(1)
+    x = spikes(5, 2, 2, 6, 6)
+    counts, model = summary_of(x)
+    figures = counts.summary
+    functional.reset_net(model)
+    with torch.no_grad():
+        one = model.one(model.norm(model.conv(x)))
+        two = model.two(model.fc(one.flatten(2)))
+    fired, places = float(one.sum() + two.sum()), 2 * 5 * (144 + 10)
+    pairs = float(F.conv2d(torch.ones(1, 2, 6, 6), torch.ones(4, 2, 3, 3), padding=1).sum())
+    synapses = pairs + 1440 + 30
+    assert figures["parameters"] == sum(p.numel() for p in model.parameters())
+    assert figures["neurons"] == figures["state_size"] == 154
+    assert figures["synapses"] == synapses
+    assert figures["connection sparsity"] == pytest.approx(720 / (72 + 1440 + 30))
+    assert figures["SynOps"] == figures["ACs"] == counts.total / 2
+    assert figures["MACs"] == 0
+    assert figures["dense"] == 5 * synapses
+    assert figures["Effective ACs"] is None
+    assert figures["spikes"] == fired / 2
+    assert figures["mean firing rate"] == pytest.approx(fired / places)
+    assert figures["activation sparsity"] == pytest.approx(1 - fired / places)
+    assert figures["spikes per synapse"] == pytest.approx(counts.total / 2 / synapses)
+    at = figures["break-even rate"]
+    assert at * counts.total / 2 * 0.9 / (fired / places) == pytest.approx(synapses * 4.6)
+    assert 0 < figures["break-even rate with memory"] < at
+    assert 'count with events="nonzero"' in str(figures)
+    with pytest.raises(KeyError, match="is none of Parameters"):
+        figures["operations"]
+
+
+def test_effective_operations_are_of_what_is_not_zero():
+    torch.manual_seed(1)
+    x = torch.rand(5, 2, 2, 6, 6) * (torch.rand(5, 2, 2, 6, 6) < 0.5)
+    options = {"input_events": False, "events": "nonzero", "weights": "nonzero"}
+    counts, model = summary_of(x, **options)
+    functional.reset_net(model)
+    with torch.no_grad():
+        one = model.one(model.norm(model.conv(x)))
+        two = model.two(model.fc(one.flatten(2)))
+        on = F.conv2d((x != 0).float().flatten(0, 1), (model.conv.weight != 0).float(), padding=1)
+        acs = F.linear(one.flatten(2), (model.fc.weight != 0).float()).sum() + two.sum() * 3
+    figures = counts.summary
+    assert figures["Effective MACs"] == figures["MACs"] == float(on.sum()) / 2
+    assert figures["Effective ACs"] == float(acs) / 2
+    assert figures["FLOPs"] == 2 * float(on.sum()) / 2 + float(acs) / 2
+    assert counts.macs == {"conv": float(on.sum())}
+
+
+def test_effective_macs_follow_weights_that_change():
+    model = nn.Sequential(nn.Linear(6, 4, bias=False), fnn.IAF())
+    x = torch.rand(3, 2, 6)
+    options = {"input_events": False, "events": "nonzero", "weights": "nonzero"}
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", **options)
+    counter(x)
+    assert counter.counts.macs == {"0": 3 * 2 * 24}
+    counter.clear()
+    prune.l1_unstructured(model[0], "weight", 10)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", **options)
+    counter(x)
+    assert counter.counts.macs == {"0": 3 * 2 * 14}
+    with torch.no_grad():
+        model[0].weight_orig[:, 0] = 0
+        left = int((model[0].weight_orig * model[0].weight_mask != 0).sum())
+    counter.clear()
+    counter(x)
+    assert counter.counts.macs == {"0": 3 * 2 * left}
+
+
+def test_macs_of_weights_alone_are_known_ahead():
+    model = nn.Sequential(nn.Linear(6, 4, bias=False), fnn.IAF())
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    analysis = fxsynops.analyze(
+        model, torch.rand(3, 2, 6), layout="NT", input_events=False, weights="nonzero"
+    )
+    (dense,) = analysis.dense
+    assert (dense.macs, dense.conventional) == (18, 24)
+
+
+def test_what_neurons_have_fired_is_counted_whatever_it_reaches():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.hidden, self.last = (snntorch.Leaky(beta=0.8) for _ in range(2))
+
+        def forward(self, x):
+            one, two = self.hidden.init_leaky(), self.last.init_leaky()
+            found = []
+            for step in x:
+                first, one = self.hidden(self.a(step), one)
+                second, two = self.last(self.b(first), two)
+                found.append((first, second))
+            return [torch.stack(part) for part in zip(*found, strict=True)]
+
+    torch.manual_seed(2)
+    model, x = Net(), spikes(6, 4, 4, rate=0.9) * 2
+    with torch.no_grad():
+        model.a.bias += 1
+        model.b.bias += 1
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN", input_events=True)
+    first, last = (y.detach() for y in counter(x))
+    assert counter.counts.fired == {"hidden": float(first.sum()), "last": float(last.sum())}
+    counter(x)
+    twice = counter.counts
+    assert twice.fired["last"] == 2 * float(last.sum()) > 0
+    assert (twice + twice).fired["last"] == 4 * float(last.sum())
+    assert [row.arrived for row in (twice + twice).rows] == [2 * row.arrived for row in twice.rows]
+
+
+@pytest.mark.parametrize("size", [12, 13])
+def test_what_arrives_is_what_a_pool_lets_through(size):
+    model = nn.Sequential(
+        fnn.IAFSqueeze(batch_size=1), nn.AvgPool2d(3, 2), nn.Conv2d(1, 2, 3), nn.Flatten()
+    )
+    x = spikes(4, 1, size, size)
+    counter = fxsynops.SynOpsCounter(model, x, layout="(NT)", batch_size=1)
+    counter(x)
+    (row,) = counter.counts.rows
+    assert row.events == float(x.sum())
+    assert row.arrived == round(float(F.avg_pool2d(x, 3, 2).sum()) * 9)
+
+
+def test_output_neurons_cost_no_gradient():
+    model = nn.Sequential(nn.Linear(4, 3), fnn.IAF(), nn.Linear(3, 2), fnn.IAF())
+    x = torch.ones(1, 5, 4)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT")
+    counter(x)
+    counter.synops.backward()
+    assert model[2].weight.grad is None
+    assert not math.isnan(float(model[0].weight.grad.sum()))
