@@ -261,3 +261,63 @@ def test_the_module_is_the_command():
     )
     assert run.returncode == 0
     assert "Fan-out of Sequential" in run.stdout
+
+
+# -- what it costs --------------------------------------------------------------------------------
+
+COUNT = ["count", "nets.py:make", *SPIKES, "--random-spikes", "0.5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (["--energy", "--device", "Loihi", "--by-layer"], "energy by layer"),
+        (["--energy", "--device", "Loihi"], "energy"),
+        (["--memory", "--bits", "8"], "memory"),
+        (["--conventional"], "conventional"),
+        (["--summary"], "summary"),
+        (["--latency", "loihi"], "latency"),
+    ],
+)
+def test_what_counts_cost_is_one_option(run, options, kind):
+    status, out, _ = run(*COUNT, *options, "--format", "json")
+    content = json.loads(out)
+    assert (status, content["kind"]) == (0, kind)
+    assert content["rows"]
+    assert run(*COUNT, *options)[1].strip()
+
+
+def test_bounds_have_memory_traffic_too(run):
+    bound = ["bound", "nets.py:make", *SPIKES, "--max-spikes", "1", "--memory", "--format", "json"]
+    status, out, _ = run(*bound)
+    rows = json.loads(out)["rows"]
+    assert status == 0
+    assert rows[0]["Weights read"] == 5 * 16 * 32
+    assert rows[0]["Outputs written"] <= 5 * 32
+
+
+def test_a_chip_that_is_too_small_is_exit_status_one(run, tmp_path):
+    fit = ["fit", "nets.py:make", *SPIKES]
+    status, out, _ = run(*fit, "--chip", "loihi")
+    assert (status, "Sequential fits Loihi" in out) == (0, True)
+    (tmp_path / "chips.toml").write_text('[tiny]\nsame_as = "loihi"\ncores = 1\n')
+    status, out, _ = run(*fit, "--chip", "tiny", "--chips", "chips.toml")
+    assert (status, "cores 2, at most 1" in out) == (1, True)
+    status, _, said = run(*fit, "--chip", "lohi")
+    assert status == 2
+    assert "Do you mean 'loihi'?" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--by-layer"], "--by-layer is for --energy"),
+        (["--device", "Loihi"], "--device is for --energy"),
+        (["--energy", "--memory"], "two tables"),
+        (["--energy", "--device", "Lohi"], "Do you mean 'Loihi'"),
+    ],
+)
+def test_options_that_do_not_go_together(run, options, says):
+    status, _, said = run(*COUNT, *options)
+    assert status == 2
+    assert says in said

@@ -17,13 +17,14 @@ import fxsynops
 from fxsynops.cli import demo
 from fxsynops.cli.model_files import example, find, load_model
 from fxsynops.cost.budget import Budget
+from fxsynops.cost.chips import Chip, chips
 from fxsynops.cost.devices import DEVICES, Device
 from fxsynops.errors import FxSynopsError, InputError
 from fxsynops.nir import NIRModel, nir_example
 from fxsynops.reporting.comparison import compare
 from fxsynops.reporting.files import write_whole
-from fxsynops.reporting.report import FORMS, Report, number
-from fxsynops.results import Bound
+from fxsynops.reporting.report import FORMS, Report, Reported, number
+from fxsynops.results import Bound, Counts
 from fxsynops.tracing.torch_api import parameters_of
 
 _MODEL = """\
@@ -77,6 +78,17 @@ example:
   fxsynops compare a.json b.json
 """
 
+_FIT = """\
+examples:
+  fxsynops fit nets.py:make --input 1x20x2x32x32 --layout NT --chip speck2f
+  fxsynops fit nets.py:make --input 1x784 --chip ours --chips chips.toml
+
+chips.toml:
+  [ours]
+  same_as = "loihi"
+  cores = 32
+"""
+
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -87,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; those of the process if None.
 
     Returns:
-        exit status: 0 good, 1 a budget is broken or an audit disagrees, 2 bad usage or model.
+        exit status: 0 good, 1 a budget is broken, an audit disagrees or a chip is too small, 2 bad
+        usage or model.
     """
     options = _parser().parse_args(argv)
     try:
@@ -133,14 +146,29 @@ def _parser() -> argparse.ArgumentParser:
         "check", _check, "hold the upper bound to a budget: exit status 1 if broken", _CHECK
     )
     count = add("count", _count, "run data through a model and count its SynOps", _COUNT)
-    for command in (fanout, audit, bound, check, count):
+    fitting = add("fit", _fit, "whether a model fits a chip: exit status 1 if it does not", _FIT)
+    for command in (fanout, audit, bound, check, count, fitting):
         _add_model(command)
+    names = ", ".join(chips())
+    fitting.add_argument("--chip", required=True, metavar="NAME", help=f"one of {names}")
+    fitting.add_argument("--chips", metavar="FILE", help="your own, from a TOML file, too")
     for command in (bound, check):
         _add_assumptions(command)
     for command in (bound, count):
         option = command.add_argument
         option("--energy", action="store_true", help="joules on published devices, an estimate")
-        option("--devices", metavar="FILE", help="with --energy: your own, from a TOML file, too")
+        option("--device", action="append", default=[], metavar="NAME", help="… only on this one")
+        option("--devices", metavar="FILE", help="… on your own, from a TOML file, too")
+        option("--by-layer", action="store_true", help="… with a row for each layer")
+        option("--memory", action="store_true", help="memory traffic: accesses, bytes, joules")
+        option("--bits", type=int, default=32, metavar="N", help="… of this width (default: 32)")
+    shown_as = count.add_mutually_exclusive_group()
+    for name, says in (
+        ("conventional", "operations as papers count them, beside the exact count"),
+        ("summary", "parameters, neurons, sparsity, operations, rates, break-even rate"),
+    ):
+        shown_as.add_argument(f"--{name}", action="store_true", help=says)
+    shown_as.add_argument("--latency", metavar="CHIP", help="estimated time per sample on a chip")
     option = check.add_argument
     option("--budget", metavar="FILE", help="a TOML file of limits; see below")
     option("--max-synops", type=float, metavar="N", help="limit per sample")
@@ -161,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     comparison = add("compare", _compare, "two saved reports side by side", _COMPARE)
     comparison.add_argument("before", help="a report that --format json wrote")
     comparison.add_argument("after", help="another one of the same kind")
-    for command in (fanout, audit, bound, check, count, comparison):
+    for command in (fanout, audit, bound, check, count, fitting, comparison):
         _add_output(command)
     shown = add("demo", _demo, "count the SynOps of a spiking LeNet on handwritten digits")
     shown.add_argument(
@@ -219,7 +247,7 @@ def _audit(options: argparse.Namespace) -> int:
 def _bound(options: argparse.Namespace) -> int:
     devices = _devices(options)
     bound = _upper_bound(options)
-    _emit((bound.energy(devices) if devices else bound).report(), options)
+    _emit((_cost_of(bound, devices, options) or bound).report(), options)
     return 0
 
 
@@ -264,8 +292,30 @@ def _count(options: argparse.Namespace) -> int:
         loader = [batch]
     counter = analysis.counter(steps=options.steps)
     counts = counter.measure(loader, reset=not options.keep_states)
-    _emit((counts.energy(devices) if devices else counts).report(), options)
+    shown: Reported = _cost_of(counts, devices, options) or counts
+    if options.conventional or options.summary:
+        shown = counts.conventional if options.conventional else counts.summary
+    elif options.latency:
+        shown = counts.latency(options.latency)
+    _emit(shown.report(), options)
     return 0
+
+
+def _cost_of(
+    result: Bound | Counts, devices: Sequence[str | Device], options: argparse.Namespace
+) -> Reported | None:
+    """The energy or the memory traffic of a result, if it is asked for."""
+    if devices:
+        energy = result.energy(devices)
+        return energy.by_layer() if options.by_layer else energy
+    return result.memory(bits=options.bits) if options.memory else None
+
+
+def _fit(options: argparse.Namespace) -> int:
+    own = {one.name: one for one in Chip.load(options.chips)} if options.chips else {}
+    found = _analysis(options).fits(own.get(options.chip, options.chip))
+    _emit(found.report(), options)
+    return 0 if found.ok else 1
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -319,11 +369,18 @@ def _upper_bound(options: argparse.Namespace) -> Bound:
 
 def _devices(options: argparse.Namespace) -> tuple[str | Device, ...]:
     """Whose energy is asked for; none if it is not."""
-    if options.devices and not options.energy:
-        raise InputError("--devices is for --energy: give both.")
+    for name in ("device", "devices", "by_layer"):
+        if getattr(options, name) and not options.energy:
+            raise InputError(f"--{name.replace('_', '-')} is for --energy: give both.")
+    if options.energy and options.memory:
+        raise InputError("--energy and --memory are two tables: ask for one at a time.")
     if not options.energy:
         return ()
-    return (*DEVICES, *(Device.load(options.devices) if options.devices else ()))
+    own = Device.load(options.devices) if options.devices else ()
+    if not options.device:
+        return (*DEVICES, *own)
+    named = {one.name: one for one in own}
+    return tuple(named.get(name, name) for name in options.device)
 
 
 def _loader(target: str) -> Iterable[Any]:

@@ -1,0 +1,1 @@
+"""Published figures, one source per file: each has ``rows()``."""
