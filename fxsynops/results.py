@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fxsynops.bounds.bound import Bounded, events_of
+from fxsynops.cost.advice import Advice, advice
 from fxsynops.cost.budget import Budgeted
 from fxsynops.cost.chips import Chip
 from fxsynops.cost.conventional import Conventional, conventional_of
@@ -200,6 +201,29 @@ class Counts(Counted, Budgeted, Costed, Reported):
             (90, 78, '+12 taps in the padding')
         """
         return conventional_of(self.findings, self._flow())
+
+    def advice(self, most: int = 3, *, rate: float | None = None) -> Advice:
+        """The changes of the network that would save most SynOps, each computed and not guessed.
+
+        Silent channels, neurons that lead nowhere, thresholds, pools; see
+        :mod:`fxsynops.cost.advice`. What can be changed at once is counted on the example.
+
+        Args:
+            most: how many changes to give.
+            rate: events per neuron and step that thresholds shall be raised for; half of the
+                present one if None.
+
+        Raises:
+            InputError: nothing has been counted, or the counter was made without ``rates=True``.
+        """
+        self._check_counted()
+        if not self.rates:
+            raise InputError(
+                "advice needs the firing rate of every neuron: count with rates=True "
+                "(SynOpsCounter(..., rates=True), fxsynops.count(..., rates=True))."
+            )
+        synops = {row.connection.key: row.synops / self.samples for row in self.rows}
+        return advice(self.findings, synops, self.rates, self.samples, most, rate)
 
     def latency(self, chip: str | Chip) -> Latency:
         """How long a chip takes for the mean sample, and what it costs there: an estimate.
