@@ -178,8 +178,9 @@ def test_a_loop_is_one_layer():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.fc, self.out = nn.Linear(16, 100), nn.Linear(100, 8)
+            self.fc, self.out = (nn.Linear(*sizes, bias=False) for sizes in ((16, 100), (100, 8)))
             self.fire = snntorch.RLeaky(beta=0.9, linear_features=100)
+            self.fire.recurrent.bias = None
             self.last = snntorch.Leaky(beta=0.9)
 
         def forward(self, x):
@@ -307,3 +308,174 @@ def test_unresolved_operations_are_no_verdict():
         pytest.skip("this operation is understood")
     with pytest.raises(InputError, match="does not say whether it fits"):
         analysis.fits("loihi")
+
+
+# -- what lies between layers ---------------------------------------------------------------------
+
+
+def conv(a: int, b: int, kernel: int = 3, **options) -> nn.Conv2d:
+    return nn.Conv2d(a, b, kernel, bias=False, **{"padding": kernel // 2} | options)
+
+
+class Act(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *x):
+        return self.function(*x)
+
+
+class Both(nn.Module):
+    """Two layers behind one, joined."""
+
+    def __init__(self, join, a=None, b=None):
+        super().__init__()
+        self.first, self.one, self.two = (
+            nn.Sequential(conv(2 if i == 0 else 4, 4), iaf()) for i in range(3)
+        )
+        self.a, self.b = a or nn.Identity(), b or nn.Identity()
+        self.join, self.last = join, nn.Sequential(conv(4, 4), iaf())
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.last(self.join(self.a(self.one(y)), self.b(self.two(y))))
+
+
+def iaf() -> nn.Module:
+    return sl.IAFSqueeze(batch_size=1)
+
+
+REFUSED = {
+    "pool before the neurons": (nn.Sequential(conv(2, 4), nn.AvgPool2d(2), iaf()), "avg_pool2d"),
+    "max pool before them": (nn.Sequential(conv(2, 4), nn.MaxPool2d(2), iaf()), "max_pool2d"),
+    "relu before them": (nn.Sequential(conv(2, 4), nn.ReLU(), iaf()), "relu"),
+    "layer norm before them": (
+        nn.Sequential(conv(2, 4), nn.LayerNorm([4, 16, 16]), iaf()),
+        "behind it",
+    ),
+    "a leaky integrator before them": (
+        nn.Sequential(conv(2, 4), sl.ExpLeakSqueeze(tau_mem=9.0, batch_size=1), iaf()),
+        "ExpLeak",
+    ),
+    "mean over a map": (
+        nn.Sequential(conv(2, 4), iaf(), Act(lambda x: x.mean((2, 3))), nn.Linear(4, 3), iaf()),
+        "mean",
+    ),
+    "every second pixel": (
+        nn.Sequential(conv(2, 4), iaf(), Act(lambda x: x[:, :, ::2, ::2]), conv(4, 4), iaf()),
+        "getitem",
+    ),
+    "padded pool": (
+        nn.Sequential(conv(2, 4), iaf(), nn.AvgPool2d(2, 2, 1), conv(4, 4), iaf()),
+        "avg_pool2d",
+    ),
+    "adaptive pool": (
+        nn.Sequential(conv(2, 4), iaf(), nn.AdaptiveAvgPool2d(1), conv(4, 4, 1), iaf()),
+        "adaptive_avg_pool2d",
+    ),
+    "upsampling": (
+        nn.Sequential(conv(2, 4), iaf(), nn.Upsample(scale_factor=2), conv(4, 4), iaf()),
+        "",
+    ),
+    "shuffled channels": (
+        nn.Sequential(conv(2, 4), iaf(), nn.ChannelShuffle(2), conv(4, 4), iaf()),
+        "channel_shuffle",
+    ),
+    "reflected borders": (nn.Sequential(conv(2, 4, padding_mode="reflect"), iaf()), "pad"),
+    "asymmetric padding": (nn.Sequential(conv(2, 4, 4, padding="same"), iaf()), "asymmetric"),
+    "norm in front of weights": (
+        nn.Sequential(conv(2, 4), iaf(), nn.BatchNorm2d(4), conv(4, 4), iaf()),
+        "in front of it",
+    ),
+    "neurons behind neurons": (nn.Sequential(conv(2, 4), iaf(), iaf()), "no synapse, not one"),
+    "neurons first": (nn.Sequential(iaf(), conv(2, 4), iaf()), "no synapse, not one"),
+    "one axis of several": (
+        nn.Sequential(conv(2, 4), iaf(), nn.Linear(16, 10), iaf()),
+        "one of several axes",
+    ),
+    "difference": (Both(lambda a, b: a - b), "sub"),
+    "product": (Both(lambda a, b: a * b), "mul"),
+    "max pools in branches": (
+        Both(lambda a, b: a + b, nn.MaxPool2d(2), nn.MaxPool2d(2)),
+        "max_pool2d",
+    ),
+    "large pools in branches": (
+        Both(lambda a, b: a + b, nn.AvgPool2d(8), nn.AvgPool2d(8)),
+        "pool in front 8, not 1, 2, 4",
+    ),
+    "no weights": (nn.Sequential(iaf(), nn.AvgPool2d(2)), "layers 0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_core_of_speck_cannot_do_is_refused_by_its_name(name):
+    model, says = REFUSED[name]
+    found = fits(model.eval(), torch.ones(2, 2, 16, 16), "speck2f", "(NT)", batch_size=1)
+    assert any(says in str(check) for check in found.broken()), list(map(str, found.broken()))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), iaf(), nn.AvgPool2d(2), conv(4, 4), iaf()),
+        nn.Sequential(
+            conv(2, 4), iaf(), sl.SumPool2d(2), nn.Dropout(), nn.Flatten(), nn.Linear(256, 3), iaf()
+        ),
+        Both(lambda a, b: a + b),
+        Both(lambda a, b: a + b, nn.AvgPool2d(2), nn.AvgPool2d(2)),
+    ],
+)
+def test_what_it_can_do_is_not(model):
+    found = fits(model.eval(), torch.ones(2, 2, 16, 16), "speck2f", "(NT)", batch_size=1)
+    assert [str(check) for check in found.broken()] == []
+
+
+def test_a_linear_layer_behind_a_sum_of_flattened_maps_has_their_size():
+    model = Both(lambda a, b: a.flatten(1) + b.flatten(1))
+    model.last = nn.Sequential(nn.Linear(4 * 256, 3, bias=False), iaf())
+    found = fits(model.eval(), torch.ones(2, 2, 16, 16), "speck2f", "(NT)", batch_size=1)
+    (place,) = (place for place in found.places if place.shape.layer.name.startswith("last"))
+    assert (place.shape.inputs, place.shape.kernel) == ((4, 16, 16), (16, 16))
+
+
+def test_analog_networks_fit_no_spiking_chip():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    analysis = fxsynops.analyze(model, torch.rand(1, 4), layout="N", input_events=False)
+    for name in ("loihi", "spinnaker", "xylo_audio3", "speck2f"):
+        assert any("analog values" in str(check) for check in analysis.fits(name).broken())
+
+
+def test_convolutions_on_loihi_lie_in_tiles():
+    model = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), fnn.IAFSqueeze(batch_size=1))
+    found = fits(model, torch.ones(1, 16, 64, 64), "loihi", "(NT)", batch_size=1)
+    (cores,) = found.cores.values()
+    assert 128 <= len(cores) < 200  # 32 × 64 × 64 neurons are 128 times 1,024
+    (axons,) = (check for check in found.rows if check.constraint == "axons into a core")
+    assert axons.ok
+
+
+def test_two_inputs_and_fan_out_to_two_layers_on_xylo():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            sizes = ((10, 30), (10, 30), (30, 40), (30, 40), (40, 4), (40, 4))
+            self.fc = nn.ModuleList(nn.Linear(*size, bias=False) for size in sizes)
+            self.fire = nn.ModuleList(fnn.IAF() for _ in range(4))
+
+        def forward(self, x, y):
+            first = self.fire[0](self.fc[0](x) + self.fc[1](y))
+            a, b = (self.fire[i](self.fc[i + 1](first)) for i in (1, 2))
+            return self.fire[3](self.fc[4](a) + self.fc[5](b))
+
+    x = torch.ones(1, 3, 10)
+    found = fits(Two(), (x, x), "xylo_audio2")
+    values = {(check.layer, check.constraint): check.value for check in found.rows}
+    assert values["network", "inputs"] == 20
+    assert values["network", "hidden neurons"] == 30 + 40 + 40
+    reach = [v for (_, constraint), v in values.items() if constraint.startswith("fan-out")]
+    assert reach == [80]
+    small = fits(Two(), (x, x), "xylo_audio3")
+    values = {(check.layer, check.constraint): check.value for check in small.rows}
+    assert values["network", "hidden neurons that inputs reach"] == 30
+    assert values["network", "hidden neurons that outputs read"] == 80

@@ -267,9 +267,10 @@ def _pools(
     """Convolutions whose neurons are pooled: the pool in front of them instead."""
     by_name = {shape.layer.name: shape for shape in shapes}
     for behind in shapes:
-        if len(behind.pools) != 1 or behind.other_pools or len(behind.reads) != 1:
+        one_way = behind.pools[0] if len(behind.pools) == 1 else ()
+        if len(one_way) != 1 or behind.in_front or len(behind.reads) != 1:
             continue
-        shape, kernel = by_name[next(iter(behind.reads))], behind.pools[0]
+        shape, kernel = by_name[next(iter(behind.reads))], one_way[0]
         into = [c for c in findings.connections if c.calls.name == shape.layer.name]
         plain = shape.layer.kind == "conv2d" and shape.stride == (1, 1)
         if not plain or len(into) != 1 or max(kernel) < 2 or into[0].arriving != 1:

@@ -73,6 +73,7 @@ class Chip:
         input_size, output_size: the most per side, of the network's input and a layer's neurons.
         destinations: layers that one layer feeds.
         no_leak: whether neurons must integrate without a leak.
+        no_bias: whether synapses have none.
         dense_layers: whether there are only linear layers and recurrence.
         inputs, hidden, outputs: inputs and neurons of the network.
         max_fan_out: of a neuron, to hidden ones.
@@ -108,6 +109,7 @@ class Chip:
     output_size: int | None = None
     destinations: int | None = None
     no_leak: bool = False
+    no_bias: bool = False
     dense_layers: bool = False
     inputs: int | None = None
     hidden: int | None = None
@@ -140,6 +142,13 @@ class Chip:
                     f"{entry.name} of '{self.name}' must be of whole numbers and not negative, not "
                     f"{value!r}."
                 )
+
+    @property
+    def has_alike_cores(self) -> bool:
+        """Whether each layer takes as many cores as it needs."""
+        limits = (self.cores, self.neurons_per_core, self.synapse_bits_per_core)
+        axons = (self.in_axons_per_core, self.out_axons_per_core)
+        return any(limit is not None for limit in (*limits, *axons))
 
     @property
     def one_layer_per_core(self) -> bool:

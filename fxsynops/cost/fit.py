@@ -63,9 +63,9 @@ class Place:
 
     Attributes:
         shape: the layer.
-        cores: the numbers of its cores; or how many it needs, where they are all alike.
+        cores: the numbers of its cores; none if there is no assignment.
         possible: of one-layer cores, those that it fits on.
-        memory: words of kernels, neurons and biases; neurons and synapses of alike cores.
+        memory: words of kernels, neurons and biases; synapses, where cores are alike.
     """
 
     shape: Shape
@@ -128,12 +128,15 @@ def fit(findings: Findings, name: str | Chip) -> Fit:
             f"an analysis with {len(findings.unresolved)} unresolved operations does not say "
             f"whether it fits {one.title}; the first of them is {findings.unresolved[0]}."
         )
-    shapes = geometry(findings, layers_of(findings))
+    layers = layers_of(findings)
+    shapes = geometry(findings, layers)
     rows = [check for shape in shapes for check in _checks(one, shape)]
     rows += _of_network(one, shapes)
+    for alone in layers.driven_by(""):
+        rows.append(Check(alone.name, "in front of these neurons", "no synapse", "one", False))
     if one.one_layer_per_core:
         places, more, remarks = _one_by_one(one, shapes)
-    elif one.cores is not None:
+    elif one.has_alike_cores:
         places, more, remarks = _alike(one, shapes)
     else:
         places, more, remarks = [Place(shape, (), (), {}) for shape in shapes], [], []
@@ -156,19 +159,42 @@ def _checks(one: Chip, shape: Shape) -> Iterator[Check]:
             words = ", ".join(map(str, allowed))
             yield Check(name, constraint, f"{value:g}", words, value in allowed)
 
+    events = "events" if shape.layer.events else "analog values"
+    yield Check(name, "input", events, "events", shape.layer.events)
     if one.one_layer_per_core:
-        plain = kind in ("conv1d", "conv2d", "linear")
-        yield Check(name, "operation", kind, "conv2d or linear", plain and not shape.recurrent)
-        what = "events" if shape.layer.events else "analog values"
-        yield Check(name, "input", what, "events", shape.layer.events)
-        own = shape.layer.drives == name and bool(shape.driven)
-        drives = "neurons" if own else "those of another layer" if shape.driven else "none"
-        yield Check(name, "what it drives", drives, "neurons", own)
-    if one.no_leak and shape.leaks is not False:
-        kind = "leaky" if shape.leaks else "not known (register_spiking(…, update=))"
-        yield Check(name, "neurons", kind, "integrate and fire", False)
+        yield Check(name, "operation", kind, "conv2d or linear", kind in ("conv2d", "linear"))
+        recurrent = "of its own neurons" if shape.recurrent else "of others"
+        yield Check(name, "events", recurrent, "of others", not shape.recurrent)
+        if not shape.whole:
+            yield Check(
+                name, "operation", "linear on one of several axes", "flattened first", False
+            )
+        if shape.asymmetric:
+            yield Check(name, "padding", "asymmetric", "the same on both sides", False)
     if one.dense_layers:
-        yield Check(name, "operation", kind, "linear", kind in ("linear", "one to one"))
+        linear = kind in ("linear", "one to one")
+        yield Check(name, "operation", kind, "linear", linear)
+        for sizes in {size for way in shape.pools for size in way}:
+            yield Check(
+                name, "in front of it", f"a pool of {sizes[0]}×{sizes[1]}", "neurons", False
+            )
+    if one.one_layer_per_core or one.dense_layers:
+        own = shape.layer.drives == name and bool(shape.driven)
+        shared = own or (one.dense_layers and shape.layer.drives != name)
+        drives = (
+            "neurons" if own else "those of another layer" if shape.layer.drives != name else "none"
+        )
+        yield Check(name, "what it drives", drives, "neurons", shared)
+        for other in shape.in_front:
+            yield Check(name, "in front of it", other, "neurons and what is foreseen", False)
+        for other in shape.in_between:
+            yield Check(name, "behind it", other, "neurons", False)
+    if one.no_leak and shape.leaks is not False:
+        leaks = "leaky" if shape.leaks else "not known (register_spiking(…, update=))"
+        yield Check(name, "neurons", leaks, "integrate and fire", False)
+    if one.no_bias:
+        biased = "biased" if shape.layer.biased else "none"
+        yield Check(name, "bias", biased, "none", not shape.layer.biased)
     yield from most("kernel", max(shape.kernel), one.kernel)
     if one.square:
         square = shape.kernel[0] == shape.kernel[1]
@@ -184,14 +210,16 @@ def _checks(one: Chip, shape: Shape) -> Iterator[Check]:
     yield from most("output size", max(shape.outputs[1:]), one.output_size)
     yield from most("destinations", len(shape.behind), one.destinations)
     if one.pools:
-        for pool in shape.other_pools:
-            yield Check(name, "pool in front", pool, "sums and averages of blocks", False)
-        sides = [math.prod(pool[i] for pool in shape.pools) for i in (0, 1)]
-        if shape.pools:
+        for way in shape.pools:
+            sides = [math.prod(pool[i] for pool in way) for i in (0, 1)]
+            if not way:
+                continue
             if one.square:
                 same = sides[0] == sides[1]
                 yield Check(name, "pool shape", f"{sides[0]}×{sides[1]}", "square", same)
             yield from among("pool in front", max(sides), one.pools)
+        if len(set(shape.pools)) > 1:
+            yield Check(name, "pools in front", "of different sizes", "the same on all ways", False)
 
 
 # -- limits of the network ------------------------------------------------------------------------
@@ -204,11 +232,16 @@ def _of_network(one: Chip, shapes: list[Shape]) -> Iterator[Check]:
 
     by_name = {shape.layer.name: shape for shape in shapes}
     ends = {name for name, s in by_name.items() if not by_name[s.layer.drives].behind - {name}}
+    if not shapes:
+        yield Check("network", "layers", 0, "one or more", False)
     last = [s for s in shapes if s.layer.name in ends and s.layer.drives == s.layer.name]
     hidden = [s for s in shapes if s.layer.name not in ends and s.layer.drives == s.layer.name]
     first = [shape for shape in shapes if shape.from_input]
     inner = [s for s in shapes if s.reads and s.layer.name not in ends]
-    yield from most("inputs", max((math.prod(s.inputs) for s in first), default=0), one.inputs)
+    inputs = {name: size for shape in first for name, size in shape.from_input.items()}
+    if one.one_layer_per_core:
+        yield Check("network", "inputs", len(inputs), 1, len(inputs) <= 1)
+    yield from most("inputs", math.fsum(inputs.values()), one.inputs)
     yield from most("hidden neurons", math.fsum(s.neurons for s in hidden), one.hidden)
     yield from most("output neurons", math.fsum(s.neurons for s in last), one.outputs)
     for source in dict.fromkeys(name for shape in inner for name in sorted(shape.reads)):
@@ -223,11 +256,21 @@ def _of_network(one: Chip, shapes: list[Shape]) -> Iterator[Check]:
             )
     weights = math.fsum(shape.layer.macs for shape in inner)
     yield from most("synapses between hidden neurons", weights, one.hidden_weights)
-    reached = math.fsum(by_name[s.layer.drives].neurons for s in first)
+    into = {s.layer.drives for s in first} - ends
+    reached = math.fsum(by_name[name].neurons for name in into)
     yield from most("hidden neurons that inputs reach", reached, one.input_projection)
-    names = {name for shape in last for name in shape.reads}
-    read = math.fsum(shape.neurons for shape in hidden if shape.layer.name in names)
+    outputs = {s.layer.name for s in last}
+    names = {name for shape in shapes if shape.layer.drives in outputs for name in shape.reads}
+    read = math.fsum(by_name[name].neurons for name in names - outputs)
     yield from most("hidden neurons that outputs read", read, one.output_projection)
+    if one.dense_layers:
+        again = any(name in by_name[name].reads or _recurs(shapes, name) for name in outputs)
+        words = "recurrent" if again else "feed-forward"
+        yield Check("network", "recurrence of outputs", words, "feed-forward", not again)
+
+
+def _recurs(shapes: list[Shape], name: str) -> bool:
+    return any(name in shape.reads for shape in shapes if shape.layer.drives == name)
 
 
 # -- cores that each hold one layer ----------------------------------------------------------------
@@ -271,7 +314,9 @@ def _one_by_one(one: Chip, shapes: list[Shape]) -> tuple[list[Place], list[Check
         graph.add_edges_from((("layer", i), ("core", core)) for core in fitting)
     layers = [("layer", i) for i in range(len(shapes))]
     matched = nx.bipartite.maximum_matching(graph, layers)
-    placed = all(layer in matched for layer in layers)
+    left = sum(layer not in matched for layer in layers)
+    rows.append(Check("network", "layers without a core", left, 0, not left))
+    placed = not left
     rows.append(
         Check(
             "network", "layers with a core", sum(n in matched for n in layers), len(layers), placed
@@ -318,7 +363,6 @@ def _why_not(
 
 def _alike(one: Chip, shapes: list[Shape]) -> tuple[list[Place], list[Check], list[str]]:
     """As many cores for each layer as it needs; axons are spread as badly as they may be."""
-    assert one.cores is not None
     groups: dict[
         str, list[Shape]
     ] = {}  # all synapses of the same neurons, by the one that has them
@@ -329,9 +373,14 @@ def _alike(one: Chip, shapes: list[Shape]) -> tuple[list[Place], list[Check], li
     if one.out_axons_per_core is not None:
         counts = _enough_for_axons(one, own, counts)
     needed = sum(counts.values())
-    rows = [Check("network", "cores", needed, one.cores, needed <= one.cores)]
-    chips = math.ceil(needed / one.cores)
-    remarks = [f"{needed:,} of {one.cores:,} cores{f', on {chips:,} chips' if chips > 1 else ''}."]
+    rows, remarks = [], [f"{needed:,} cores are needed."]
+    if one.cores is not None:
+        rows.append(Check("network", "cores", needed, one.cores, needed <= one.cores))
+        chips = math.ceil(needed / max(one.cores, 1))
+        more = f", on {chips:,} chips" if chips > 1 else ""
+        remarks = [f"{needed:,} of {one.cores:,} cores{more}."]
+    if one.in_axons_per_core is not None and any(s.layer.kind.startswith("conv") for s in shapes):
+        remarks.append("The neurons of a convolution lie in square tiles, which read few inputs.")
     if one.synapse_bits_per_core is not None:
         remarks.append(
             f"Synapses of {one.weight_bits} bits each, one per pair of neurons (weights that are "
@@ -366,8 +415,22 @@ def _of_a_core(
 
 
 def _axons(group: list[Shape], neurons: float) -> float:
-    """How many inputs some neurons of a layer can have, together."""
-    return math.fsum(min(member.layer.inputs, neurons * member.fan_in) for member in group)
+    """How many inputs some neurons of a layer read together; those of a convolution in a tile."""
+    return math.fsum(min(member.layer.inputs, _tile(member, neurons)) for member in group)
+
+
+def _tile(shape: Shape, neurons: float) -> float:
+    if not shape.layer.kind.startswith("conv"):
+        return neurons * shape.fan_in
+    places = math.ceil(neurons / max(shape.outputs[0], 1))
+    side = math.ceil(math.sqrt(places))
+    sizes = (
+        min(side, out) * stride + dilation * (kernel - 1)
+        for out, stride, kernel, dilation in zip(
+            shape.outputs[1:], shape.stride, shape.kernel, shape.dilation, strict=True
+        )
+    )
+    return shape.inputs[0] * math.prod(sizes)
 
 
 def _cores(one: Chip, shape: Shape, group: list[Shape]) -> int:
@@ -378,12 +441,13 @@ def _cores(one: Chip, shape: Shape, group: list[Shape]) -> int:
     if one.synapse_bits_per_core:
         synapses = math.fsum(member.layer.macs for member in group)
         least = max(least, math.ceil(synapses * one.weight_bits / one.synapse_bits_per_core))
+    least = max(int(least), 1)
     if one.in_axons_per_core:
-        fan_in = math.fsum(member.fan_in for member in group)
-        if _axons(group, math.ceil(shape.neurons / max(least, 1))) > one.in_axons_per_core:
-            each = max(int(one.in_axons_per_core // fan_in), 1)
-            least = max(least, math.ceil(shape.neurons / each))
-    return max(int(least), 1)
+        while (each := math.ceil(shape.neurons / least)) > 1:
+            if _axons(group, each) <= one.in_axons_per_core:
+                break
+            least = max(least + 1, math.ceil(least * 1.05))
+    return min(least, math.ceil(shape.neurons))
 
 
 def _enough_for_axons(

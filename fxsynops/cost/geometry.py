@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import fx
 
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import SynapseCalls
 from fxsynops.connectivity.results import Findings
 from fxsynops.connectivity.signals import Role
 from fxsynops.cost.layers import Layers, NeuronLayer, SynapseLayer, calls_of
-from fxsynops.operations.call import shape
+from fxsynops.operations.call import Call, shape
 from fxsynops.operations.operation import SynapseCall
 from fxsynops.operations.windows import each_axis
+from fxsynops.tracing.graph_walk import reachable
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,15 @@ class Shape:
         kernel, stride, padding, dilation: per side.
         groups: of channels.
         outputs: channels, height and width of what it puts out.
-        pools: sizes of the pools in front of it, per side, behind the neurons before.
-        other_pools: what pools there take, if not sums and averages of blocks.
+        pools: sizes of the sums and averages of blocks in front of it, on each way.
+        merges: how many sums of two there are in front of it.
+        in_front: what else lies there, behind the neurons before.
+        in_between: what lies between it and its neurons, but reshapes and batch norms.
+        asymmetric: whether its padding is.
+        whole: whether its outputs are all there are: a linear layer on the last of several axes has
+            more of them.
         reads: the synapses whose neurons' events come in.
-        from_input: whether the network's input comes in.
+        from_input: the network's inputs that come in, and their elements.
         behind: the synapses whose neurons get the events of its own.
         fan_in: the most synapses of one of its outputs.
         fan_out: the most synapses of one of its inputs.
@@ -54,10 +64,14 @@ class Shape:
     dilation: tuple[int, int]
     groups: int
     outputs: tuple[int, int, int]
-    pools: tuple[tuple[int, int], ...]
-    other_pools: tuple[str, ...]
+    pools: tuple[tuple[tuple[int, int], ...], ...]
+    merges: int
+    in_front: tuple[str, ...]
+    in_between: tuple[str, ...]
+    asymmetric: bool
+    whole: bool
     reads: frozenset[str]
-    from_input: bool
+    from_input: dict[str, float]
     behind: frozenset[str]
     fan_in: float
     fan_out: float
@@ -79,13 +93,19 @@ def geometry(findings: Findings, layers: Layers) -> list[Shape]:
         for layer in layers.synapses
     }
     reads = {
-        name: frozenset(drivers[s] for s in of if s in drivers) for name, of in sources.items()
+        name: frozenset(drivers[s] for s in of if drivers.get(s)) for name, of in sources.items()
     }
     analog = {row.calls.name for row in findings.dense}
     found = []
     for layer in layers.synapses:
         driven = layers.driven_by(layer.name)
-        outside = bool(sources[layer.name] - drivers.keys()) or layer.name in analog
+        outside: dict[str, float] = {
+            c.source: c.neurons
+            for c in findings.connections
+            if c.calls.name == layer.name and not set(c.sources) & drivers.keys()
+        }
+        if layer.name in analog:
+            outside["analog values"] = layer.inputs
         behind = {one.drives for one in layers.synapses if layer.name in reads[one.name]}
         found.append(
             _shape(
@@ -107,7 +127,7 @@ def _shape(
     calls: SynapseCalls,
     driven: list[NeuronLayer],
     reads: frozenset[str],
-    from_input: bool,
+    from_input: dict[str, float],
     behind: frozenset[str],
 ) -> Shape:
     node = calls.calls[0]
@@ -122,7 +142,9 @@ def _shape(
     else:
         into = _before_flattening(findings, x)
         kernel, out = into[1:], (shape(node)[-1] if shape(node) else 1, 1, 1)
-    pools, others = _pools(findings, x)
+    way = _in_front(findings, x)
+    even = any(k % 2 == 0 for k in kernel)
+    same = role.synapse is not None and role.synapse.call.get("padding") == "same"
     return Shape(
         layer,
         tuple(one.name for one in driven),
@@ -135,8 +157,12 @@ def _shape(
         dilation,
         groups,
         out,
-        pools,
-        others,
+        way.pools,
+        way.merges,
+        way.others,
+        _behind(findings, node),
+        same and even,
+        layer.outputs == math.prod(out),
         reads,
         from_input,
         behind,
@@ -197,34 +223,165 @@ def _before_flattening(findings: Findings, x: fx.Node) -> tuple[int, int, int]:
 
 
 def _back(findings: Findings, x: fx.Node) -> Iterator[fx.Node]:
-    """From a synapse's input to where its events come from, while there is one way."""
+    """From a synapse's input to where its events come from, on all ways."""
     roles = findings.connector.signals.roles
-    while True:
-        yield x
-        role = roles[x]
-        if role.kind not in ("routing", "gate") or len(role.carriers) != 1:
-            return
-        (x,) = role.carriers
+
+    def carriers(node: fx.Node) -> tuple[fx.Node, ...]:
+        return roles[node].carriers if roles[node].kind in ("routing", "gate") else ()
+
+    return reachable([x], carriers)
 
 
-def _pools(findings: Findings, x: fx.Node) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:
-    """Pools between a synapse's input and the neurons before; those that are no sums of blocks."""
-    found, others = [], []
-    for node in _back(findings, x):
-        call, _ = findings.connector.signals.calls[node]
-        if "pool" not in call.name:
+# -- what lies between layers ---------------------------------------------------------------------
+
+_RESHAPES = frozenset(
+    """view reshape flatten unflatten ravel view_as reshape_as squeeze unsqueeze _unsafe_view alias
+    clone contiguous detach to float double type identity dropout dropout1d dropout2d dropout3d
+    feature_dropout expand""".split()
+)
+_TURNS = frozenset("permute transpose t swapaxes swapdims movedim moveaxis".split())
+_PARTS = frozenset("getitem select unbind narrow index_select split chunk".split())
+_JOINS = frozenset("stack cat concat".split())
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What lies between layers.
+
+    Attributes:
+        pools: sizes of sums and averages of blocks on each way, one after the other.
+        merges: how many sums of two there are.
+        others: what else there is, by name.
+    """
+
+    pools: tuple[tuple[tuple[int, int], ...], ...]
+    merges: int
+    others: tuple[str, ...]
+
+
+def _in_front(findings: Findings, x: fx.Node) -> _Way:
+    """Between a synapse's input and the neurons before it."""
+    roles = findings.connector.signals.roles
+    ways: set[tuple[tuple[int, int], ...]] = set()
+    others: dict[str, None] = {}
+    merges = 0
+    seen: set[tuple[fx.Node, tuple[tuple[int, int], ...]]] = set()
+    stack: list[tuple[fx.Node, tuple[tuple[int, int], ...]]] = [(x, ())]
+    while stack:
+        node, pools = stack.pop()
+        if (node, pools) in seen:
             continue
-        size = call.get("kernel_size")
-        if "max" in call.name or "adaptive" in call.name or size is None:
-            others.append(call.name)
+        seen.add((node, pools))
+        role = roles[node]
+        if role.kind not in ("routing", "gate"):
+            ways.add(pools)
             continue
-        n = 1 if "1d" in call.name else 3 if "3d" in call.name else 2
-        kernel = _pair(each_axis(size, n), 1)
-        stride = call.get("stride")
-        if stride and _pair(each_axis(stride, n), 1) != kernel:
-            others.append(f"{call.name} with another stride")
-        found.append(kernel)
-    return tuple(found), tuple(others)
+        call, entry = findings.connector.signals.calls[node]
+        terms = entry.terms(call) if entry and entry.terms else []
+        if "pool" in call.name and (kernel := _blocks(call)) is not None:
+            pools = (kernel, *pools)
+        elif len(role.carriers) == 2 and [factor for factor, _ in terms] == [1, 1]:
+            merges += 1
+        elif not _keeps_maps(findings, node, call.name):
+            others[call.name or getattr(call.target, "__name__", str(call.target))] = None
+        stack += [(carrier, pools) for carrier in role.carriers]
+    return _Way(tuple(sorted(ways)), merges, tuple(others))
+
+
+def _blocks(call: Call) -> tuple[int, int] | None:
+    """The size of blocks that a pool sums, or averages; None if it does something else."""
+    size = call.get("kernel_size")
+    if "max" in call.name or "adaptive" in call.name or size is None:
+        return None
+    n = 1 if "1d" in call.name else 3 if "3d" in call.name else 2
+    kernel = _pair(each_axis(size, n), 1)
+    stride, padding = call.get("stride"), call.get("padding")
+    if stride and _pair(each_axis(stride, n), 1) != kernel:
+        return None
+    if padding and max(_pair(each_axis(padding, n), 0)):
+        return None
+    return None if call.get("ceil_mode") else kernel
+
+
+def _keeps_maps(findings: Findings, node: fx.Node, name: str) -> bool:
+    """Whether an operation leaves the maps of a sample as they are: a reshape, or one in time."""
+    roles = findings.connector.signals.roles
+    size, carriers = shape(node), roles[node].carriers
+    before = shape(carriers[0]) if carriers else size
+    if name in _RESHAPES:
+        return True
+    if name in _TURNS:  # samples and steps change places
+        kept = 3 if len(size) > 3 else 1
+        return len(size) == len(before) and _same_behind(node, before, kept)
+    if name in _PARTS:
+        kept = min(3, len(size) - 1) if len(size) > 1 else len(size)
+        return size[len(size) - kept :] == before[len(before) - kept :]
+    if name in _JOINS:
+        names = findings.connector.names
+        sources = {names[n] for c in carriers for n in findings.connector.signals.behind(c)}
+        return len(sources) == 1
+    return False
+
+
+def _same_behind(node: fx.Node, before: tuple[int, ...], kept: int) -> bool:
+    """Whether the last axes stay where they are, seen by what happens to numbered ones."""
+    target: Any = node.target
+    numbered = torch.empty(tuple(range(1, len(before) + 1)), device="meta")
+    with suppress(Exception):
+        args = tuple(numbered if isinstance(arg, fx.Node) else arg for arg in node.args)
+        turned = getattr(numbered, target)(*args[1:]) if isinstance(target, str) else target(*args)
+        return tuple(turned.shape[-kept:]) == tuple(numbered.shape[-kept:])
+    return False
+
+
+def _behind(findings: Findings, node: fx.Node) -> tuple[str, ...]:
+    """What lies between a synapse and the neurons that it drives, but reshapes and batch norms."""
+    roles, signals = findings.connector.signals.roles, findings.connector.signals
+    others: dict[str, None] = {}
+    reached: set[str] = set()
+    neurons = {origin_of(n)[0] for nodes in findings.spiking.values() for n in nodes}
+
+    def ahead(at: fx.Node) -> Iterator[fx.Node]:
+        for user in at.users:
+            role = roles.get(user)
+            if role is None:
+                if user.op != "output":
+                    yield user
+                continue
+            if role.kind == "source":
+                reached.add(findings.connector.names[user])
+                continue
+            if origin_of(user)[0] in neurons:
+                continue  # their states
+            if role.counted:
+                others["another synapse"] = None
+                continue
+            call, entry = signals.calls[user]
+            norm = entry is not None and entry.shifts(call) and not _trains(findings, user)
+            if not norm and not _plain(call.name, user, at):
+                others[call.name or getattr(call.target, "__name__", str(call.target))] = None
+            yield user
+
+    if "virtual" in node.meta:
+        return ()
+    for _ in reachable([node], ahead):
+        pass
+    return (*others, *(["several layers of neurons"] if len(reached) > 1 else []))
+
+
+def _plain(name: str, node: fx.Node, before: fx.Node) -> bool:
+    if name in _PARTS:
+        kept = min(3, len(shape(node)) - 1)
+        return shape(node)[len(shape(node)) - kept :] == shape(before)[len(shape(before)) - kept :]
+    if name in _TURNS:
+        return _same_behind(node, shape(before), 3 if len(shape(before)) > 3 else 1)
+    return name in _RESHAPES or name in _JOINS
+
+
+def _trains(findings: Findings, node: fx.Node) -> bool:
+    module = findings.connector.signals.calls.module(node)
+    call, _ = findings.connector.signals.calls[node]
+    return bool(module.training if module is not None else call.get("training"))
 
 
 def _fan_in(role: Role) -> float:
