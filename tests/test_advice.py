@@ -15,7 +15,7 @@ from fxsynops.errors import InputError
 
 
 def iaf() -> nn.Module:
-    return sl.IAFSqueeze(batch_size=1)
+    return sl.IAFSqueeze(batch_size=1, spike_threshold=torch.tensor(1.0))  # not sinabs' own, shared
 
 
 def network() -> nn.Sequential:

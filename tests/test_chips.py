@@ -238,6 +238,18 @@ def test_a_chip_from_a_file(tmp_path):
         ("kernel = 3", "stands outside of a chip"),
         ("", "holds no chip"),
         ("[a.cost]\nneuron = 3", r"cost of 'a'.*\['neuron'\]"),
+        ('[a]\nsame_as = "b"\n[b]\nsame_as = "a"', "leads nowhere"),
+        ('[a]\nsame_as = ["b"]', "leads nowhere"),
+        ("[a]\ncores = 0", "cores of 'a' must be of whole numbers and at least 1"),
+        ("[a]\nstrides = 1", "strides of 'a' is a list of whole numbers"),
+        ("[a]\nkernel = [3]", "kernel of 'a' is one whole number"),
+        ("[a]\nkernel_memory = 4096", "kernel_memory of 'a' is a list"),
+        ('[a]\nkernel = 3\nsquare = "no"', "square of 'a' is true or false"),
+        ("[a]\nkernel = 3\ncost = 3", "the cost of 'a'.*is a table"),
+        ("[a]\nkernel = 3\n[a.cost]\nspike_ns = -1", "spike_ns must be a number and not negative"),
+        ("[a]\nkernel = 3\n[a.cost]\nbarrier_ns = [1, 600]", "barrier_ns is a list of pairs"),
+        ("[a]\nkernel = 3\n[a.cost]\ncores_per_tile = 0", "cores_per_tile is a whole number"),
+        ('[a]\ntitle = "A"', "has no limit"),
     ],
 )
 def test_what_makes_no_sense_in_a_file_is_an_error(tmp_path, text, says):
@@ -253,6 +265,17 @@ def test_names_are_forgiving_and_wrong_ones_are_not():
     with pytest.raises(InputError, match=r"there is no chip 'spek2f'.*Do you mean 'speck2f'"):
         chip("spek2f")
     assert all(one.source != "no source given" for one in chips().values())
+
+
+def test_lists_do_and_costs_are_completed(tmp_path):
+    mine = Chip("mine", kernel_memory=[8], neuron_memory=[8], bias_memory=[8], strides=[1])
+    assert (mine.kernel_memory, mine.strides) == ((8,), (1,))
+    path = tmp_path / "chips.toml"
+    path.write_text('[a]\nsame_as = "Loihi"\n[a.cost]\nspike_ns = 1\n')
+    (other,) = Chip.load(path)
+    assert (other.cost.spike_ns, other.cost.synapse_ns) == (1, 3.8)
+    alone = fits(dense(3, 9, 2), torch.ones(1, 2, 3), Chip("x", in_axons_per_core=2))
+    assert {check.constraint for check in alone.broken()} == {"axons into a core"}
 
 
 # -- time -----------------------------------------------------------------------------------------

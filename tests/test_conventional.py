@@ -277,3 +277,73 @@ def test_output_neurons_cost_no_gradient():
     counter.synops.backward()
     assert model[2].weight.grad is None
     assert not math.isnan(float(model[0].weight.grad.sum()))
+
+
+def test_a_maximum_behind_an_average_pool_has_the_size_of_its_values():
+    model = nn.Sequential(
+        fnn.IAFSqueeze(batch_size=1), nn.AvgPool2d(2), nn.MaxPool2d(2), nn.Conv2d(1, 2, 3)
+    )
+    x = spikes(3, 1, 16, 16)
+    counter = fxsynops.SynOpsCounter(model, x, layout="(NT)", batch_size=1)
+    counter(x)
+    (row,) = counter.counts.conventional.rows
+    assert row.rate == pytest.approx(float(F.max_pool2d(F.avg_pool2d(x, 2), 2).mean()))
+
+
+def test_masks_in_a_loop_are_one_mask():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.fire = nn.Linear(8, 4), snntorch.Leaky(beta=0.9)
+            prune.l1_unstructured(self.fc, "weight", 8)
+
+        def forward(self, x):
+            state = self.fire.init_leaky()
+            for step in x:
+                out, state = self.fire(self.fc(step), state)
+            return out
+
+    x = spikes(7, 1, 8)
+    counter = fxsynops.SynOpsCounter(Net(), x, layout="TN", input_events=True)
+    counter(x)
+    assert counter.counts.summary["connection sparsity"] == 0.25
+
+
+def test_neurons_that_fire_twice_have_no_activation_sparsity_but_by_nonzero_events():
+    model = nn.Sequential(nn.Linear(2, 3), fnn.IAF())
+    with torch.no_grad():
+        model[0].weight.fill_(1)
+        model[0].bias.fill_(0)
+    x = torch.ones(1, 4, 2)
+    for events, expected in (("value", None), ("nonzero", 0.0)):
+        counter = fxsynops.SynOpsCounter(model, x, layout="NT", events=events)
+        model[1].reset_states()
+        counter(x)
+        assert counter.counts.summary["activation sparsity"] == expected
+
+
+def test_effective_macs_are_of_values_that_are_not_one():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    options = {"events": "nonzero", "weights": "nonzero", "spiking": nn.ReLU}
+    x = torch.rand(2, 6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="N", input_events=False, **options)
+    counter(x)
+    figures = counter.counts.summary
+    with torch.no_grad():
+        one = model[:2](x)
+        two = model[2:4](one)
+    active = float((one != 0).sum() * 4 + (two != 0).sum() * 3) / 2
+    assert (figures["Effective MACs"], figures["Effective ACs"]) == (30 + active, 0)
+
+
+def test_states_of_neurons_are_no_footprint():
+    model = nn.Sequential(nn.Linear(8, 4), snntorch.Leaky(beta=0.9, init_hidden=True))
+    found = []
+    for batch in (1, 64):
+        x = spikes(batch, 8)
+        counter = fxsynops.SynOpsCounter(model, x, layout="N", input_events=True)
+        model[1].reset_hidden()
+        counter(x)
+        found.append(counter.counts.summary["footprint"])
+    assert found[0] == found[1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field, fields
+import math
+from dataclasses import Field, dataclass, field, fields
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,26 @@ class EventCosts:
     synapse_pj: float = 0.0
     cores_per_tile: int = 1
     barrier_ns: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in ("source", "barrier_ns"):
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                raise InputError(f"{entry.name} must be a number and not negative, not {value!r}.")
+        if not isinstance(self.cores_per_tile, int) or self.cores_per_tile < 1:
+            raise InputError(f"cores_per_tile is a whole number, not {self.cores_per_tile!r}.")
+        pairs = self.barrier_ns
+        if not isinstance(pairs, tuple | list) or not all(
+            isinstance(pair, tuple | list)
+            and len(pair) == 2
+            and all(isinstance(n, int | float) for n in pair)
+            for pair in pairs
+        ):
+            raise InputError(f"barrier_ns is a list of pairs (tiles, nanoseconds), not {pairs!r}.")
+        object.__setattr__(self, "barrier_ns", tuple((int(n), float(ns)) for n, ns in pairs))
 
     def barrier(self, cores: int) -> float:
         """Nanoseconds until so many cores have all ended a step."""
@@ -121,27 +143,49 @@ class Chip:
     cost: EventCosts | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        for key in ("name", "source"):
+            if not isinstance(getattr(self, key), str) or not getattr(self, key).strip():
+                raise InputError(f"the {key} of a chip is a text, not {getattr(self, key)!r}.")
         if not self.title:
             object.__setattr__(self, "title", self.name)
+        for entry in fields(self):
+            if entry.name not in ("name", "title", "source", "cost"):
+                object.__setattr__(self, entry.name, self._checked(entry))
+        if self.cost is not None and not isinstance(self.cost, EventCosts):
+            raise InputError(f"the cost of '{self.name}' is an EventCosts, not {self.cost!r}.")
         sizes = {len(self.kernel_memory), len(self.neuron_memory), len(self.bias_memory)}
         if len(sizes) > 1:
             raise InputError(
                 f"the cores of '{self.name}' need kernel_memory, neuron_memory and bias_memory, "
                 "each of them one number per core."
             )
-        if self.cores is not None and self.kernel_memory:
-            raise InputError(f"'{self.name}' has both cores= and cores with memories of their own.")
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if "int" in str(entry.type) and any(
-                n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0)
-                for n in numbers
-            ):
+        if self.has_alike_cores and self.kernel_memory:
+            raise InputError(f"'{self.name}' has alike cores, and some with memories of their own.")
+        limits = [e for e in fields(self) if e.name not in ("name", "title", "source", "cost")]
+        if all(getattr(self, e.name) == e.default for e in limits):
+            raise InputError(f"'{self.name}' has no limit, so that everything would fit it.")
+
+    def _checked(self, entry: Field[Any]) -> Any:
+        """The value of a limit: whole numbers, or whether something holds."""
+        value, kind = getattr(self, entry.name), str(entry.type)
+        if kind == "bool":
+            if not isinstance(value, bool):
+                raise InputError(f"{entry.name} of '{self.name}' is true or false, not {value!r}.")
+            return value
+        several = kind.startswith("tuple")
+        if several != isinstance(value, tuple | list) and value is not None:
+            one = "a list of whole numbers" if several else "one whole number"
+            raise InputError(f"{entry.name} of '{self.name}' is {one}, not {value!r}.")
+        numbers = tuple(value) if several else (value,)
+        least = 0 if several or entry.name in _MAY_BE_ZERO else 1
+        for number in numbers:
+            whole = isinstance(number, Integral) and not isinstance(number, bool)
+            if number is not None and (not whole or number < least):
                 raise InputError(
-                    f"{entry.name} of '{self.name}' must be of whole numbers and not negative, not "
-                    f"{value!r}."
+                    f"{entry.name} of '{self.name}' must be of whole numbers and at least {least}, "
+                    f"not {value!r}."
                 )
+        return tuple(map(int, numbers)) if several else None if value is None else int(value)
 
     @property
     def has_alike_cores(self) -> bool:
@@ -182,12 +226,12 @@ class Chip:
                     f"{', '.join(known)}.{hint}"
                 )
         cost = held.pop("cost", None)
-        frozen: dict[str, Any]
-        frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in held.items()}
-        return cls(name, **frozen, cost=None if cost is None else _costs(name, cost, path))
+        return cls(name, **held, cost=None if cost is None else _costs(name, cost, path))
 
 
-def _completed(name: str, content: dict[str, Any], path: str | Path) -> dict[str, Any]:
+def _completed(
+    name: str, content: dict[str, Any], path: str | Path, seen: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """A table, with what it takes over from another one."""
     held = content[name]
     if not isinstance(held, dict):
@@ -195,25 +239,35 @@ def _completed(name: str, content: dict[str, Any], path: str | Path) -> dict[str
     if "same_as" not in held:
         return dict(held)
     other = held["same_as"]
-    if other in content and other != name:
-        base = _completed(other, content, path)
-    elif other in (built_in := read_toml(_FILE, "the file of chips")):
-        base = _completed(other, built_in, _FILE)
+    if not isinstance(other, str) or other in (*seen, name):
+        raise InputError(f"'{name}' in '{path}' is the same as {other!r}, which leads nowhere.")
+    built_in = {} if path == _FILE else read_toml(_FILE, "the file of chips")
+    plain = {_plain(key): key for key in built_in}
+    if other in content:
+        base = _completed(other, content, path, (*seen, name))
+    elif _plain(other) in plain:
+        base = _completed(plain[_plain(other)], built_in, _FILE)
     else:
         raise InputError(f"'{name}' in '{path}' is the same as '{other}', which there is not.")
-    return base | {key: value for key, value in held.items() if key != "same_as"}
+    both = base | {key: value for key, value in held.items() if key != "same_as"}
+    if isinstance(base.get("cost"), dict) and isinstance(held.get("cost"), dict):
+        both["cost"] = base["cost"] | held["cost"]
+    return both
 
 
-def _costs(name: str, held: dict[str, Any], path: str | Path) -> EventCosts:
+def _costs(name: str, held: Any, path: str | Path) -> EventCosts:
     known = {entry.name for entry in fields(EventCosts)}
+    if not isinstance(held, dict):
+        raise InputError(f"the cost of '{name}' in '{path}' is a table, not {held!r}.")
     if unknown := set(held) - known:
         raise InputError(
             f"the cost of '{name}' in '{path}' has {sorted(unknown)}, none of {sorted(known)}."
         )
-    barrier = tuple(tuple(pair) for pair in held.get("barrier_ns", ()))
-    return EventCosts(**{"source": "no source given"} | held | {"barrier_ns": barrier})
+    said: dict[str, Any] = {"source": "no source given"} | held
+    return EventCosts(**said)
 
 
+_MAY_BE_ZERO = ("padding", "max_fan_out", "hidden_weights")  # and what no layer has is no layer's
 _FILE = Path(__file__).with_name("chips.toml")
 
 

@@ -210,12 +210,15 @@ def _rows(findings: Findings, layer: SynapseLayer, flow: Flow) -> Iterator[Conve
 
 def _worth(findings: Findings, connection: Connection) -> float:
     """The size of an event at the synapse's input, where it had that of one at its source."""
-    roles = findings.connector.signals.roles
+    roles, behind = findings.connector.signals.roles, findings.connector.signals.behind
     for node in connection.calls.calls:
         synapse = roles[node].synapse
-        if synapse is None:
+        sources = behind(connection.taps[0].node)
+        if synapse is None or not sources:
             continue
-        there, here = roles[synapse.input].signal.scale, connection.taps[0].scale
+        there, here = (roles[n].signal.scale for n in (synapse.input, sources[0]))
+        if here is None:
+            continue
         if there is not None and there.fixed and here.fixed and here.factor:
             return abs(there.factor / here.factor)
     return 1.0

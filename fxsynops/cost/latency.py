@@ -124,7 +124,11 @@ def _row(place: Place, fit: Fit, flow: Flow, costs: EventCosts) -> LatencyRow:
     belong = {s.layer.name for s in fit.shapes if s.layer.drives == shape.layer.name}
     here = [row for row in flow.connections if row[0].calls.name in belong]
     synops = math.fsum(cost for _, cost, _ in here) * each
-    came = math.fsum(arriving for _, _, arriving in here) * each * cores
+    arriving: dict[str, float] = {}  # a spike comes once, however many synapses it has there
+    for connection, _, events in here:
+        known = arriving.get(connection.measured_at, 0.0)
+        arriving[connection.measured_at] = max(known, events)
+    came = math.fsum(arriving.values()) * each * cores
     spikes = math.fsum(flow.fired.get(name, 0.0) for name in shape.driven) * each
     behind = sum(len(p.cores) for p in fit.places if p.shape.layer.name in shape.behind)
     visits = shape.neurons * (costs.neuron_ns + costs.update_ns)

@@ -77,6 +77,7 @@ class NeuronLayer:
         neurons: how many.
         update: what one of them does in a step.
         known: whether that stands in the entry of their type; else a leak is assumed.
+        once: whether one fires once in a step at most, or counts once.
         synapse: the last of the synapses that drive them; empty if none does.
     """
 
@@ -84,6 +85,7 @@ class NeuronLayer:
     neurons: float
     update: Update
     known: bool
+    once: bool
     synapse: str
 
 
@@ -301,6 +303,8 @@ def _neurons(
             whole(elements / (window.samples * window.timesteps)),
             ASSUMED if update is None else update,
             update is not None,
+            findings.options.events == "nonzero"
+            or (role.neuron is not None and role.neuron.max_spikes <= 1),
             drivers.get(name, ""),
         )
 

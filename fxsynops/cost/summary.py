@@ -13,16 +13,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from fxsynops.connectivity.results import Findings, whole
+from fxsynops.connectivity.calls import origin_of
+from fxsynops.connectivity.results import Connection, Findings, whole
 from fxsynops.cost.conventional import AC, MAC
 from fxsynops.cost.layers import Layers, layers_of
 from fxsynops.cost.memory import Flow, MemoryModel, memory_of
+from fxsynops.neurons import describe
 from fxsynops.operations.operation import as_dense
 from fxsynops.reporting.report import Reported
 from fxsynops.reporting.summary_table import summary_content
-from fxsynops.tracing.torch_api import parameters_of
+from fxsynops.tracing.torch_api import modules_of, parameters_of
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def summary_of(findings: Findings, flow: Flow, macs: Mapping[str, float]) -> Sum
         *_beside_an_ann(findings, layers, flow),
     )
     remarks = [f"Unresolved, not counted: {row}" for row in findings.unresolved]
+    if unknown := layers.unknown():
+        names = ", ".join(unknown[:4]) + (", …" if unknown[4:] else "")
+        remarks.append(
+            f"States and updates of {names} are not known: one, and a leak, are assumed."
+        )
     return Summary(figures, findings.name, (*remarks, *findings.assumed))
 
 
@@ -94,8 +101,9 @@ def _of_size(findings: Findings, layers: Layers) -> Iterator[Figure]:
     parameters = {id(p): p for p in parameters_of(findings.model)}.values()
     tensors = {id(t): t for t in (*parameters, *findings.model.buffers())}.values()
     yield Figure("Parameters", sum(p.numel() for p in parameters), "of the model")
-    size = sum(t.numel() * t.element_size() for t in tensors)
-    yield Figure("Footprint", size, "bytes of parameters and buffers")
+    held = {id(t) for t in _states(findings.model)}
+    size = sum(t.numel() * t.element_size() for t in tensors if id(t) not in held)
+    yield Figure("Footprint", size, "bytes of parameters and buffers, states of neurons left out")
     neurons = math.fsum(layer.neurons for layer in layers.neurons)
     yield Figure("Neurons", whole(neurons), "spiking")
     states = math.fsum(layer.neurons * layer.update.states for layer in layers.neurons)
@@ -111,15 +119,24 @@ def _zeros(findings: Findings) -> tuple[int, int]:
     """How many weights of synapses are zero, and how many there are."""
     signals, seen = findings.connector.signals, dict[fx.Node, Tensor]()
     calls = [row.calls for row in findings.connections] + [row.calls for row in findings.dense]
-    for one in calls:
-        for node in one.calls:
-            synapse = signals.roles[node].synapse
-            if synapse is not None and synapse.weight is not None:
-                value = signals.constant(synapse.weight)
-                if value is not None and not value.is_meta:
-                    seen[synapse.weight] = as_dense(value.detach())
+    for one in {calls.name.partition("#")[0]: calls for calls in reversed(calls)}.values():
+        synapse = signals.roles[one.calls[0]].synapse  # each call may compute its weights anew
+        if synapse is not None and synapse.weight is not None:
+            value = signals.constant(synapse.weight)
+            if value is not None and not value.is_meta:
+                seen[synapse.weight] = as_dense(value.detach())
     zeros = sum(int((value == 0).sum()) for value in seen.values())
     return zeros, sum(value.numel() for value in seen.values())
+
+
+def _states(model: nn.Module) -> Iterator[Tensor]:
+    """Buffers in which neurons keep something per sample."""
+    for module in modules_of(model):
+        neuron = describe(module)
+        if neuron is not None and neuron.inside is None:
+            for buffer in module._buffers.values():
+                if buffer is not None and buffer.numel() != 1:
+                    yield buffer
 
 
 def _of_operations(
@@ -133,12 +150,41 @@ def _of_operations(
     yield Figure("ACs", whole(acs), "accumulates: SynOps")
     every = math.fsum(layer.macs * layer.runs(flow.timesteps) for layer in layers.synapses)
     yield Figure("Dense", whole(every), "operations if every input were there in every step")
-    for name, value in (("Effective MACs", multiplied), ("Effective ACs", acs)):
-        what = f"of inputs and weights that are not zero{how}"
-        yield Figure(name, whole(value) if effective else None, what)
+    binary = math.fsum(cost for c, cost, _ in flow.connections if _is_binary(findings, c))
+    what = f"of inputs and weights that are not zero{how}"
+    for name, value, of in (
+        (
+            "Effective MACs",
+            multiplied + acs - binary,
+            "events that may be more than one, and values",
+        ),
+        ("Effective ACs", binary, "events that are one"),
+    ):
+        yield Figure(name, whole(value) if effective else None, f"{what}; {of}")
     yield Figure("FLOPs", whole(2 * multiplied + acs), "2 per MAC, 1 per AC")
     done = sum(layer.neurons for layer in layers.neurons) * flow.timesteps
     yield Figure("Neuron updates", whole(done), "neurons × steps")
+
+
+def _is_binary(findings: Findings, connection: Connection) -> bool:
+    """Whether what comes to a synapse is −1, 0 or 1, as far as its neurons tell."""
+    roles = findings.connector.signals.roles
+    beside = [c for c in findings.connections if c.calls is connection.calls]
+    if len(beside) > 1 or connection.taps[0].product is not None:
+        return False  # sums of spikes
+    for node in connection.calls.calls:
+        synapse = roles[node].synapse
+        if synapse is None or (scale := roles[synapse.input].signal.scale) is None:
+            return False
+        neurons = (roles[n].neuron for n in findings.connector.signals.behind(synapse.input))
+        single = all(n is not None and n.max_spikes <= 1 and not n.graded for n in neurons)
+        inputs = all(
+            origin_of(n)[0].op == "placeholder"
+            for n in findings.connector.signals.behind(synapse.input)
+        )
+        if not (single or inputs) or not scale.fixed or abs(scale.factor) != 1:
+            return False
+    return True
 
 
 def _of_rates(layers: Layers, flow: Flow) -> Iterator[Figure]:
@@ -147,10 +193,12 @@ def _of_rates(layers: Layers, flow: Flow) -> Iterator[Figure]:
     rate = fired / places if places else None
     yield Figure("Spikes", whole(fired), "of all neurons")
     yield Figure("Mean firing rate", rate, "spikes per neuron and step")
+    once = all(layer.once for layer in layers.neurons)
+    more = "" if once else ' (some fire more than once: count with events="nonzero")'
     yield Figure(
         "Activation sparsity",
-        None if rate is None else 1 - rate,
-        "1 − mean firing rate: share of neurons and steps without a spike, if none fires twice",
+        None if rate is None or not once else 1 - rate,
+        f"share of neurons and steps without a spike{more}",
         "%",
     )
     synapses = math.fsum(layer.macs for layer in layers.synapses if layer.events)

@@ -31,7 +31,7 @@ def fit_content(fit: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"Layer": name, "Neurons": place.shape.neurons}
         row |= {key: place.memory[key] for key in _MEMORY if key in place.memory}
         if fit.chip.one_layer_per_core:
-            row["Fits on"] = ", ".join(map(str, place.possible)) or "none"
+            row["Fits on"] = _ranges(place.possible) or "none"
         row["Cores"] = _range(place.cores)
         row["Breaks"] = "; ".join(map(str, fit.broken(name)))
         rows.append(row)
@@ -64,6 +64,17 @@ def fit_content(fit: Any) -> dict[str, Any]:
             f"– {fit.chip.title}: {fit.chip.source}",
         ],
     }
+
+
+def _ranges(cores: tuple[int, ...]) -> str:
+    """Numbers, those in a row together."""
+    runs: list[list[int]] = []
+    for core in cores:
+        if runs and core == runs[-1][-1] + 1:
+            runs[-1].append(core)
+        else:
+            runs.append([core])
+    return ", ".join(f"{run[0]}-{run[-1]}" if run[1:] else str(run[0]) for run in runs)
 
 
 def _range(cores: tuple[int, ...]) -> str:

@@ -57,7 +57,8 @@ def latency_content(latency: Any) -> dict[str, Any]:
         f"{number(latency.throughput, 0)} samples/s one after the other.",
         "A step takes as long as the slowest core sends or receives, and "
         f"{seconds(latency.barrier)} until all are done. Events are spread evenly over steps and "
-        "cores, and every neuron is active in every step; ways between cores are left out.",
+        "cores, every neuron is active in every step, and each spike goes to all cores of a layer; "
+        "ways between cores are left out.",
         f"– {latency.chip.title}: {latency.chip.cost.source}",
     ]
     if not latency.fits:

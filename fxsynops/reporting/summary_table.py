@@ -20,7 +20,7 @@ VIEWS["summary"] = View(
     (
         Column("Figure", text=True),
         Column("Value", show=_shown),
-        Column("Meaning", "What it is", text="long", optional=1),
+        Column("Meaning", "What it is", text="long"),
     ),
     name="Figure",
 )

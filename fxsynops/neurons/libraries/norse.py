@@ -20,7 +20,15 @@ from fxsynops.neurons.dynamics import (
     powers,
 )
 from fxsynops.neurons.registry import Neuron, analog_like, is_librarys, names_of, own_name
-from fxsynops.neurons.updates import ADAPT, FILTER, INTEGRATE, LEAK, Update
+from fxsynops.neurons.updates import (
+    ADAPT,
+    EXPONENTIAL,
+    FILTER,
+    INTEGRATE,
+    IZHIKEVICH,
+    LEAK,
+    Update,
+)
 
 _ANALOG = {"LICell", "LI", "LIBoxCell", "SpikesToTimesDecoder"}
 _FEED_FORWARD = {"SNNCell", "SNN"}
@@ -148,6 +156,17 @@ def _integrates(module: Any, start: Start) -> Dynamics:
 _DYNAMICS: dict[str, Any] = {
     "LIF": _leaky,
     "LIFCell": _leaky,
+    **dict.fromkeys(
+        ("Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"),
+        IZHIKEVICH,
+    ),
+    **dict.fromkeys(
+        ("LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"), EXPONENTIAL + FILTER
+    ),
+    **dict.fromkeys(
+        ("LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"),
+        EXPONENTIAL + FILTER + ADAPT,
+    ),
     "LIFRefracCell": _leaky,
     "LIFBoxCell": _boxed,
     "IAF": _integrates,

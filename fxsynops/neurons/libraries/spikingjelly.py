@@ -67,7 +67,7 @@ UPDATES: dict[str, UpdateOf] = {
     ),
     "ILIFNode": LEAK,
     "DSRLIFNode": LEAK,
-    "KLIFNode": LEAK + Update(0, 1),
+    "KLIFNode": LEAK + Update(0, 1, 1),
     "ComplementaryLIFNode": LEAK + Update(0, 1, 0, 1),
     "CUBALIFNode": LEAK + FILTER,
     "QIFNode": QUADRATIC,
