@@ -516,7 +516,8 @@ class SynOpsCounter(nn.Module):
             )
         account.settle()
         fired: dict[str, float] = {}
-        macs: dict[str, float] = {}
+        active: dict[str, float] = {}
+        macs = dict(account.macs)
         for total in account.totals.values():
             events, synops = total.both.tolist()
             for i, connection in enumerate(total.rows.connections):
@@ -527,9 +528,10 @@ class SynOpsCounter(nn.Module):
                 each = connection.arriving
                 row.arrived += events[other] if other is not None else events[i] * (each or 0.0)
                 row.largest = max(row.largest, float(total.largest))
-            for sums, named in ((fired, total.rows.fired), (macs, total.rows.multiplied)):
-                for name, i in named.items():
-                    sums[name] = sums.get(name, 0.0) + events[i]
+            for name, i in total.rows.fired.items():
+                fired[name] = fired.get(name, 0.0) + events[i]
+            for name, i in total.rows.multiplied.items():
+                active[name] = active.get(name, 0.0) + events[i]
         span = Span(account.samples, account.sample_steps)
         apart = account.fractions
         fractions = frozenset(name for name in apart if float(apart[name]) > _FRACTION)
@@ -544,7 +546,7 @@ class SynOpsCounter(nn.Module):
             steps_unknown=account.steps.unknown,
             lengths=account.taken,
             fired=fired,
-            macs=macs,
+            macs=macs | active,
         )
         return Counts.of(self.analysis, list(measured.values()), span, extras)
 

@@ -21,9 +21,10 @@ from fxsynops.cost.conventional import Conventional, conventional_of
 from fxsynops.cost.energy import Costed
 from fxsynops.cost.fit import fit
 from fxsynops.cost.latency import Latency, latency_of
+from fxsynops.cost.layers import layers_of
 from fxsynops.cost.memory import Flow, Memory, MemoryModel, memory_of
 from fxsynops.cost.summary import Summary, summary_of
-from fxsynops.cost.workload import Workload, workload
+from fxsynops.cost.workload import Workload, macs_of, workload
 from fxsynops.counting.audit import Audited
 from fxsynops.counting.counts import Counted
 from fxsynops.errors import InputError
@@ -126,7 +127,8 @@ class Bound(Bounded, Budgeted, Costed, Reported):
         rows = tuple(
             (row.connection, row.charge, events.arriving[row.connection.key]) for row in self.rows
         )
-        return Flow(rows, events.fired, self.timesteps)
+        macs = macs_of(self.findings, layers_of(self.findings), self.timesteps)
+        return Flow(rows, events.fired, self.timesteps, macs)
 
     def costs(self) -> tuple[list[tuple[str, float]], float]:
         """Of every connection, its synapse and its SynOps at most; and the window in ms."""
@@ -161,7 +163,8 @@ class Counts(Counted, Budgeted, Costed, Reported):
         """The operations of the mean sample."""
         self._check_counted()
         synops = [(row.connection, row.synops / self.samples) for row in self.rows]
-        return workload(self.findings, synops, self.timesteps)
+        macs = {name: n / self.samples for name, n in self.macs.items()}
+        return workload(self.findings, synops, self.timesteps, macs=macs)
 
     def memory(self, model: MemoryModel | None = None, **options: Any) -> Memory:
         """The memory traffic of the mean sample, and what it costs; see :mod:`fxsynops.energy`.
@@ -243,16 +246,15 @@ class Counts(Counted, Budgeted, Costed, Reported):
         Raises:
             InputError: nothing has been counted yet.
         """
-        each = 1 / max(self.samples, 1)
-        macs = {name: n * each for name, n in self.macs.items()}
-        return summary_of(self.findings, self._flow(), macs)
+        return summary_of(self.findings, self._flow())
 
     def _flow(self) -> Flow:
         self._check_counted()
         each = 1 / self.samples
         rows = tuple((r.connection, r.synops * each, r.arrived * each) for r in self.rows)
         fired = {name: events * each for name, events in self.fired.items()}
-        return Flow(rows, fired, self.timesteps)
+        macs = {name: n * each for name, n in self.macs.items()}
+        return Flow(rows, fired, self.timesteps, macs)
 
     def _check_counted(self) -> None:
         if not self.samples:

@@ -347,3 +347,139 @@ def test_states_of_neurons_are_no_footprint():
         counter(x)
         found.append(counter.counts.summary["footprint"])
     assert found[0] == found[1]
+
+
+def test_what_arrives_follows_masks_and_indices_that_change():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", torch.ones(6))
+            self.register_buffer("index", torch.tensor([0, 1, 2]))
+            self.a, self.b = nn.Linear(6, 4), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.a(x * self.mask), self.b(x[:, self.index])
+
+    model, x = Net(), torch.ones(2, 6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="N", input_events=True)
+    counter(x)
+    assert [row.arrived for row in counter.counts.rows] == [12, 6]
+    model.mask[1:] = 0
+    model.index[:] = 5
+    counter.clear()
+    counter(x)
+    assert [row.arrived for row in counter.counts.rows] == [2, 6]
+    assert [row.synops for row in counter.counts.rows] == [8, 12]
+
+
+class Once(nn.Module):
+    """Weights before a loop of as many steps as its input has, on an image beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.out = nn.Linear(5, 4), nn.Linear(4, 2)
+        self.fire = snntorch.Leaky(beta=0.9)
+
+    def forward(self, x, image):
+        state, current, found = self.fire.init_leaky(), self.image(image), []
+        for step in x:
+            spikes, state = self.fire(step + current, state)
+            found.append(self.out(spikes))
+        return torch.stack(found)
+
+
+def test_what_runs_once_runs_once_however_many_steps_there_are():
+    example = (torch.rand(4, 2, 4), torch.rand(2, 5))
+    counter = fxsynops.SynOpsCounter(Once(), example, layout="TN", input_events=False)
+    counter(torch.rand(20, 2, 4), torch.rand(2, 5))
+    counts = counter.counts
+    assert counts.macs == {"image": 2 * 20}
+    assert counts.workload.macs == counts.conventional.macs == 20
+    assert counts.memory().to_rows()[0]["Weights read"] == 20
+    bound = counter.analysis.upper_bound(timesteps=20, max_spikes=1)
+    assert bound.workload.macs == bound.memory().to_rows()[0]["Weights read"] == 20
+
+
+def test_a_recurrent_layer_that_skips_the_first_step():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.r = nn.Linear(6, 8), nn.Linear(8, 8)
+            self.fire = snntorch.Leaky(beta=0.9)
+
+        def forward(self, x):
+            state, found, spikes = self.fire.init_leaky(), [], None
+            for step in x:
+                current = self.a(step) if spikes is None else self.a(step) + self.r(spikes)
+                spikes, state = self.fire(current, state)
+                found.append(spikes)
+            return torch.stack(found)
+
+    counter = fxsynops.SynOpsCounter(Net(), torch.ones(5, 2, 6), layout="TN")
+    counter(torch.ones(5, 2, 6))
+    assert counter.counts.workload.dense_macs == 48 + 64
+    rows = {row["Layer"]: row for row in counter.counts.memory().to_rows()}
+    assert (rows["a"]["Biases read"], rows["r"]["Biases read"]) == (5 * 8, 4 * 8)
+    assert counter.counts.summary["dense"] == 5 * 48 + 4 * 64
+
+
+@pytest.mark.parametrize("kind", ["refractory", "ternary", "floor"])
+def test_neurons_that_are_compared_twice_are_there_once(kind):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False)
+
+        def forward(self, x):
+            v, rest, found = torch.zeros(x.shape[1], 6), torch.zeros(x.shape[1], 6), []
+            for step in x:
+                v = v + self.a(step)
+                if kind == "refractory":
+                    rest = (rest - 1).clamp(min=0)
+                    v = v * (rest < 0.5).float()
+                    s = (v > 0.5).float()
+                    rest = rest + 2 * s
+                elif kind == "ternary":
+                    s = (v > 0.5).float() - (v < -0.5).float()
+                else:
+                    s = v.floor().clamp(0, 1)
+                    v = v * (v < 3).float()
+                v = v - s
+                found.append(self.b(s))
+            return torch.stack(found)
+
+    torch.manual_seed(0)
+    x = spikes(8, 1, 4, rate=0.7)
+    model = Net()
+    with torch.no_grad():
+        if kind != "ternary":
+            model.a.weight.abs_()
+        model.a.weight.mul_(2)
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN")
+    counter(x)
+    counts = counter.counts
+    assert counts.workload.updates == 8 * 6
+    first, *others = counts.memory().to_rows()
+    assert first["Potentials read"] - first["Weights read"] == 8 * 6
+    assert first["Outputs written"] == sum(row["Inputs read"] for row in others) > 0
+
+
+def test_a_bound_without_an_end_has_a_convention_without_one():
+    model = nn.Sequential(nn.Linear(4, 3), fnn.IAF(), nn.Linear(3, 2))
+    analysis = fxsynops.analyze(model, torch.rand(1, 5, 4), layout="NT", input_events=False)
+    found = analysis.upper_bound().conventional
+    assert (found.acs, found.macs) == (math.inf, 60)
+    assert "unbounded" in str(found)
+
+
+def test_weights_that_are_zero_are_no_padding():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4, bias=False), fnn.IAF())
+    with torch.no_grad():
+        model[0].weight[:2] = 0
+    options = {"layout": "NT", "input_events": False, "weights": "nonzero"}
+    counter = fxsynops.SynOpsCounter(model, torch.rand(1, 3, 6), **options)
+    counter(torch.rand(1, 3, 6))
+    (row,) = counter.counts.conventional.rows
+    assert (row.total, row.exact, row.at_padding) == (72, 36, 0)
+    assert row.why == "+36 weights that are zero, and uneven events at borders"

@@ -204,8 +204,11 @@ class Findings:
         while roles[node].module is None and len(node.users) == 1:
             (user,) = node.users
             role = roles.get(user)
-            is_gate = role is not None and role.kind == "gate" and role.carriers == (node,)
-            if not is_gate or _place(user) != module or shape(user) != shape(node):
+            if role is None or role.kind != "gate" or role.operation is None:
+                break
+            limits = role.operation.lower is not None or role.operation.upper is not None
+            alone = role.carriers == (node,) and shape(user) == shape(node)
+            if not (limits and alone) or _place(user) != module:
                 break
             node = user
         return node

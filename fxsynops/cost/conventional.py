@@ -45,6 +45,7 @@ class ConventionalRow:
         analog: whether its input is.
         exact: SynOps, or multiply-accumulates without padding.
         at_padding, at_borders, scaled, biases: what makes the difference.
+        sparse: whether weights that are zero do not count, and are among it.
     """
 
     layer: str
@@ -58,11 +59,14 @@ class ConventionalRow:
     at_borders: float
     scaled: float
     biases: float
+    sparse: bool = False
 
     @property
     def total(self) -> float:
         """Accumulates, or multiply-accumulates of analog input."""
         found = self.operations * self.rate * self.steps
+        if not math.isfinite(found):
+            return found
         return round(found) if abs(found - round(found)) < 1e-9 * found else found
 
     @property
@@ -78,9 +82,10 @@ class ConventionalRow:
     @property
     def why(self) -> str:
         """Where the difference comes from, in words and numbers."""
+        zeros = "weights that are zero, and " if self.sparse else ""
         parts = {
             "taps in the padding": self.at_padding,
-            "uneven events at borders": self.at_borders,
+            f"{zeros}uneven events at borders": self.at_borders,
             "events that a pool makes smaller": self.scaled,
             "biases": self.biases,
         }
@@ -164,7 +169,7 @@ def conventional_of(findings: Findings, flow: Flow, bound: bool = False) -> Conv
 
 
 def _rows(findings: Findings, layer: SynapseLayer, flow: Flow) -> Iterator[ConventionalRow]:
-    steps = layer.runs(flow.timesteps)
+    steps, sparse = layer.runs(flow.timesteps), findings.options.weights != "all"
     arriving = [row for row in flow.connections if row[0].calls.name == layer.name]
     if arriving:
         places = layer.inputs * steps
@@ -187,11 +192,13 @@ def _rows(findings: Findings, layer: SynapseLayer, flow: Flow) -> Iterator[Conve
             at_borders=evenly - synops,
             scaled=layer.macs * rate * steps - evenly,
             biases=0.0,
+            sparse=sparse,
         )
     for row in findings.dense:
         if row.calls.name == layer.name:
             share = row.macs / layer.macs if arriving and layer.macs else 1.0  # beside events
-            macs = row.macs * flow.timesteps
+            share *= layer.window / layer.steps if arriving else 1.0
+            macs = flow.macs.get(row.synapse, 0.0)
             operations = layer.padded * share
             yield ConventionalRow(
                 layer.name,
@@ -201,10 +208,11 @@ def _rows(findings: Findings, layer: SynapseLayer, flow: Flow) -> Iterator[Conve
                 steps,
                 True,
                 whole(macs),
-                at_padding=operations * steps - macs,
-                at_borders=0.0,
+                at_padding=(layer.padded - layer.macs) * share * steps,
+                at_borders=layer.macs * share * steps - macs,
                 scaled=0.0,
                 biases=0.0,
+                sparse=sparse,
             )
 
 

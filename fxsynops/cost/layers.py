@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
+from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import SynapseCalls
 from fxsynops.connectivity.results import Findings, whole
 from fxsynops.connectivity.sample_axes import leading
@@ -33,7 +35,8 @@ class SynapseLayer:
     Attributes:
         name: its name, as in the connections and dense rows.
         kind: its operation.
-        once: whether it runs once for a sample, before the loop over its steps.
+        steps: how many of a window's steps it runs in: of all, or of one, before the loop.
+        window: how many these are.
         inputs, outputs: elements.
         macs: multiply-accumulates if every input were analog; padding is not counted.
         padded: the same with taps that lie in the padding, as most tools count.
@@ -50,7 +53,8 @@ class SynapseLayer:
 
     name: str
     kind: str
-    once: bool
+    steps: int
+    window: int
     inputs: float
     outputs: float
     macs: float
@@ -64,8 +68,14 @@ class SynapseLayer:
     drives: str
 
     def runs(self, timesteps: float) -> float:
-        """How many steps of a sample it runs in."""
-        return 1 if self.once else timesteps
+        """How many steps of a sample it runs in: those that it leaves out are as many."""
+        if self.steps == 1 < self.window:
+            return 1
+        return max(timesteps - (self.window - self.steps), 0)
+
+    def scaled(self, timesteps: float) -> float:
+        """By what the mean over the window's steps is multiplied, to be of a whole sample."""
+        return self.runs(timesteps) * self.window / self.steps
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ def layers_of(findings: Findings) -> Layers:
     drivers = {layer.name: layer.synapse for layer in neurons}
     synapses = []
     for one in calls:
-        theirs = [drivers[name] for name in reached[one.name]]
+        theirs = [drivers[name] for name in reached[one.name] if name in drivers]
         drives = one.name if one.name in theirs or not theirs else min(theirs)
         synapses.append(_synapse(findings, one, one in events, drives))
     return Layers(tuple(synapses), neurons)
@@ -144,7 +154,8 @@ def _synapse(findings: Findings, calls: SynapseCalls, events: bool, drives: str)
     return SynapseLayer(
         calls.name,
         calls.kind,
-        once=steps < window.timesteps,
+        steps=steps,
+        window=window.timesteps,
         inputs=added(math.prod(size) for role in every for size in _inputs(role)),
         outputs=outputs,
         macs=added(map(_terms, every)),
@@ -220,12 +231,12 @@ def _padded(role: Role) -> float:
 
 
 def _steps(findings: Findings, calls: tuple[fx.Node, ...]) -> int:
-    """For how many steps the calls of one synapse are: one, if it runs before the loop over them.
+    """In how many steps one synapse runs: in one, if it runs before the loop over them.
 
     Such a synapse has fewer calls than there are steps, and an input with samples alone in front.
     """
     window = findings.window
-    if len(calls) % window.timesteps == 0:
+    if len(calls) >= window.timesteps:
         return window.timesteps
     for node in calls:
         synapse = findings.connector.signals.roles[node].synapse
@@ -233,7 +244,7 @@ def _steps(findings: Findings, calls: tuple[fx.Node, ...]) -> int:
         lead = leading(size, 1, window, findings.options.layout)
         if (lead.axes, lead.sample) != ((0,), 0) or size[0] != window.samples:
             return window.timesteps
-    return 1
+    return len(calls)
 
 
 # -- biases ---------------------------------------------------------------------------------------
@@ -294,8 +305,11 @@ def _neurons(
                 late = fires in upstream([first])  # what has fired comes back
             if name not in drivers or not late:
                 drivers[name] = synapse.name
+    beside = _beside(findings, drivers)
     for name, nodes in spiking.items():
-        elements = sum(math.prod(shape(node)) for node in nodes)
+        if (once := beside.get(name, 1)) is None:
+            continue
+        elements = sum(math.prod(shape(node)) for node in nodes) * once
         role = roles[nodes[0]]
         update = role.neuron.update_of(role.module) if role.neuron else None
         yield NeuronLayer(
@@ -307,6 +321,47 @@ def _neurons(
             or (role.neuron is not None and role.neuron.max_spikes <= 1),
             drivers.get(name, ""),
         )
+
+
+def _beside(findings: Findings, drivers: dict[str, str]) -> dict[str, int | None]:
+    """Of comparisons of one membrane: which are its spikes, and how often its neurons count.
+
+    Returns:
+        by name: None for masks (a refractory time, a reset), whose events go nowhere; of several
+        whose events do (ternary spikes), one for the first, which has the neurons, and else zero.
+    """
+    roles = findings.connector.signals.roles
+    groups: dict[Any, list[str]] = {}
+    found: dict[str, int | None] = {}
+    for name, nodes in findings.spiking.items():
+        if roles[nodes[0]].module is not None:
+            continue
+        if name in drivers:
+            place = origin_of(nodes[0])[0].meta["site"].module
+            groups.setdefault((drivers[name], place, tuple(shape(nodes[0]))), []).append(name)
+        elif not _goes_on(findings, nodes):
+            found[name] = None
+    for names in groups.values():
+        if len(names) < 2:
+            continue
+        spikes = [name for name in names if _goes_on(findings, findings.spiking[name])] or names[:1]
+        found |= dict.fromkeys(names) | dict.fromkeys(spikes, 0) | {spikes[0]: 1}
+    return found
+
+
+def _goes_on(findings: Findings, nodes: list[fx.Node]) -> bool:
+    """Whether events go on to a synapse, or are put out."""
+    roles = findings.connector.signals.roles
+
+    def ahead(at: fx.Node) -> Iterator[fx.Node]:
+        for user in at.users:
+            role = roles.get(user)
+            if role is None or role.counted or role.signal.kind == "events":
+                yield user
+
+    return any(
+        at.op == "output" or (at in roles and roles[at].counted) for at in reachable(nodes, ahead)
+    )
 
 
 def _reached(findings: Findings, synapse: fx.Node) -> set[str]:

@@ -100,7 +100,8 @@ class MemoryModel:
         numbers |= {"addition": [self.addition], "multiply": [self.multiply]}
         for name, values in numbers.items():
             for value in values:
-                number = isinstance(value, int | float) and not isinstance(value, bool)
+                kinds = int if name in ("bits", "queue") else int | float
+                number = isinstance(value, kinds) and not isinstance(value, bool)
                 if not number or not 0 <= value < math.inf or (name == "bits" and not value):
                     raise InputError(f"{name} must be a number and not negative, not {value!r}.")
 
@@ -249,11 +250,13 @@ class Flow:
         connections: with their SynOps and the events at their synapses' inputs.
         fired: events of every spiking node, by name.
         timesteps: steps.
+        macs: multiply-accumulates of synapses with analog input, by name.
     """
 
     connections: tuple[tuple[Connection, float, float], ...]
     fired: Mapping[str, float]
     timesteps: float
+    macs: Mapping[str, float]
 
 
 def memory_of(findings: Findings, flow: Flow, model: MemoryModel, bound: bool = False) -> Memory:
@@ -291,7 +294,9 @@ def _rows(
                 yield MemoryRow(name, source, traffic, _words(layer, behind, model), model)
                 behind = behind.told()
         if (row := dense.get(layer.name)) is not None:
-            traffic = behind.traffic(_of_values(layer, row.macs * flow.timesteps, flow.timesteps))
+            traffic = behind.traffic(
+                _of_values(layer, flow.macs.get(row.synapse, 0), flow.timesteps)
+            )
             words = _words(layer, behind, model) | {"inputs": layer.inputs}
             yield MemoryRow(row.synapse, "", traffic, words, model)
     for connection, synops, arriving in flow.connections:  # of another trace

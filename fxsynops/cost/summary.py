@@ -9,7 +9,7 @@ at which rate a spiking network costs as much as the dense one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,18 +73,17 @@ class Summary(Reported):
         return summary_content(self)
 
 
-def summary_of(findings: Findings, flow: Flow, macs: Mapping[str, float]) -> Summary:
+def summary_of(findings: Findings, flow: Flow) -> Summary:
     """The figures of one sample.
 
     Args:
         findings: the analysis of its model.
         flow: what was counted, per sample.
-        macs: multiply-accumulates by synapse with analog input, per sample.
     """
     layers = layers_of(findings)
     figures = (
         *_of_size(findings, layers),
-        *_of_operations(findings, layers, flow, macs),
+        *_of_operations(findings, layers, flow),
         *_of_rates(layers, flow),
         *_beside_an_ann(findings, layers, flow),
     )
@@ -139,10 +138,11 @@ def _states(model: nn.Module) -> Iterator[Tensor]:
                     yield buffer
 
 
-def _of_operations(
-    findings: Findings, layers: Layers, flow: Flow, macs: Mapping[str, float]
-) -> Iterator[Figure]:
-    acs, multiplied = math.fsum(synops for _, synops, _ in flow.connections), sum(macs.values())
+def _of_operations(findings: Findings, layers: Layers, flow: Flow) -> Iterator[Figure]:
+    acs, multiplied = (
+        math.fsum(synops for _, synops, _ in flow.connections),
+        sum(flow.macs.values()),
+    )
     effective = findings.options.events == findings.options.weights == "nonzero"
     how = "" if effective else ' (count with events="nonzero", weights="nonzero")'
     yield Figure("SynOps", whole(acs), "synaptic operations: events × fan-out")
@@ -216,7 +216,7 @@ def _beside_an_ann(findings: Findings, layers: Layers, flow: Flow) -> Iterator[F
     places = math.fsum(layer.neurons for layer in layers.neurons) * flow.timesteps
     rate = math.fsum(flow.fired.values()) / places if places else 0.0
     dense = math.fsum(layer.macs for layer in layers.synapses) * MAC
-    fixed = math.fsum(row.macs for row in findings.dense) * flow.timesteps * MAC
+    fixed = math.fsum(flow.macs.values()) * MAC
     at = _break_even(rate, dense, fixed, synops * AC)
     yield Figure(
         "Break-even rate",
@@ -229,6 +229,7 @@ def _beside_an_ann(findings: Findings, layers: Layers, flow: Flow) -> Iterator[F
         tuple((c, 0.0, 0.0) for c, *_ in flow.connections),
         dict.fromkeys(flow.fired, 0.0),
         flow.timesteps,
+        flow.macs,
     )
     idle = memory_of(findings, none, model).total
     whole_ann = math.fsum(row.total for row in now.dense)

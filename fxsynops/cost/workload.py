@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -93,6 +93,7 @@ def workload(
     synops: Iterable[tuple[Connection, float]],
     timesteps: float,
     bound: bool = False,
+    macs: Mapping[str, float] | None = None,
 ) -> Workload:
     """The operations of one sample.
 
@@ -101,6 +102,7 @@ def workload(
         synops: what was counted or is bounded, per sample, by connection.
         timesteps: steps of the sample.
         bound: whether ``synops`` is an upper bound.
+        macs: of synapses with analog input, by name; those of the analysis if None.
 
     Example:
         >>> import torch, fxsynops
@@ -114,7 +116,8 @@ def workload(
         [('0', 120, 0), ('1', 0, 30)]
     """
     layers = layers_of(findings)
-    parts = tuple(_parts(findings, layers, synops, timesteps))
+    found = macs_of(findings, layers, timesteps) if macs is None else macs
+    parts = tuple(_parts(findings, layers, synops, found, timesteps))
     return Workload(
         synops=whole(math.fsum(part.synops for part in parts)),
         macs=whole(math.fsum(part.macs for part in parts)),
@@ -130,10 +133,19 @@ def workload(
     )
 
 
+def macs_of(findings: Findings, layers: Layers, timesteps: float) -> dict[str, float]:
+    """Multiply-accumulates of a sample of so many steps, by synapse with analog input."""
+    by_name = {layer.name: layer for layer in layers.synapses}
+    return {
+        row.synapse: row.macs * by_name[row.calls.name].scaled(timesteps) for row in findings.dense
+    }
+
+
 def _parts(
     findings: Findings,
     layers: Layers,
     synops: Iterable[tuple[Connection, float]],
+    macs: Mapping[str, float],
     timesteps: float,
 ) -> Iterator[Part]:
     counted = list(synops)
@@ -146,7 +158,7 @@ def _parts(
                 yield _connected(connection, cost, dense)
                 dense = 0
         if (row := analog.get(layer.name)) is not None:
-            yield Part(row.synapse, macs=whole(row.macs * timesteps), dense_macs=dense)
+            yield Part(row.synapse, macs=whole(macs.get(row.synapse, 0)), dense_macs=dense)
         yield from (_updated(one, timesteps) for one in layers.driven_by(layer.name))
     for connection, cost in counted:  # of another trace
         if connection.calls.name not in known:

@@ -85,8 +85,8 @@ class Extras:
         steps_unknown: why there are no ``steps``, where they were asked for.
         lengths: how many samples had how many steps, by the number of steps.
         fired: events of every spiking node, by name.
-        macs: multiply-accumulates of analog inputs that were not zero, by synapse; none with
-            ``events="value"``.
+        macs: multiply-accumulates by synapse with analog input; with ``events="nonzero"``, of
+            inputs that were not zero.
     """
 
     rates: dict[str, FiringRates] = field(default_factory=dict)
@@ -296,9 +296,7 @@ class Counted:
         With ``events="nonzero"``, of inputs that were not zero (NeuroBench's effective ones); with
         ``weights="nonzero"``, of weights that are not.
         """
-        steps = self.span.sample_steps
-        every = {row.synapse: row.macs * steps for row in self.findings.dense}
-        return {name: whole(n) for name, n in (every | self.extras.macs).items()}
+        return {name: whole(n) for name, n in self.extras.macs.items()}
 
     @property
     def partial(self) -> bool:

@@ -61,6 +61,29 @@ class Stop:
 
 
 @dataclass
+class Arrival:
+    """Events of one place at a synapse's input.
+
+    Attributes:
+        row: of the tally.
+        node: where they are measured.
+        number: of its sums.
+        map: as how many each of them arrives.
+        repeats: how often they count.
+    """
+
+    row: int
+    node: fx.Node
+    number: int
+    map: Tensor
+    repeats: int
+
+    def term(self) -> Term:
+        """What its row counts."""
+        return Term(self.row, self.number, self.map, self.repeats)
+
+
+@dataclass
 class Sparse:
     """One synapse whose maps follow values: there are no events, or synapses, where they are zero.
 
@@ -72,6 +95,7 @@ class Sparse:
         leading: what says where they go.
         rows: its connections.
         stops: where events are measured.
+        arrivals: the sums of events at its inputs.
         masks: where the values were not zero when the maps were last derived, and what led then.
     """
 
@@ -82,6 +106,7 @@ class Sparse:
     leading: list[fx.Node]
     rows: set[int]
     stops: dict[fx.Node, Stop]
+    arrivals: list[Arrival] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
 
     @property
@@ -104,6 +129,9 @@ class Sparse:
         given = (*self.factors, *self.leading)
         with connector.signals.with_values({node: values[node].cpu() for node in given}):
             maps = {n: m for n, m, _ in connector.taps(self.synapse, weights)}
+            arriving = connector.arriving(self.synapse)
+        for arrival in self.arrivals:
+            arrival.map = arriving.get(arrival.node, torch.zeros((), device="cpu"))
         for node in (n for n, map in maps.items() if n not in self.stops and bool(map.any())):
             raise SpecializationError(
                 f"an index or a mask leads events of '{connector.names[node]}' to "

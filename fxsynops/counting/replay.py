@@ -39,7 +39,7 @@ from fxsynops.counting.exact_sums import (
     sum_events,
 )
 from fxsynops.counting.firing_rates import Firing
-from fxsynops.counting.measured_nodes import Multiplied, Sparse, Stop, sparse_synapses
+from fxsynops.counting.measured_nodes import Arrival, Multiplied, Sparse, Stop, sparse_synapses
 from fxsynops.counting.per_sample import PerSample
 from fxsynops.counting.per_step import PerStep
 from fxsynops.counting.program import Program, write
@@ -129,6 +129,7 @@ class Replay(fx.Interpreter):
         steps_unknown: why it cannot.
         weights: while a pass runs, those that decide which synapses count.
         names: of the nodes that are measured, by the numbers of their sums.
+        macs: multiply-accumulates of a pass, by synapse with analog input.
         counted: the nodes that connections count at.
         rows: what the rows of a tally are.
     """
@@ -162,12 +163,17 @@ class Replay(fx.Interpreter):
                     stop = self._stop(node, self._roles[node].signal.scale)
                     stop.kept |= set(tap.product.shared(side))
         self.counted, self.rows = frozenset(self._stops), Rows(analysis.connections)
-        self._others = [*self._of_neurons(), *self._arriving()]
+        self._others = list(self._of_neurons())
+        self._arrivals = list(self._arriving())
         self._dense = list(self._multiplied())
-        self._sparse: list[Sparse | Multiplied] = [
-            *sparse_synapses(analysis, self._stops),
-            *self._dense,
-        ]
+        following = sparse_synapses(analysis, self._stops)
+        for sparse in following:
+            keys = {c.key for c in analysis.connections if c.calls is sparse.synapse}
+            rows = {row for key, row in self.rows.arriving.items() if key in keys}
+            sparse.arrivals = [one for one in self._arrivals if one.row in rows]
+            for one in sparse.arrivals:
+                self._stops[one.node].kept |= set(range(len(shape(one.node))))
+        self._sparse: list[Sparse | Multiplied] = [*following, *self._dense]
         self._moments = moments
         firing = list(self._keep_neurons()) if detail.rates else []
         if detail.samples:
@@ -185,6 +191,8 @@ class Replay(fx.Interpreter):
         self.firing = tuple(self._firing(name, calls) for name, calls in firing)
         self._contraction: Contraction | None = None
         self.weights: dict[fx.Node, Tensor] = {}
+        passes = analysis.window.samples * analysis.window.timesteps
+        self.macs = {row.synapse: row.macs * passes for row in analysis.dense}
         self.names = {stop.number: analysis.connector.names[n] for n, stop in self._stops.items()}
         self._parts: list[Any] = []
         self._samples: dict[int, Tensor] = {}
@@ -204,16 +212,18 @@ class Replay(fx.Interpreter):
                 scale = Scale() if self._graded else self._roles[node].signal.scale
                 yield Term(row, self._stop(node, scale).number, torch.ones((), device="cpu"), 1)
 
-    def _arriving(self) -> Iterator[Term]:
+    def _arriving(self) -> Iterator[Arrival]:
         """Events at the synapses' inputs, where they are no multiple of those that are measured."""
+        connector = self.analysis.connector
         for connection in self.analysis.connections:
-            if connection.arriving is not None:
+            follows = any(connector.followed(connection.calls))
+            if connection.arriving is not None and not follows:
                 continue
             self.rows.arriving[connection.key] = row = self.rows.count
             for tap in connection.taps:
                 stop = self._stops[tap.node]
                 stop.kept |= {axis for axis, n in enumerate(tap.arriving.shape) if n > 1}
-                yield Term(row, stop.number, tap.arriving, tap.repeats)
+                yield Arrival(row, tap.node, stop.number, tap.arriving, tap.repeats)
 
     def _multiplied(self) -> Iterator[Multiplied]:
         """Inputs of analog synapses that are not zero, if each event is counted that is not."""
@@ -545,7 +555,8 @@ class Replay(fx.Interpreter):
             self.per_sample = PerSample(terms, readings, places, met, samples)
         if self._detail.steps and not self.steps_unknown:
             self.per_step = self._per_step(readings, products)
-        others = [*self._others, *(one.term() for one in self._dense)]
+        others = [*self._others, *(one.term() for one in self._arrivals)]
+        others += [one.term() for one in self._dense]
         return Contraction(terms, len(self.keys), readings, products, device, others)
 
     def _per_step(

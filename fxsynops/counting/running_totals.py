@@ -52,8 +52,9 @@ class Account:
 
     Attributes:
         last: the last pass, with its history.
-        pending: passes that :meth:`settle` has yet to add up: the rows' keys, the names of what was
-            measured, and the tally without its history.
+        pending: passes that :meth:`settle` has yet to add up: the rows' keys, the replay's names
+            and MACs, and the tally without its history.
+        macs: multiply-accumulates of synapses with analog input, by name.
         totals: what has been added up, by the rows' keys.
         rates: of every spiking node, by name, if they are kept.
         steps: what was counted step by step, if it is kept.
@@ -64,7 +65,8 @@ class Account:
     """
 
     last: tuple[Replay, Tally] | None
-    pending: list[tuple[Any, Mapping[int, str], Tally]]
+    pending: list[tuple[Any, Mapping[int, str], Mapping[str, float], Tally]]
+    macs: dict[str, float]
     totals: dict[Any, Total]
     rates: dict[str, FiringRates]
     steps: StepTotals
@@ -103,7 +105,7 @@ class Account:
                 self.totals[replay.rows.keys] = Total.none(replay.rows)
             self._replay = replay
         self.last = (replay, tally)
-        self.pending.append((replay.rows.keys, replay.names, detached))
+        self.pending.append((replay.rows.keys, replay.names, replay.macs, detached))
         self.sample_steps += window.samples * window.timesteps
         self._held += tally.contraction.count + _EACH
         if self._held > _PENDING or tally.contraction.products:
@@ -132,8 +134,9 @@ class Account:
     def settle(self) -> None:
         """Add up what is pending."""
         tallies: dict[Any, list[Tally]] = defaultdict(list)
-        for keys, names, tally in self.pending:
+        for keys, names, macs, tally in self.pending:
             tallies[keys].append(tally)
+            self.macs |= {name: self.macs.get(name, 0.0) + n for name, n in macs.items()}
             for number, apart in tally.fractions().items():
                 name = names[number]
                 known = self.fractions.get(name)
@@ -151,7 +154,7 @@ class Account:
         """Forget all but the last pass."""
         self.pending, self._held = [], 0
         self._replay = None
-        self.totals, self.rates, self.fractions = {}, {}, {}
+        self.totals, self.rates, self.fractions, self.macs = {}, {}, {}, {}
         self.steps = StepTotals()
         self.samples = self.sample_steps = self.at_hand = self._taken = 0
         self.lengths = {}

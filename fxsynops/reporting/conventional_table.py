@@ -9,12 +9,19 @@ from typing import Any
 from fxsynops.reporting.energy_table import joule_column, joules
 from fxsynops.reporting.report import VIEWS, Column, View, number
 
+
+def _rate(row: dict[str, Any]) -> str:
+    if row["Analog"]:
+        return "–"
+    return "unbounded" if row["Rate"] is None else f"{row['Rate']:.4f}"
+
+
 VIEWS["conventional"] = View(
     (
         Column("Layer", text=True),
         Column("Kind", text=True, optional=5),
         Column("MACs/step", digits=0, optional=3),
-        Column("Rate", show=lambda row: "–" if row["Analog"] else f"{row['Rate']:.4f}", optional=2),
+        Column("Rate", show=_rate, optional=2),
         Column("Steps", optional=4),
         Column("MACs", digits=0),
         Column("ACs", digits=0),
