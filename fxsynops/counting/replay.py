@@ -171,8 +171,6 @@ class Replay(fx.Interpreter):
             keys = {c.key for c in analysis.connections if c.calls is sparse.synapse}
             rows = {row for key, row in self.rows.arriving.items() if key in keys}
             sparse.arrivals = [one for one in self._arrivals if one.row in rows]
-            for one in sparse.arrivals:
-                self._stops[one.node].kept |= set(range(len(shape(one.node))))
         self._sparse: list[Sparse | Multiplied] = [*following, *self._dense]
         self._moments = moments
         firing = list(self._keep_neurons()) if detail.rates else []
@@ -218,6 +216,8 @@ class Replay(fx.Interpreter):
         for connection in self.analysis.connections:
             follows = any(connector.followed(connection.calls))
             if connection.arriving is not None and not follows:
+                continue
+            if any(tap.product is not None for tap in connection.taps):
                 continue
             self.rows.arriving[connection.key] = row = self.rows.count
             for tap in connection.taps:

@@ -22,11 +22,14 @@ VIEWS["memory"] = View(
     (
         Column("Layer", text=True),
         Column("Source", text=True, show=lambda row: row["Source"] or "–"),
-        *(Column(name, digits=0, missing="unbounded") for name in _ACCESSES),
-        Column("Bytes", digits=0, missing="unbounded", optional=1),
-        joule_column("Memory (J)", "Memory", 2),
-        joule_column("Operations (J)", "Operations", 4),
-        joule_column("Addressing (J)", "Addressing", 3),
+        *(
+            Column(name, digits=0, missing="unbounded", optional=rank)
+            for name, rank in zip(_ACCESSES, (2, 0, 4, 1, 5, 3), strict=True)
+        ),
+        Column("Bytes", digits=0, missing="unbounded", optional=6),
+        joule_column("Memory (J)", "Memory", 7),
+        joule_column("Operations (J)", "Operations", 9),
+        joule_column("Addressing (J)", "Addressing", 8),
         joule_column("Total (J/sample)", "Total/sample"),
     ),
     share="Total (J/sample)",

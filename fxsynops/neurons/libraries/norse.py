@@ -156,17 +156,6 @@ def _integrates(module: Any, start: Start) -> Dynamics:
 _DYNAMICS: dict[str, Any] = {
     "LIF": _leaky,
     "LIFCell": _leaky,
-    **dict.fromkeys(
-        ("Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"),
-        IZHIKEVICH,
-    ),
-    **dict.fromkeys(
-        ("LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"), EXPONENTIAL + FILTER
-    ),
-    **dict.fromkeys(
-        ("LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"),
-        EXPONENTIAL + FILTER + ADAPT,
-    ),
     "LIFRefracCell": _leaky,
     "LIFBoxCell": _boxed,
     "IAF": _integrates,
