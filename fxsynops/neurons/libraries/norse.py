@@ -45,6 +45,17 @@ UPDATES = {
     **dict.fromkeys(
         ("LIFRefracCell", "LIFRefracRecurrentCell"), LEAK + FILTER + Update(1, 0, 1, 1)
     ),
+    **dict.fromkeys(
+        ("Izhikevich", "IzhikevichCell", "IzhikevichRecurrent", "IzhikevichRecurrentCell"),
+        IZHIKEVICH,
+    ),
+    **dict.fromkeys(
+        ("LIFEx", "LIFExCell", "LIFExRecurrent", "LIFExRecurrentCell"), EXPONENTIAL + FILTER
+    ),
+    **dict.fromkeys(
+        ("LIFAdEx", "LIFAdExCell", "LIFAdExRecurrent", "LIFAdExRecurrentCell"),
+        EXPONENTIAL + FILTER + ADAPT,
+    ),
     **dict.fromkeys(("LI", "LICell", "LILinearCell"), FILTER + Update(0, 1, 0, 1)),
     "LIBoxCell": Update(0, 1, 0, 1),
 }
