@@ -259,6 +259,8 @@ class SynOpsCounter(nn.Module):
         key = _key(args, kwargs)
         inputs = Inputs.bind(self.model, args, kwargs)
         self._options.layout.check_same_sample(inputs, self._example)
+        if self._account.at_hand:  # before neurons see states of other samples
+            self._check_at_hand(self._options.layout.window(inputs).samples)
         check_devices(self.model, inputs)
         with own_device():
             analysis = find(self.model, inputs, self._options, self._states)
@@ -354,6 +356,8 @@ class SynOpsCounter(nn.Module):
         """
         inputs = Inputs.bind(self.model, args, kwargs)
         self._options.layout.check_same_sample(inputs, self._example)
+        if self._account.at_hand:  # before neurons see states of other samples
+            self._check_at_hand(self._options.layout.window(inputs).samples)
         check_devices(self.model, inputs)
         return audited(self.model, inputs, self._options, self._states).audit
 
