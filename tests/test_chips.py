@@ -502,3 +502,22 @@ def test_two_inputs_and_fan_out_to_two_layers_on_xylo():
     values = {(check.layer, check.constraint): check.value for check in small.rows}
     assert values["network", "hidden neurons that inputs reach"] == 30
     assert values["network", "hidden neurons that outputs read"] == 80
+
+
+def test_xylo_has_no_biases_and_a_layer_without_neurons_is_no_layer():
+    found = fits(dense(8, 10, 4), torch.ones(1, 3, 8), "xylo_audio3")
+    assert [str(check) for check in found.broken("0")] == ["bias biased, not none"]
+    model = nn.Sequential(nn.Linear(8, 10, bias=False), fnn.IAF(), nn.Linear(10, 4, bias=False))
+    readout = fits(model, torch.ones(1, 3, 8), "xylo_audio3")
+    assert [str(check) for check in readout.broken("2")] == ["what it drives none, not neurons"]
+
+
+def test_a_convolution_with_two_destinations_is_the_most_on_speck():
+    (case,) = (case for case in CASES if case.name == "three_destinations")
+    analysis = fxsynops.analyze(
+        Network(case).eval(), torch.zeros(2, *case.input), layout="(NT)", batch_size=1, audit=False
+    )
+    values = [c for c in analysis.fits("speck2f").rows if c.constraint == "destinations"]
+    assert max(check.value for check in values) == 3
+    assert [check.ok for check in values if check.value == 3] == [False]
+    assert all(check.ok for check in values if check.value <= 2)

@@ -596,3 +596,11 @@ def test_bounds_have_layers_too():
     (first, updates) = bound.energy(CHIP).by_layer().to_rows()
     assert first["SynOps (J)"] == pytest.approx(12 * 2e-12)
     assert updates["Neuron updates (J)"] == pytest.approx(3 * 3e-12)
+
+
+def test_integers_cost_what_was_published():
+    found = DEVICES["45 nm CMOS int32"]
+    costs = (found.per_synop, found.per_mac, found.per_addition, found.per_multiply)
+    assert costs == pytest.approx((0.1e-12, 3.2e-12, 0.1e-12, 3.1e-12))
+    assert found.per_comparison == pytest.approx(0.1e-12)
+    assert "Horowitz" in found.source
