@@ -22,9 +22,9 @@ from fxsynops.cost.energy import Costed
 from fxsynops.cost.fit import fit
 from fxsynops.cost.latency import Latency, latency_of
 from fxsynops.cost.layers import layers_of
-from fxsynops.cost.memory import Flow, Memory, MemoryModel, memory_of
+from fxsynops.cost.memory import Memory, MemoryModel, memory_of
 from fxsynops.cost.summary import Summary, summary_of
-from fxsynops.cost.workload import Workload, macs_of, workload
+from fxsynops.cost.workload import Flow, Workload, macs_of, workload
 from fxsynops.counting.audit import Audited
 from fxsynops.counting.counts import Counted
 from fxsynops.errors import InputError
@@ -127,8 +127,9 @@ class Bound(Bounded, Budgeted, Costed, Reported):
         rows = tuple(
             (row.connection, row.charge, events.arriving[row.connection.key]) for row in self.rows
         )
-        macs = macs_of(self.findings, layers_of(self.findings), self.timesteps)
-        return Flow(rows, events.fired, self.timesteps, macs)
+        layers = layers_of(self.findings)
+        macs = macs_of(self.findings, layers, self.timesteps)
+        return Flow(layers, rows, events.fired, self.timesteps, macs)
 
     def costs(self) -> tuple[list[tuple[str, float]], float]:
         """Of every connection, its synapse and its SynOps at most; and the window in ms."""
@@ -254,7 +255,7 @@ class Counts(Counted, Budgeted, Costed, Reported):
         rows = tuple((r.connection, r.synops * each, r.arrived * each) for r in self.rows)
         fired = {name: events * each for name, events in self.fired.items()}
         macs = {name: n * each for name, n in self.macs.items()}
-        return Flow(rows, fired, self.timesteps, macs)
+        return Flow(layers_of(self.findings), rows, fired, self.timesteps, macs)
 
     def _check_counted(self) -> None:
         if not self.samples:

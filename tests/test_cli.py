@@ -277,6 +277,7 @@ COUNT = ["count", "nets.py:make", *SPIKES, "--random-spikes", "0.5"]
         (["--conventional"], "conventional"),
         (["--summary"], "summary"),
         (["--latency", "loihi"], "latency"),
+        (["--advice"], "advice"),
     ],
 )
 def test_what_counts_cost_is_one_option(run, options, kind):
@@ -314,6 +315,9 @@ def test_a_chip_that_is_too_small_is_exit_status_one(run, tmp_path):
         (["--by-layer"], "--by-layer is for --energy"),
         (["--device", "Loihi"], "--device is for --energy"),
         (["--energy", "--memory"], "two tables"),
+        (["--summary", "--memory"], "--memory and --summary are two tables"),
+        (["--conventional", "--latency", "loihi"], "two tables"),
+        (["--bits", "8"], "--bits is for --memory"),
         (["--energy", "--device", "Lohi"], "Do you mean 'Loihi'"),
     ],
 )

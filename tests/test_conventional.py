@@ -423,7 +423,109 @@ def test_a_recurrent_layer_that_skips_the_first_step():
     assert counter.counts.summary["dense"] == 5 * 48 + 4 * 64
 
 
-@pytest.mark.parametrize("kind", ["refractory", "ternary", "floor"])
+class Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return (x > 0).float()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_neurons_that_run_in_some_steps_are_updated_in_these():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.every = nn.Linear(4, 30), nn.Linear(30, 8)
+            self.second = nn.Linear(8, 3)
+            self.one, self.two = snntorch.Leaky(beta=0.9), snntorch.Leaky(beta=0.9)
+
+        def forward(self, x):
+            one, two, found = self.one.init_leaky(), self.two.init_leaky(), 0
+            once = Fire.apply(self.before(x))
+            for step in range(6):
+                s, one = self.one(self.every(once), one)
+                if step % 2:
+                    out, two = self.two(self.second(s), two)
+                    found = found + out
+            return found
+
+    x = torch.rand(2, 4)
+    counter = fxsynops.SynOpsCounter(Net(), x, layout="N", timesteps=6, input_events=False)
+    counter(x)
+    work = counter.counts.workload
+    neurons = {part.layer: (part.neurons, part.updates) for part in work.parts if part.neurons}
+    assert neurons == {"Fire": (30, 30), "one": (8, 6 * 8), "two": (3, 3 * 3)}
+    assert counter.counts.summary["Neuron updates"] == 30 + 48 + 9
+    counts = counter.counts
+    read = sum(row["Potentials read"] for row in counts.memory().to_rows())
+    visits = read - sum(row.synops for row in counts.rows) / counts.samples
+    assert visits == 30 + 48 + 9
+
+
+def test_the_rate_of_an_attention_is_of_its_first_factor():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x):
+            k, v = Fire.apply(self.k(x)), Fire.apply(self.v(x))
+            self.first = (self.q(x) > 0).float()
+            self.pairs = self.first @ k.transpose(1, 2)
+            return self.pairs @ v
+
+    torch.manual_seed(0)
+    model, x = Attention(), spikes(2, 5, 8, rate=0.6)
+    counter = fxsynops.SynOpsCounter(model, x, layout="N")
+    counter(x)
+    *_, pairs, values = counter.counts.conventional.rows
+    assert pairs.rate == pytest.approx(float(model.first.detach().mean()))
+    assert values.rate == pytest.approx(float(model.pairs.detach().mean()))
+    assert values.total == pytest.approx(5 * 5 * 8 * float(model.pairs.detach().mean()))
+
+
+def test_a_rate_that_is_not_known_is_said():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x):
+            q, k, v = (Fire.apply(layer(x)) for layer in (self.q, self.k, self.v))
+            return (q @ k.transpose(1, 2)) @ v
+
+    x = spikes(2, 5, 8)
+    counter = fxsynops.SynOpsCounter(Net(), x, layout="N")
+    counter(x)
+    found = counter.counts.conventional
+    assert math.isnan(found.acs)
+    assert any("rate of the first factor of matmul" in remark for remark in found.remarks)
+    assert "not known" in str(found)
+
+
+def test_a_comparison_with_random_numbers_is_no_neuron():
+    class Encoded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out, self.fire = nn.Linear(4, 3), snntorch.Leaky(beta=0.9)
+
+        def forward(self, x):
+            state, found = self.fire.init_leaky(), []
+            for _ in range(7):
+                s, state = self.fire(self.out((torch.rand_like(x) < x).float()), state)
+                found.append(s)
+            return torch.stack(found)
+
+    x = torch.rand(2, 4)
+    counter = fxsynops.SynOpsCounter(Encoded(), x, layout="N", timesteps=7, input_events=False)
+    counter(x)
+    assert counter.counts.workload.updates == 7 * 3
+    assert counter.counts.summary["Neurons"] == 3
+
+
+@pytest.mark.parametrize("kind", ["refractory", "resting", "ternary", "floor"])
 def test_neurons_that_are_compared_twice_are_there_once(kind):
     class Net(nn.Module):
         def __init__(self):
@@ -439,6 +541,9 @@ def test_neurons_that_are_compared_twice_are_there_once(kind):
                     v = v * (rest < 0.5).float()
                     s = (v > 0.5).float()
                     rest = rest + 2 * s
+                elif kind == "resting":
+                    s = (v > 0.5).float() * (rest <= 0).float()
+                    rest = (rest - 1).clamp(min=0) + 2 * s
                 elif kind == "ternary":
                     s = (v > 0.5).float() - (v < -0.5).float()
                 else:

@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+import snntorch
 import torch
 import torch.nn.functional as F
 from spikingjelly.activation_based import layer, neuron
@@ -161,6 +162,77 @@ def test_a_batch_norm_is_a_bias_and_an_image_a_mac_reads_an_input_and_a_weight()
     assert accesses(rows["0"]) == [macs, macs, potentials, potentials, potentials, spikes]
 
 
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(2), nn.MaxPool2d(2)])
+@pytest.mark.parametrize("norm", [nn.Identity(), nn.BatchNorm2d(3).eval()])
+def test_biases_are_read_by_the_neurons_behind_a_pool(pool, norm):
+    convolution = nn.Conv2d(1, 3, 3, padding=1, bias=isinstance(norm, nn.Identity))
+    model = nn.Sequential(convolution, pool, norm, fnn.IAFSqueeze(batch_size=2))
+    x = (torch.rand(4, 1, 8, 8) < 0.3).float()
+    counter = fxsynops.SynOpsCounter(model, x, layout="(NT)", batch_size=2)
+    counter(x)
+    (row,) = counter.counts.memory().to_rows()
+    assert row["Biases read"] == 2 * 3 * 4 * 4
+
+
+def test_a_parameter_that_is_added_is_a_bias():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.rand(6, 3)), nn.Parameter(torch.rand(3))
+            self.fire = fnn.IAF()
+
+        def forward(self, x):
+            return self.fire(x @ self.weight + self.bias)
+
+    (row,) = memory_rows(Net(), torch.ones(2, 5, 6)).values()
+    assert row["Biases read"] == 5 * 3
+
+
+def test_a_cell_of_gates_reads_their_biases():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = snntorch.SLSTM(6, 8)
+
+        def forward(self, x):
+            synaptic, membrane = self.cell.init_slstm()
+            found = []
+            for step in x:
+                s, synaptic, membrane = self.cell(step, synaptic, membrane)
+                found.append(s)
+            return torch.stack(found)
+
+    rows = memory_rows(Net(), torch.ones(7, 1, 6), layout="TN")
+    assert [row["Biases read"] for row in rows.values()] == [7 * 32, 7 * 32]
+
+
+def test_events_and_values_side_by_side_are_read_once_each():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.fire, self.b = nn.Linear(6, 8), fnn.IAF(), nn.Linear(14, 3)
+
+        def forward(self, x):
+            return self.b(torch.cat([self.fire(self.a(x)), x], -1))
+
+    x = torch.rand(2, 5, 6)
+    counter = fxsynops.SynOpsCounter(Net(), x, layout="NT", input_events=False)
+    counter(x)
+    read = {(row.layer, row.source): row.traffic.inputs for row in counter.counts.memory().rows}
+    assert read["a", ""] == read["b", ""] == 5 * 6
+    assert read["b", "fire"] == counter.counts.fired["fire"] / 2
+
+
+def test_neurons_of_which_nothing_is_known_are_an_error():
+    model = nn.Sequential(nn.Linear(4, 3), fnn.IAF(), nn.Linear(3, 2), fnn.IAF())
+    analysis = fxsynops.analyze(model, torch.ones(1, 5, 4), layout="NT", input_events=True)
+    estimate = analysis.upper_bound(rate={"input": 0.2, "1": 0.5})
+    with pytest.raises(InputError, match="how many events 3 put out: give a rate"):
+        estimate.memory()
+    full = analysis.upper_bound(rate={"input": 0.2, "1": 0.5, "3": 0.1}).memory()
+    assert full.to_rows()[1]["Outputs written"] == 5 * 2 * 0.1
+
+
 class TwoInOne(nn.Module):
     """Two convolutions that drive the same neurons, and a readout."""
 
@@ -202,8 +274,6 @@ def test_neurons_that_two_synapses_drive_are_visited_once():
 
 
 def test_a_recurrent_synapse_adds_its_pairs_and_no_neurons():
-    import snntorch
-
     class Net(nn.Module):
         def __init__(self):
             super().__init__()

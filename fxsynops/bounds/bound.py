@@ -232,6 +232,7 @@ def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float])
     for value in rates.values() if rates else [rate]:
         check_count("rate", "nothing" if value is None else value)
     known = _sources(findings) | {c.measured_at for c in findings.connections}
+    known |= findings.spiking.keys()  # what neurons put out that drive nothing
     check_names("rate", rates, known, "sources or gates of this model")
     given: dict[Any, float] = rate if isinstance(rate, dict) else {None: rate}
     expected = Rates(findings, given)

@@ -161,14 +161,14 @@ def _parser() -> argparse.ArgumentParser:
         option("--devices", metavar="FILE", help="… on your own, from a TOML file, too")
         option("--by-layer", action="store_true", help="… with a row for each layer")
         option("--memory", action="store_true", help="memory traffic: accesses, bytes, joules")
-        option("--bits", type=int, default=32, metavar="N", help="… of this width (default: 32)")
-    shown_as = count.add_mutually_exclusive_group()
+        option("--bits", type=int, metavar="N", help="… of this width (default: 32)")
     for name, says in (
         ("conventional", "operations as papers count them, beside the exact count"),
         ("summary", "parameters, neurons, sparsity, operations, rates, break-even rate"),
+        ("advice", "the three changes that would save most"),
     ):
-        shown_as.add_argument(f"--{name}", action="store_true", help=says)
-    shown_as.add_argument("--latency", metavar="CHIP", help="estimated time per sample on a chip")
+        count.add_argument(f"--{name}", action="store_true", help=says)
+    count.add_argument("--latency", metavar="CHIP", help="estimated time per sample on a chip")
     option = check.add_argument
     option("--budget", metavar="FILE", help="a TOML file of limits; see below")
     option("--max-synops", type=float, metavar="N", help="limit per sample")
@@ -290,14 +290,12 @@ def _count(options: argparse.Namespace) -> int:
             torch.bernoulli(torch.full(x.shape, rate)) for _, x in analysis.example.tensors()
         )
         loader = [batch]
-    counter = analysis.counter(steps=options.steps)
+    counter = analysis.counter(steps=options.steps, rates=options.advice)
     counts = counter.measure(loader, reset=not options.keep_states)
-    shown: Reported = _cost_of(counts, devices, options) or counts
-    if options.conventional or options.summary:
-        shown = counts.conventional if options.conventional else counts.summary
-    elif options.latency:
-        shown = counts.latency(options.latency)
-    _emit(shown.report(), options)
+    _emit(
+        (_figures_of(counts, options) or _cost_of(counts, devices, options) or counts).report(),
+        options,
+    )
     return 0
 
 
@@ -308,7 +306,20 @@ def _cost_of(
     if devices:
         energy = result.energy(devices)
         return energy.by_layer() if options.by_layer else energy
-    return result.memory(bits=options.bits) if options.memory else None
+    return (
+        result.memory(bits=32 if options.bits is None else options.bits) if options.memory else None
+    )
+
+
+def _figures_of(counts: Counts, options: argparse.Namespace) -> Reported | None:
+    """What only counts have, if it is asked for."""
+    if options.latency:
+        return counts.latency(options.latency)
+    if options.advice:
+        return counts.advice()
+    if options.conventional:
+        return counts.conventional
+    return counts.summary if options.summary else None
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -367,13 +378,19 @@ def _upper_bound(options: argparse.Namespace) -> Bound:
     )
 
 
+_TABLES = ("energy", "memory", "conventional", "summary", "latency", "advice")
+
+
 def _devices(options: argparse.Namespace) -> tuple[str | Device, ...]:
     """Whose energy is asked for; none if it is not."""
     for name in ("device", "devices", "by_layer"):
         if getattr(options, name) and not options.energy:
             raise InputError(f"--{name.replace('_', '-')} is for --energy: give both.")
-    if options.energy and options.memory:
-        raise InputError("--energy and --memory are two tables: ask for one at a time.")
+    if options.bits is not None and not options.memory:
+        raise InputError("--bits is for --memory: give both.")
+    asked = [f"--{name}" for name in _TABLES if getattr(options, name, None)]
+    if len(asked) > 1:
+        raise InputError(f"{asked[0]} and {asked[1]} are two tables: ask for one at a time.")
     if not options.energy:
         return ()
     own = Device.load(options.devices) if options.devices else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from torch._subclasses import FakeTensor
 
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import Connector, SynapseCalls, Tap, Unresolved
+from fxsynops.connectivity.signals import Role
 from fxsynops.operations.call import shape
 from fxsynops.tracing.inputs import Inputs, Layout, Window
 from fxsynops.tracing.torch_api import parameters_of
@@ -173,45 +175,65 @@ class Findings:
     def spiking(self) -> dict[str, list[fx.Node]]:
         """What every spiking node of a forward puts out, call by call, by name.
 
-        A comparison of what another one has put out (``spikes > 0``, for a reset) is no neuron.
+        A comparison of what another one has put out (``spikes > 0``, for a reset) is no neuron, and
+        several whose product is put out are one.
         """
         calls: dict[str, list[fx.Node]] = defaultdict(list)
+        emitted: set[fx.Node] = set()
         for node, role in self.connector.signals.roles.items():
             spikes = role.kind == "source" and origin_of(node)[0].op.startswith("call")
             if spikes and "virtual" not in node.meta and not self._compares_spikes(node):
-                calls[self.connector.names[node]].append(node)
+                behind = self.emitted(node)
+                if behind not in emitted:
+                    calls[self.connector.names[node]].append(node)
+                emitted.add(behind)
         return dict(calls)
 
     def _compares_spikes(self, node: fx.Node) -> bool:
         role = self.connector.signals.roles[node]
         if role.module is not None or role.call is None:
             return False
-        return any(self._is_emitted(operand) for operand in role.call.operands())
+        return any(self._emitter(operand) is not None for operand in role.call.operands())
 
-    def _is_emitted(self, node: fx.Node) -> bool:
-        """Whether a value is that of a spiking node, or of a gate right behind one."""
+    def _emitter(self, node: fx.Node) -> fx.Node | None:
+        """The spiking node that a value is of: right behind it, or behind its gate or its dtype."""
         roles = self.connector.signals.roles
-        while (role := roles[node]).kind == "gate" and len(role.carriers) == 1:
-            (node,) = role.carriers
-        return role.kind == "source" and node.op.startswith("call")
+        while roles[node].kind in ("gate", "routing"):
+            if len(roles[node].carriers) != 1 or not (
+                roles[node].kind == "gate" or _casts(node, roles)
+            ):
+                break
+            (node,) = roles[node].carriers
+        return node if roles[node].kind == "source" and node.op.startswith("call") else None
 
     def emitted(self, node: fx.Node) -> fx.Node:
         """Where the events of a spiking node are as it puts them out.
 
-        Of one that is written out, behind the gates that are part of it: ``floor().clamp(max=1)``.
+        Of one that is written out, behind the gates that are part of it: ``floor().clamp(max=1)``,
+        or a product with another comparison beside it: ``(v > 1).float() * (rest <= 0).float()``.
         """
-        roles, module = self.connector.signals.roles, _place(node)
+        roles, found = self.connector.signals.roles, node
         while roles[node].module is None and len(node.users) == 1:
             (user,) = node.users
             role = roles.get(user)
-            if role is None or role.kind != "gate" or role.operation is None:
+            if role is None or role.operation is None or _place(user) != _place(node):
                 break
-            limits = role.operation.lower is not None or role.operation.upper is not None
-            alone = role.carriers == (node,) and shape(user) == shape(node)
-            if not (limits and alone) or _place(user) != module:
+            if shape(user) != shape(node) or not (_casts(user, roles) or self._is_part(role)):
                 break
             node = user
-        return node
+            found = user if role.kind == "gate" else found
+        return found
+
+    def _is_part(self, role: Role) -> bool:
+        """Whether a gate is part of a neuron: it limits its events, or multiplies two of them."""
+        if role.kind != "gate" or role.operation is None:
+            return False
+        if len(role.carriers) == 1:
+            return role.operation.lower is not None or role.operation.upper is not None
+        emitters = [self._emitter(carrier) for carrier in role.carriers]
+        roles = self.connector.signals.roles
+        written_out = all(e is not None and roles[e].module is None for e in emitters)
+        return written_out and role.operation.factors is not None
 
     @cached_property
     def graph(self) -> nx.MultiDiGraph:
@@ -272,6 +294,14 @@ class Findings:
 def whole(value: float) -> Any:
     """A whole number as an ``int``, any other as it is."""
     return int(value) if float(value).is_integer() else value
+
+
+def _casts(node: fx.Node, roles: Mapping[fx.Node, Role]) -> bool:
+    """Whether it hands the values of one operand on as another dtype."""
+    role = roles[node]
+    if role.kind != "routing" or role.operation is None or len(role.carriers) != 1:
+        return False
+    return role.operation.factors is None and shape(node) == shape(role.carriers[0])
 
 
 def _place(node: fx.Node) -> str:

@@ -17,13 +17,16 @@ count differs where events and weights meet in other places than the mean of bot
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import fx
+
 from fxsynops.connectivity.results import Connection, Findings, whole
-from fxsynops.cost.layers import SynapseLayer, layers_of
-from fxsynops.cost.memory import Flow
+from fxsynops.cost.layers import SynapseLayer, listed
+from fxsynops.cost.workload import Flow
+from fxsynops.operations.call import shape
 from fxsynops.reporting.conventional_table import conventional_content
 from fxsynops.reporting.report import Reported
 
@@ -156,14 +159,16 @@ def conventional_of(findings: Findings, flow: Flow, bound: bool = False) -> Conv
         flow: what goes through it.
         bound: whether that is no measurement.
     """
-    layers = layers_of(findings).synapses
     rows, biases = [], []
-    for layer in layers:
+    for layer in flow.layers.synapses:
         for row in _rows(findings, layer, flow):
             rows.append(row)
             biases.append(layer.outputs if layer.has_bias else 0.0)
-    remarks = [f"Unresolved, not counted: {row}" for row in findings.unresolved]
-    remarks += findings.assumed
+    remarks = list(flow.remarks(findings))
+    if unknown := [row.layer for row in rows if math.isnan(row.rate)]:
+        remarks.append(
+            f"Not known: the rate of the first factor of {listed(unknown)}, and so the sum of ACs."
+        )
     name, steps = findings.name, flow.timesteps
     return Conventional(tuple(rows), name, steps, bound, tuple(remarks), tuple(biases))
 
@@ -233,15 +238,31 @@ def _worth(findings: Findings, connection: Connection) -> float:
 
 
 def _rate_of_left(findings: Findings, connection: Connection, flow: Flow) -> float:
-    """Of a product of two activations, events per element and step of its first factor."""
+    """Of a product of two activations, events per element and step of its first factor.
+
+    NaN if that is not known: its events may be of several neurons, or pass a gate.
+    """
     product = connection.taps[0].product
     assert product is not None
-    names, behind = findings.connector.names, findings.connector.signals.behind
-    sources = {names[node] for node in behind(product.operands[0])}
-    neurons = {layer.name: layer.neurons for layer in layers_of(findings).neurons}
-    known = [name for name in sources if name in neurons and name in flow.fired]
-    fired = math.fsum(flow.fired[name] for name in known)
-    return _ratio(fired, max((neurons[name] for name in known), default=0) * flow.timesteps)
+    roles, node = findings.connector.signals.roles, product.operands[0]
+    while roles[node].kind == "routing" and len(roles[node].carriers) == 1:
+        (node,) = roles[node].carriers
+    if roles[node].kind == "product":
+        for other, synops, _ in flow.connections:
+            if node in other.calls.calls:
+                return _ratio(synops, _places(findings, other.calls.calls, flow))
+    name = findings.connector.names[node]
+    alone = len(findings.spiking.get(name, ())) <= len(connection.calls.calls)
+    if roles[node].kind != "source" or name not in flow.fired or not alone:
+        return math.nan
+    return _ratio(flow.fired[name], _places(findings, findings.spiking[name], flow))
+
+
+def _places(findings: Findings, nodes: Sequence[fx.Node], flow: Flow) -> float:
+    """Elements × steps of some values, for one sample."""
+    window = findings.window
+    elements = math.fsum(math.prod(shape(node)) for node in nodes) / window.samples
+    return elements * flow.timesteps / window.timesteps
 
 
 def _ratio(part: float, whole: float) -> float:

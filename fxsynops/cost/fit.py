@@ -317,11 +317,6 @@ def _one_by_one(one: Chip, shapes: list[Shape]) -> tuple[list[Place], list[Check
     left = sum(layer not in matched for layer in layers)
     rows.append(Check("network", "layers without a core", left, 0, not left))
     placed = not left
-    rows.append(
-        Check(
-            "network", "layers with a core", sum(n in matched for n in layers), len(layers), placed
-        )
-    )
     remarks = list(_why_not(shapes, graph, matched, layers)) if not placed else []
     if placed:
         free = [i for i in range(len(cores)) if ("core", i) not in matched]

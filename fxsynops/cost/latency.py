@@ -21,7 +21,7 @@ from typing import Any
 
 from fxsynops.cost.chips import Chip, EventCosts
 from fxsynops.cost.fit import Fit, Place
-from fxsynops.cost.memory import Flow
+from fxsynops.cost.workload import Flow
 from fxsynops.errors import InputError
 from fxsynops.reporting.latency_table import latency_content
 from fxsynops.reporting.report import Reported

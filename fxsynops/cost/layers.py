@@ -10,11 +10,11 @@ Each is of one sample and step, and says in how many steps of a pass it runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.connect import SynapseCalls
@@ -23,20 +23,46 @@ from fxsynops.connectivity.sample_axes import leading
 from fxsynops.connectivity.signals import Role
 from fxsynops.neurons import Update
 from fxsynops.neurons.updates import ASSUMED
+from fxsynops.operations import Kind
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import SynapseCall
 from fxsynops.tracing.graph_walk import reachable, upstream
+from fxsynops.tracing.places import Place
 
 
 @dataclass(frozen=True)
-class SynapseLayer:
+class _Layer:
+    """What runs in all steps of a sample, in some, or in one, before the loop.
+
+    Attributes:
+        name: its name.
+        steps: how many of a window's steps it runs in.
+        window: how many these are.
+    """
+
+    name: str
+    steps: int
+    window: int
+
+    def runs(self, timesteps: float) -> float:
+        """How many steps of a sample it runs in: those that it leaves out are as many.
+
+        Of what runs in every second step or so, the same share.
+        """
+        if self.steps == 1 < self.window:
+            return 1
+        if self.steps < self.window - 1:
+            return timesteps * self.steps / self.window
+        return max(timesteps - (self.window - self.steps), 0)
+
+
+@dataclass(frozen=True)
+class SynapseLayer(_Layer):
     """One synapse, of one sample and step.
 
     Attributes:
         name: its name, as in the connections and dense rows.
         kind: its operation.
-        steps: how many of a window's steps it runs in: of all, or of one, before the loop.
-        window: how many these are.
         inputs, outputs: elements.
         macs: multiply-accumulates if every input were analog; padding is not counted.
         padded: the same with taps that lie in the padding, as most tools count.
@@ -51,10 +77,7 @@ class SynapseLayer:
             module, that drives the same ones.
     """
 
-    name: str
     kind: str
-    steps: int
-    window: int
     inputs: float
     outputs: float
     macs: float
@@ -67,19 +90,13 @@ class SynapseLayer:
     reach: float
     drives: str
 
-    def runs(self, timesteps: float) -> float:
-        """How many steps of a sample it runs in: those that it leaves out are as many."""
-        if self.steps == 1 < self.window:
-            return 1
-        return max(timesteps - (self.window - self.steps), 0)
-
     def scaled(self, timesteps: float) -> float:
         """By what the mean over the window's steps is multiplied, to be of a whole sample."""
         return self.runs(timesteps) * self.window / self.steps
 
 
 @dataclass(frozen=True)
-class NeuronLayer:
+class NeuronLayer(_Layer):
     """The neurons of one spiking node, of one sample.
 
     Attributes:
@@ -91,7 +108,6 @@ class NeuronLayer:
         synapse: the last of the synapses that drive them; empty if none does.
     """
 
-    name: str
     neurons: float
     update: Update
     known: bool
@@ -106,13 +122,19 @@ class Layers:
     synapses: tuple[SynapseLayer, ...]
     neurons: tuple[NeuronLayer, ...]
 
-    def unknown(self) -> list[str]:
+    @property
+    def unknown(self) -> tuple[str, ...]:
         """The neurons of whose updates nothing is known."""
-        return [layer.name for layer in self.neurons if not layer.known]
+        return tuple(layer.name for layer in self.neurons if not layer.known)
 
     def driven_by(self, synapse: str) -> list[NeuronLayer]:
         """The neurons behind a synapse."""
         return [layer for layer in self.neurons if layer.synapse == synapse]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of many."""
+    return ", ".join(names[:4]) + (", …" if names[4:] else "")
 
 
 def calls_of(findings: Findings) -> list[SynapseCalls]:
@@ -139,7 +161,7 @@ def layers_of(findings: Findings) -> Layers:
 
 def _synapse(findings: Findings, calls: SynapseCalls, events: bool, drives: str) -> SynapseLayer:
     roles, window = findings.connector.signals.roles, findings.window
-    steps = _steps(findings, calls.calls)
+    steps = _steps(findings, [_read(roles[node], node) for node in calls.calls])
     per_step = window.samples * steps
 
     def added(sizes: Iterable[float]) -> float:
@@ -153,9 +175,9 @@ def _synapse(findings: Findings, calls: SynapseCalls, events: bool, drives: str)
     padded = added(map(_padded, every))
     return SynapseLayer(
         calls.name,
+        steps,
+        window.timesteps,
         calls.kind,
-        steps=steps,
-        window=window.timesteps,
         inputs=added(math.prod(size) for role in every for size in _inputs(role)),
         outputs=outputs,
         macs=added(map(_terms, every)),
@@ -230,35 +252,45 @@ def _padded(role: Role) -> float:
     return _terms(role) if role.synapse is None else role.synapse.padded_macs()
 
 
-def _steps(findings: Findings, calls: tuple[fx.Node, ...]) -> int:
-    """In how many steps one synapse runs: in one, if it runs before the loop over them.
+def _read(role: Role, node: fx.Node) -> fx.Node:
+    """What a synapse reads; of a product, what it makes."""
+    return node if role.synapse is None else role.synapse.input
 
-    Such a synapse has fewer calls than there are steps, and an input with samples alone in front.
+
+def _steps(findings: Findings, values: Sequence[fx.Node]) -> int:
+    """In how many steps there are some values: in one, if that is before the loop over them.
+
+    They are fewer than there are steps, then, and have samples alone in front.
     """
     window = findings.window
-    if len(calls) >= window.timesteps:
+    if len(values) >= window.timesteps:
         return window.timesteps
-    for node in calls:
-        synapse = findings.connector.signals.roles[node].synapse
-        size = shape(node if synapse is None else synapse.input)
+    for node in values:
+        size = shape(node)
         lead = leading(size, 1, window, findings.options.layout)
-        if (lead.axes, lead.sample) != ((0,), 0) or size[0] != window.samples:
+        alone = (lead.axes, lead.sample) == ((0,), 0)
+        several = len(values) > 1 and window.samples != window.timesteps  # no axis is both
+        if not (alone or several) or not size or size[0] != window.samples:
             return window.timesteps
-    return len(calls)
+    return len(values)
 
 
 # -- biases ---------------------------------------------------------------------------------------
 
 
 def _is_biased(findings: Findings, node: fx.Node) -> bool:
-    """Whether a synapse adds a constant, or a batch norm does that nothing else comes between."""
+    """Whether something constant is added to what a synapse puts out.
+
+    That is a bias of its own; a parameter that is added, or a batch norm, with nothing between them
+    but reshapes and pools.
+    """
     if _has_bias(findings.connector.signals.roles[node]):
         return True
 
     def ahead(at: fx.Node) -> Iterator[fx.Node]:
         return (user for user in at.users if _moves(findings, user))
 
-    return any(_shifts(findings, at) for at in reachable([node], ahead) if at is not node)
+    return any(_adds(findings, at) for at in reachable([node], ahead) if at is not node)
 
 
 def _has_bias(role: Role) -> bool:
@@ -272,19 +304,38 @@ def _added(role: Role) -> bool:
     return product is not None and product.added is not None
 
 
-def _shifts(findings: Findings, node: fx.Node) -> bool:
+def _adds(findings: Findings, node: fx.Node) -> bool:
+    """Whether a batch norm, or the addition of a parameter."""
     if node not in findings.connector.signals.roles:
         return False
     call, entry = findings.connector.signals.calls[node]
-    return entry is not None and entry.shifts(call)
+    return entry is not None and (entry.shifts(call) or _adds_parameter(findings, node))
+
+
+def _adds_parameter(findings: Findings, node: fx.Node) -> bool:
+    call, entry = findings.connector.signals.calls[node]
+    terms = entry.terms(call) if entry is not None and entry.terms is not None else []
+    operands = [operand for _, operand in terms if isinstance(operand, fx.Node)]
+    return len(operands) == 2 and any(_is_parameter(findings, operand) for operand in operands)
+
+
+def _is_parameter(findings: Findings, node: fx.Node) -> bool:
+    if node.op != "get_attr":
+        return False
+    read = findings.trace.reads.get(str(node.target))
+    value = read.get() if isinstance(read, Place) else read
+    return isinstance(value, nn.Parameter)
 
 
 def _moves(findings: Findings, node: fx.Node) -> bool:
-    """Whether it only hands values of one operand on, or several of them together."""
+    """Whether it hands values of one operand on, several together, or the largest; or adds."""
     if node not in findings.connector.signals.roles:
         return True
     call, entry = findings.connector.signals.calls[node]
-    return entry is not None and entry.pull is not None and len(entry.carriers(call)) == 1
+    if entry is None:
+        return False
+    pooled = entry.pull is not None or bool(entry.picks)
+    return (pooled and len(entry.carriers(call)) == 1) or _adds_parameter(findings, node)
 
 
 # -- neurons --------------------------------------------------------------------------------------
@@ -310,11 +361,14 @@ def _neurons(
         if (once := beside.get(name, 1)) is None:
             continue
         elements = sum(math.prod(shape(node)) for node in nodes) * once
+        steps = _steps(findings, nodes)
         role = roles[nodes[0]]
         update = role.neuron.update_of(role.module) if role.neuron else None
         yield NeuronLayer(
             name,
-            whole(elements / (window.samples * window.timesteps)),
+            steps,
+            window.timesteps,
+            whole(elements / (window.samples * steps)),
             ASSUMED if update is None else update,
             update is not None,
             findings.options.events == "nonzero"
@@ -327,7 +381,8 @@ def _beside(findings: Findings, drivers: dict[str, str]) -> dict[str, int | None
     """Of comparisons of one membrane: which are its spikes, and how often its neurons count.
 
     Returns:
-        by name: None for masks (a refractory time, a reset), whose events go nowhere; of several
+        by name: None for masks (a refractory time, a reset), whose events go nowhere, and for
+        encoders (``rand_like(x) < x``), which have no state; of several
         whose events do (ternary spikes), one for the first, which has the neurons, and else zero.
     """
     roles = findings.connector.signals.roles
@@ -336,7 +391,9 @@ def _beside(findings: Findings, drivers: dict[str, str]) -> dict[str, int | None
     for name, nodes in findings.spiking.items():
         if roles[nodes[0]].module is not None:
             continue
-        if name in drivers:
+        if _draws(findings, nodes[0]):
+            found[name] = None
+        elif name in drivers:
             place = origin_of(nodes[0])[0].meta["site"].module
             groups.setdefault((drivers[name], place, tuple(shape(nodes[0]))), []).append(name)
         elif not _goes_on(findings, nodes):
@@ -347,6 +404,14 @@ def _beside(findings: Findings, drivers: dict[str, str]) -> dict[str, int | None
         spikes = [name for name in names if _goes_on(findings, findings.spiking[name])] or names[:1]
         found |= dict.fromkeys(names) | dict.fromkeys(spikes, 0) | {spikes[0]: 1}
     return found
+
+
+def _draws(findings: Findings, node: fx.Node) -> bool:
+    """Whether a comparison is one with random numbers."""
+    signals = findings.connector.signals
+    call = signals.roles[node].call
+    entries = [signals.calls[n][1] for n in call.operands()] if call is not None else []
+    return any(entry is not None and entry.kind is Kind.RANDOM for entry in entries)
 
 
 def _goes_on(findings: Findings, nodes: list[fx.Node]) -> bool:

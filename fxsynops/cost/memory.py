@@ -36,8 +36,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from fxsynops.connectivity.results import Connection, Findings, whole
-from fxsynops.cost.layers import Layers, NeuronLayer, SynapseLayer, layers_of
+from fxsynops.connectivity.results import Findings, whole
+from fxsynops.cost.layers import Layers, NeuronLayer, SynapseLayer, listed
+from fxsynops.cost.workload import Flow
 from fxsynops.errors import InputError
 from fxsynops.reporting.memory_table import memory_content
 from fxsynops.reporting.report import Reported
@@ -242,23 +243,6 @@ class Memory(Reported):
         return memory_content(self)
 
 
-@dataclass(frozen=True)
-class Flow:
-    """What goes through a model in one sample, counted or at most.
-
-    Attributes:
-        connections: with their SynOps and the events at their synapses' inputs.
-        fired: events of every spiking node, by name.
-        timesteps: steps.
-        macs: multiply-accumulates of synapses with analog input, by name.
-    """
-
-    connections: tuple[tuple[Connection, float, float], ...]
-    fired: Mapping[str, float]
-    timesteps: float
-    macs: Mapping[str, float]
-
-
 def memory_of(findings: Findings, flow: Flow, model: MemoryModel, bound: bool = False) -> Memory:
     """The memory traffic of one sample.
 
@@ -267,15 +251,23 @@ def memory_of(findings: Findings, flow: Flow, model: MemoryModel, bound: bool = 
         flow: what goes through it.
         model: widths, sizes, and what accesses cost.
         bound: whether these are the most that there can be.
+
+    Raises:
+        InputError: it is not known how many events some neurons put out.
     """
-    layers = layers_of(findings)
+    layers = flow.layers
+    if silent := [one.name for one in layers.neurons if math.isnan(flow.fired.get(one.name, 0.0))]:
+        raise InputError(
+            f"nothing says how many events {listed(silent)} put out: give a rate for each of them, "
+            "or look for NaN in what drives them."
+        )
     rows = tuple(_rows(findings, layers, flow, model))
     dense = tuple(_in_an_ann(layer, model) for layer in layers.synapses)
-    remarks = [f"Unresolved, not counted: {row}" for row in findings.unresolved]
-    if unknown := layers.unknown():
-        names = ", ".join(unknown[:4]) + (", …" if unknown[4:] else "")
-        remarks.append(f"No figures for the updates of {names}: a leak is assumed.")
-    remarks += findings.assumed
+    remarks = [*flow.remarks(findings)]
+    if layers.unknown:
+        remarks.append(
+            f"No figures for the updates of {listed(layers.unknown)}: a leak is assumed."
+        )
     name = findings.name
     return Memory(rows, dense, model, name, flow.timesteps, bound, tuple(remarks))
 
@@ -337,8 +329,10 @@ def _of_events(layer: SynapseLayer, synops: float, arriving: float) -> Traffic:
 def _of_values(layer: SynapseLayer, macs: float, timesteps: float) -> Traffic:
     convolves, runs = layer.kind.startswith("conv"), layer.runs(timesteps)
     addresses = layer.inputs + layer.outputs + (layer.reach if convolves else 0)
+    every = layer.macs * runs
+    share = macs / every if layer.events and every else 1.0  # beside events, some of its inputs
     return Traffic(
-        inputs=macs if convolves else layer.inputs * runs,
+        inputs=macs if convolves else layer.inputs * runs * share,
         weights=macs,
         additions=macs,
         multiplies=macs,
@@ -371,13 +365,20 @@ class _Behind:
         neurons = math.fsum(one.neurons for one in driven)
         if layer is not None and not driven and layer.drives == layer.name:
             neurons = layer.outputs  # read out as they are
-        biases = layer.outputs * layer.runs(flow.timesteps) if layer and layer.biased else 0
+        steps = flow.timesteps
+        updates = [one.neurons * one.runs(steps) for one in driven]
+        biases = 0.0
+        if layer is not None and layer.biased:
+            behind = flow.layers.driven_by(layer.drives)
+            fewer = math.fsum(one.neurons for one in behind) or layer.outputs  # behind pools
+            inside = any(layer.name.startswith(f"{one.name}.") for one in behind)  # or of gates
+            biases = (layer.outputs if inside else min(layer.outputs, fewer)) * layer.runs(steps)
         return cls(
             neurons,
             biases,
-            neurons * flow.timesteps,
-            math.fsum(one.neurons * one.update.additions for one in driven) * flow.timesteps,
-            math.fsum(one.neurons * one.update.multiplies for one in driven) * flow.timesteps,
+            math.fsum(updates) if driven or layer is None else neurons * layer.runs(steps),
+            math.fsum(n * one.update.additions for n, one in zip(updates, driven, strict=True)),
+            math.fsum(n * one.update.multiplies for n, one in zip(updates, driven, strict=True)),
             math.fsum(flow.fired.get(one.name, 0.0) for one in driven),
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -18,8 +18,9 @@ from torch import Tensor, fx, nn
 from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.results import Connection, Findings, whole
 from fxsynops.cost.conventional import AC, MAC
-from fxsynops.cost.layers import Layers, layers_of
-from fxsynops.cost.memory import Flow, MemoryModel, memory_of
+from fxsynops.cost.layers import Layers, listed
+from fxsynops.cost.memory import MemoryModel, memory_of
+from fxsynops.cost.workload import Flow
 from fxsynops.neurons import describe
 from fxsynops.operations.operation import as_dense
 from fxsynops.reporting.report import Reported
@@ -80,20 +81,20 @@ def summary_of(findings: Findings, flow: Flow) -> Summary:
         findings: the analysis of its model.
         flow: what was counted, per sample.
     """
-    layers = layers_of(findings)
+    layers = flow.layers
     figures = (
         *_of_size(findings, layers),
         *_of_operations(findings, layers, flow),
         *_of_rates(layers, flow),
         *_beside_an_ann(findings, layers, flow),
     )
-    remarks = [f"Unresolved, not counted: {row}" for row in findings.unresolved]
-    if unknown := layers.unknown():
-        names = ", ".join(unknown[:4]) + (", …" if unknown[4:] else "")
+    remarks = list(flow.remarks(findings))
+    if layers.unknown:
         remarks.append(
-            f"States and updates of {names} are not known: one, and a leak, are assumed."
+            f"States and updates of {listed(layers.unknown)} are not known: one and a leak are "
+            "assumed."
         )
-    return Summary(figures, findings.name, (*remarks, *findings.assumed))
+    return Summary(figures, findings.name, tuple(remarks))
 
 
 def _of_size(findings: Findings, layers: Layers) -> Iterator[Figure]:
@@ -139,10 +140,7 @@ def _states(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _of_operations(findings: Findings, layers: Layers, flow: Flow) -> Iterator[Figure]:
-    acs, multiplied = (
-        math.fsum(synops for _, synops, _ in flow.connections),
-        sum(flow.macs.values()),
-    )
+    acs, multiplied = flow.synops, math.fsum(flow.macs.values())
     effective = findings.options.events == findings.options.weights == "nonzero"
     how = "" if effective else ' (count with events="nonzero", weights="nonzero")'
     yield Figure("SynOps", whole(acs), "synaptic operations: events × fan-out")
@@ -162,8 +160,7 @@ def _of_operations(findings: Findings, layers: Layers, flow: Flow) -> Iterator[F
     ):
         yield Figure(name, whole(value) if effective else None, f"{what}; {of}")
     yield Figure("FLOPs", whole(2 * multiplied + acs), "2 per MAC, 1 per AC")
-    done = sum(layer.neurons for layer in layers.neurons) * flow.timesteps
-    yield Figure("Neuron updates", whole(done), "neurons × steps")
+    yield Figure("Neuron updates", whole(flow.updates), "neurons × steps")
 
 
 def _is_binary(findings: Findings, connection: Connection) -> bool:
@@ -188,10 +185,8 @@ def _is_binary(findings: Findings, connection: Connection) -> bool:
 
 
 def _of_rates(layers: Layers, flow: Flow) -> Iterator[Figure]:
-    places = math.fsum(layer.neurons for layer in layers.neurons) * flow.timesteps
-    fired = math.fsum(flow.fired.get(layer.name, 0.0) for layer in layers.neurons)
-    rate = fired / places if places else None
-    yield Figure("Spikes", whole(fired), "of all neurons")
+    rate = flow.spikes / flow.updates if flow.updates else None
+    yield Figure("Spikes", whole(flow.spikes), "of all neurons")
     yield Figure("Mean firing rate", rate, "spikes per neuron and step")
     once = all(layer.once for layer in layers.neurons)
     more = "" if once else ' (some fire more than once: count with events="nonzero")'
@@ -202,22 +197,19 @@ def _of_rates(layers: Layers, flow: Flow) -> Iterator[Figure]:
         "%",
     )
     synapses = math.fsum(layer.macs for layer in layers.synapses if layer.events)
-    synops = math.fsum(cost for _, cost, _ in flow.connections)
     yield Figure(
         "Spikes per synapse",
-        synops / synapses if synapses else None,
+        flow.synops / synapses if synapses else None,
         "and inference: SynOps / synapses that events come to (Dampfhoffer et al.)",
     )
 
 
 def _beside_an_ann(findings: Findings, layers: Layers, flow: Flow) -> Iterator[Figure]:
     """The rate at which the network costs as much as the dense ANN (after Yan et al.)."""
-    synops = math.fsum(cost for _, cost, _ in flow.connections)
-    places = math.fsum(layer.neurons for layer in layers.neurons) * flow.timesteps
-    rate = math.fsum(flow.fired.values()) / places if places else 0.0
+    rate = flow.spikes / flow.updates if flow.updates else 0.0
     dense = math.fsum(layer.macs for layer in layers.synapses) * MAC
     fixed = math.fsum(flow.macs.values()) * MAC
-    at = _break_even(rate, dense, fixed, synops * AC)
+    at = _break_even(rate, dense, fixed, flow.synops * AC)
     yield Figure(
         "Break-even rate",
         at,
@@ -225,12 +217,8 @@ def _beside_an_ann(findings: Findings, layers: Layers, flow: Flow) -> Iterator[F
     )
     model = MemoryModel()
     now = memory_of(findings, flow, model)
-    none = Flow(
-        tuple((c, 0.0, 0.0) for c, *_ in flow.connections),
-        dict.fromkeys(flow.fired, 0.0),
-        flow.timesteps,
-        flow.macs,
-    )
+    silent = tuple((c, 0.0, 0.0) for c, *_ in flow.connections)
+    none = replace(flow, connections=silent, fired=dict.fromkeys(flow.fired, 0.0))
     idle = memory_of(findings, none, model).total
     whole_ann = math.fsum(row.total for row in now.dense)
     at = _break_even(rate, whole_ann, idle, now.total - idle)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from fxsynops.connectivity.results import Connection, Findings, whole
-from fxsynops.cost.layers import Layers, NeuronLayer, layers_of
+from fxsynops.cost.layers import Layers, NeuronLayer, layers_of, listed
 from fxsynops.neurons import Update
 
 
@@ -36,6 +36,52 @@ class Part:
     updates: float = 0
     update: Update = Update()
     dense_macs: float = 0
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What goes through a model in one sample, counted or at most.
+
+    Attributes:
+        layers: of the model.
+        connections: with their SynOps and the events at their synapses' inputs.
+        fired: events of every spiking node, by name.
+        timesteps: steps.
+        macs: multiply-accumulates of synapses with analog input, by name.
+    """
+
+    layers: Layers
+    connections: tuple[tuple[Connection, float, float], ...]
+    fired: Mapping[str, float]
+    timesteps: float
+    macs: Mapping[str, float]
+
+    @property
+    def synops(self) -> float:
+        """Of all connections."""
+        return math.fsum(cost for _, cost, _ in self.connections)
+
+    @property
+    def spikes(self) -> float:
+        """Of all neurons: what only compares a membrane for another purpose is none."""
+        return math.fsum(self.fired.get(layer.name, 0.0) for layer in self.layers.neurons)
+
+    @property
+    def updates(self) -> float:
+        """Neurons × the steps that they run in."""
+        return math.fsum(n.neurons * n.runs(self.timesteps) for n in self.layers.neurons)
+
+    def remarks(self, findings: Findings) -> Iterator[str]:
+        """What is left out, and what was assumed."""
+        yield from (f"Unresolved, not counted: {row}" for row in findings.unresolved)
+        known = {layer.name for layer in self.layers.synapses}
+        beyond = [c.synapse for c, *_ in self.connections if c.calls.name not in known]
+        if beyond:
+            yield (
+                f"Not all is known of {listed(list(dict.fromkeys(beyond)))}, which the example has "
+                "not: sizes, biases and rates are left out. Analyze an example that has them."
+            )
+        yield from findings.assumed
 
 
 @dataclass(frozen=True)
@@ -129,7 +175,7 @@ def workload(
         unresolved=len(findings.unresolved),
         assumed=tuple(findings.assumed),
         parts=parts,
-        unknown=tuple(layers.unknown()),
+        unknown=layers.unknown,
     )
 
 
@@ -171,6 +217,6 @@ def _connected(connection: Connection, cost: float, dense: float = 0) -> Part:
 
 
 def _updated(layer: NeuronLayer, timesteps: float) -> Part:
-    updates = whole(layer.neurons * timesteps)
+    updates = whole(layer.neurons * layer.runs(timesteps))
     done = layer.update * updates
     return Part(layer.name, neurons=layer.neurons, updates=updates, update=done)

@@ -13,7 +13,7 @@ from fxsynops.reporting.report import VIEWS, Column, View, number
 def _rate(row: dict[str, Any]) -> str:
     if row["Analog"]:
         return "–"
-    return "unbounded" if row["Rate"] is None else f"{row['Rate']:.4f}"
+    return "–" if row["Rate"] is None else f"{row['Rate']:.4f}"
 
 
 VIEWS["conventional"] = View(
@@ -24,7 +24,7 @@ VIEWS["conventional"] = View(
         Column("Rate", show=_rate, optional=2),
         Column("Steps", optional=4),
         Column("MACs", digits=0),
-        Column("ACs", digits=0),
+        Column("ACs", digits=0, missing="unbounded or not known"),
         Column("Exact", "Exact SynOps, MACs", digits=0),
         Column("Difference", digits=0, optional=1),
         Column("At padding", "= at padding", digits=0, optional=7),

@@ -133,8 +133,10 @@ def _lstm(module: Any, given: dict[str, Any], output: Any) -> Synapses:
     """The cell's own recurrence is on the hidden state, which is analog."""
     cell = module.lstm_cell
     return {
-        "input_weights": lambda: F.linear(given["input_"], cell.weight_ih),
-        "recurrent_weights": lambda: F.linear(analog_like(_spikes(output)), cell.weight_hh),
+        "input_weights": lambda: F.linear(given["input_"], cell.weight_ih, cell.bias_ih),
+        "recurrent_weights": lambda: F.linear(
+            analog_like(_spikes(output)), cell.weight_hh, cell.bias_hh
+        ),
     }
 
 
@@ -146,25 +148,29 @@ def _conv_lstm(module: Any, given: dict[str, Any], output: Any) -> Synapses:
     def state() -> Any:
         return analog_like(x[:, :1]).expand(-1, module.out_channels, -1, -1)
 
-    def convolve(x: Any, weight: Any) -> Any:
-        return F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation)
+    def convolve(x: Any, weight: Any, bias: Any = None) -> Any:
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
 
     return {
-        "input_weights": lambda: convolve(x, conv.weight[:, :channels]),
+        "input_weights": lambda: convolve(x, conv.weight[:, :channels], conv.bias),
         "recurrent_weights": lambda: convolve(state(), conv.weight[:, channels:]),
     }
 
 
 def _linear(module: Any, given: dict[str, Any], output: Any) -> Synapses:
-    return {"input_weights": lambda: F.linear(given["input_"], module.linear.weight)}
+    weight, bias = module.linear.weight, module.linear.bias
+    return {"input_weights": lambda: F.linear(given["input_"], weight, bias)}
 
 
 def _parallel(module: Any, given: dict[str, Any], output: Any) -> Synapses:
     """A network of ``nn.RNN`` neurons whose rectified states are compared with the threshold."""
     rnn = module.rnn
+    first, again = (getattr(rnn, name, None) for name in ("bias_ih_l0", "bias_hh_l0"))
     return {
-        "input_weights": lambda: F.linear(given["input_"], rnn.weight_ih_l0),
-        "recurrent_weights": lambda: F.linear(analog_like(_spikes(output)), rnn.weight_hh_l0),
+        "input_weights": lambda: F.linear(given["input_"], rnn.weight_ih_l0, first),
+        "recurrent_weights": lambda: F.linear(
+            analog_like(_spikes(output)), rnn.weight_hh_l0, again
+        ),
     }
 
 
