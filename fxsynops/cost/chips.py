@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import Field, dataclass, field, fields
 from functools import lru_cache
@@ -10,6 +9,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from fxsynops.cost.named import hint, spelled
 from fxsynops.errors import InputError
 from fxsynops.reporting.files import read_toml
 
@@ -219,11 +219,10 @@ class Chip:
         known = [entry.name for entry in fields(cls) if entry.name != "name"]
         for key in held:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f" Do you mean {near[0]}?" if near else ""
+                near = hint(key, known, quote="")
                 raise InputError(
                     f"the chip '{name}' in '{path}' has '{key}', which is none of "
-                    f"{', '.join(known)}.{hint}"
+                    f"{', '.join(known)}.{near}"
                 )
         cost = held.pop("cost", None)
         return cls(name, **held, cost=None if cost is None else _costs(name, cost, path))
@@ -242,11 +241,10 @@ def _completed(
     if not isinstance(other, str) or other in (*seen, name):
         raise InputError(f"'{name}' in '{path}' is the same as {other!r}, which leads nowhere.")
     built_in = {} if path == _FILE else read_toml(_FILE, "the file of chips")
-    plain = {_plain(key): key for key in built_in}
     if other in content:
         base = _completed(other, content, path, (*seen, name))
-    elif _plain(other) in plain:
-        base = _completed(plain[_plain(other)], built_in, _FILE)
+    elif (known := spelled(other, built_in)) is not None:
+        base = _completed(known, built_in, _FILE)
     else:
         raise InputError(f"'{name}' in '{path}' is the same as '{other}', which there is not.")
     both = base | {key: value for key, value in held.items() if key != "same_as"}
@@ -293,16 +291,10 @@ def chip(name: str | Chip) -> Chip:
     """
     if isinstance(name, Chip):
         return name
-    known = {_plain(key): key for key in chips()}
-    if isinstance(name, str) and _plain(name) in known:
-        return chips()[known[_plain(name)]]
-    near = difflib.get_close_matches(_plain(str(name)), known, 1)
-    hint = f" Do you mean '{known[near[0]]}'?" if near else ""
+    if (known := spelled(name, chips())) is not None:
+        return chips()[known]
     raise InputError(
-        f"there is no chip {name!r}; there are {', '.join(map(repr, chips()))}.{hint} Your own is "
-        "a fxsynops.chips.Chip(name, …), or several from a TOML file: Chip.load(path)."
+        f"there is no chip {name!r}; there are {', '.join(map(repr, chips()))}."
+        f"{hint(name, chips())} Your own is a fxsynops.chips.Chip(name, …), "
+        "or several from a TOML file: Chip.load(path)."
     )
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from fxsynops.cost.named import hint, spelled
 from fxsynops.errors import InputError
 from fxsynops.reporting.files import read_toml
 
@@ -106,13 +106,12 @@ class Device:
         known = [attribute.name for attribute in fields(cls) if attribute.name != "name"]
         for key, value in held.items():
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f" Do you mean {near[0]}?" if near else ""
+                near = hint(key, known, quote="")
                 if isinstance(value, dict):
-                    hint = f' A name with a dot is quoted: ["{name}.{key}"].'
+                    near = f' A name with a dot is quoted: ["{name}.{key}"].'
                 raise InputError(
                     f"the device '{name}' in '{path}' has '{key}'; it may have "
-                    f"{', '.join(known)}.{hint}"
+                    f"{', '.join(known)}.{near}"
                 )
         if "per_synop" not in held:
             raise InputError(
@@ -192,17 +191,10 @@ def device(name: str | Device) -> Device:
     """
     if isinstance(name, Device):
         return name
-    known = {_plain(key): key for key in DEVICES}
-    if isinstance(name, str) and _plain(name) in known:
-        return DEVICES[known[_plain(name)]]
-    near = difflib.get_close_matches(_plain(str(name)), known, 1)
-    hint = f" Do you mean '{known[near[0]]}'?" if near else ""
+    if (known := spelled(name, DEVICES)) is not None:
+        return DEVICES[known]
     raise InputError(
-        f"there is no device {name!r}; there are {', '.join(map(repr, DEVICES))}.{hint} "
-        "Your own is a fxsynops.energy.Device(name, per_synop=…), or several from a TOML file: "
-        "Device.load(path)."
+        f"there is no device {name!r}; there are {', '.join(map(repr, DEVICES))}."
+        f"{hint(name, DEVICES)} Your own is a fxsynops.energy.Device(name, "
+        "per_synop=…), or several from a TOML file: Device.load(path)."
     )
-
-
-def _plain(name: str) -> str:
-    return "".join(name.split()).lower()
