@@ -209,7 +209,7 @@ class Counts(Counted, Budgeted, Costed, Reported):
     def advice(self, most: int = 3, *, rate: float | None = None) -> Advice:
         """The changes of the network that would save most SynOps, each computed and not guessed.
 
-        Silent channels, neurons that lead nowhere, thresholds, pools; see
+        Silent channels, neurons that lead nowhere, thresholds, pools, padding; see
         :mod:`fxsynops.cost.advice`. What can be changed at once is counted on the example.
 
         Args:

@@ -158,3 +158,38 @@ def test_rates_are_needed():
     counts = counted(network(), rates=False)
     with pytest.raises(InputError, match="count with rates=True"):
         counts.advice()
+
+
+def padded(second: nn.Module, *front: nn.Module) -> nn.Sequential:
+    model = network()
+    second.load_state_dict(model[2].state_dict())
+    model[2] = nn.Sequential(*front, second)
+    return model
+
+
+FRONTS = [nn.ReflectionPad2d(1), nn.ReplicationPad2d((1, 1, 1, 1)), nn.CircularPad2d(1)]
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_that_repeats_events_costs_what_zeros_save(mode: str):
+    model = padded(nn.Conv2d(8, 6, 3, padding=1, padding_mode=mode))
+    change = changes(model)["silent padding", "2.0"]
+    assert change.change == f"pad with zeros, not {mode}"
+    assert (change.harmless, change.verified) == (False, True)
+    silent = counted(padded(nn.Conv2d(8, 6, 3, padding=1)))
+    assert counted(model).total - silent.total == change.saves > 0
+    assert model[2][0].padding_mode == mode
+
+
+@pytest.mark.parametrize("front", FRONTS, ids=lambda module: type(module).__name__)
+def test_modules_that_pad_are_replaced_by_zeros_and_put_back(front: nn.Module):
+    model = padded(nn.Conv2d(8, 6, 3), front)
+    change = changes(model)["silent padding", "2.0"]
+    silent = counted(padded(nn.Conv2d(8, 6, 3), nn.ZeroPad2d(1)))
+    assert counted(model).total - silent.total == change.saves > 0
+    assert model[2][0] is front
+
+
+def test_padding_with_zeros_is_silent_already():
+    for model in (network(), padded(nn.Conv2d(8, 6, 3), nn.ZeroPad2d(1))):
+        assert not [kind for kind, _ in changes(model) if kind == "silent padding"]

@@ -11,6 +11,8 @@ Of a network that was counted with its firing rates:
                        counted anew on the example, with all that follows behind.
     pool in front      a pool behind a convolution's neurons, in front of it instead: as many
                        events, each of which reaches fewer places. Computed with the same events.
+    silent padding     zeros in place of padding that repeats events at the borders (reflect,
+                       replicate, circular); counted anew on the example.
 
 The first two change nothing of what the network puts out for the data that were counted; the others
 do, and want training. What can be changed in the model at once is changed, counted on the example,
@@ -29,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fxsynops.connectivity.find import find
 from fxsynops.connectivity.results import Findings
 from fxsynops.cost.geometry import Shape, geometry
 from fxsynops.cost.layers import layers_of
@@ -49,7 +52,7 @@ class Change:
 
     Attributes:
         layer: what is changed.
-        kind: "silent channels", "dead ends", "threshold", "pool in front".
+        kind: "silent channels", "dead ends", "threshold", "pool in front", "silent padding".
         change: in words.
         saves: SynOps per sample.
         harmless: whether the network puts out the same for the data that were counted.
@@ -107,6 +110,7 @@ def advice(
         *_silent(findings, shapes, synops, rates),
         *_dead_ends(findings, rates, samples),
         *_pools(findings, shapes, synops, rates, samples),
+        *_padding(findings, synops),
         *_thresholds(findings, synops, rates, rate),
     ]
     best = sorted((change for change in every if change.saves > 0), key=lambda c: -c.saves)
@@ -300,6 +304,71 @@ def _behind_a_pool(shape: Shape, kernel: tuple[int, int]) -> Tensor:
         y = F.conv2d(pooled, weight, None, 1, shape.padding, shape.dilation, shape.groups)
         (map,) = torch.autograd.grad(y.sum(), x)
     return map[0]
+
+
+# -- borders --------------------------------------------------------------------------------------
+
+
+def _padding(findings: Findings, synops: Mapping[tuple[str, str, str], float]) -> Iterator[Change]:
+    """Padding that repeats events: the costliest convolutions', and modules of padding."""
+    cost: dict[str, float] = {}
+    for connection in findings.connections:
+        name = connection.calls.name
+        cost[name] = cost.get(name, 0.0) + synops[connection.key]
+    padded: dict[str, Any] = {
+        name: module
+        for name, module in findings.model.named_modules()
+        if isinstance(module, _PADS)
+        or (_mode(module) != "zeros" and any(module.padding) and cost.get(name))
+    }
+    before: _Counted | None = None
+    for name in sorted(padded, key=lambda one: -cost.get(one, math.inf))[:_TRIED]:
+        before = before or _count(findings)
+        yield Change(
+            name,
+            "silent padding",
+            f"pad with zeros, not {_mode(padded[name])}",
+            (before.total - _silently_padded(findings, name).total) / findings.window.samples,
+            False,
+            True,
+        )
+
+
+_PADS = (
+    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d),
+    *(nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
+    *(nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d),
+)
+
+
+def _mode(module: nn.Module) -> str:
+    """What a module pads its input with; "zeros" if it does not pad at all."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return module.padding_mode
+    if isinstance(module, _PADS):
+        kind = type(module).__name__
+        return "reflect" if "Ref" in kind else "replicate" if "Rep" in kind else "circular"
+    return "zeros"
+
+
+def _silently_padded(findings: Findings, name: str) -> _Counted:
+    """What the example costs where one module pads with zeros: it is another graph."""
+    parent, _, key = name.rpartition(".")
+    parts = findings.model.get_submodule(parent)._modules
+    module: Any = parts[key]
+    mode = getattr(module, "padding_mode", None)
+    try:
+        if mode is not None:
+            module.padding_mode = "zeros"
+        else:
+            size = len(module.padding) // 2
+            zeros = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)[size - 1]
+            parts[key] = zeros(module.padding, 0.0)
+        return _count(find(findings.model, findings.example, findings.options))
+    finally:
+        parts[key] = module
+        if mode is not None:
+            module.padding_mode = mode
 
 
 # -- fewer events ---------------------------------------------------------------------------------
