@@ -194,10 +194,11 @@ def test_effective_operations_are_of_what_is_not_zero():
     assert counts.macs == {"conv": float(on.sum())}
 
 
-def test_effective_macs_follow_weights_that_change():
+@pytest.mark.parametrize("events", ["value", "nonzero"])
+def test_effective_macs_follow_weights_that_change(events: str):
     model = nn.Sequential(nn.Linear(6, 4, bias=False), fnn.IAF())
     x = torch.rand(3, 2, 6)
-    options = {"input_events": False, "events": "nonzero", "weights": "nonzero"}
+    options = {"input_events": False, "events": events, "weights": "nonzero"}
     counter = fxsynops.SynOpsCounter(model, x, layout="NT", **options)
     counter(x)
     assert counter.counts.macs == {"0": 3 * 2 * 24}
@@ -212,6 +213,43 @@ def test_effective_macs_follow_weights_that_change():
     counter.clear()
     counter(x)
     assert counter.counts.macs == {"0": 3 * 2 * left}
+
+
+@pytest.mark.parametrize("events", ["value", "nonzero"])
+def test_a_layer_whose_weights_are_all_zero_has_macs_once_they_are_not(events: str):
+    model = nn.Sequential(nn.Linear(6, 4, bias=False), fnn.IAF())
+    nn.init.zeros_(model[0].weight)
+    x = torch.rand(3, 2, 6)
+    options = {"layout": "NT", "input_events": False, "weights": "nonzero", "events": events}
+    counter = fxsynops.SynOpsCounter(model, x, **options)
+    counter(x)
+    assert counter.counts.macs == {"0": 0}
+    nn.init.ones_(model[0].weight)
+    counter.clear()
+    counter(x)
+    assert counter.counts.macs == {"0": 3 * 2 * 24}
+
+
+def test_macs_of_inputs_that_share_a_layer_with_events_follow_its_weights():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.neuron = nn.Linear(6, 4, bias=False), fnn.IAF()
+
+        def forward(self, spikes, values):
+            return self.neuron(self.fc(torch.cat([spikes, values], -1)))
+
+    model = Net()
+    spikes, values = torch.ones(3, 2, 4), torch.rand(3, 2, 2)
+    options = {"layout": "NT", "input_events": [True, False], "weights": "nonzero"}
+    counter = fxsynops.SynOpsCounter(model, (spikes, values), **options)
+    for zeros in (0, 1, 3):
+        with torch.no_grad():
+            model.fc.weight[:zeros] = 0
+        counter.clear()
+        counter(spikes, values)
+        assert counter.counts.total == 3 * 2 * 4 * (4 - zeros)
+        assert counter.counts.macs == {"fc": 3 * 2 * 2 * (4 - zeros)}
 
 
 def test_macs_of_weights_alone_are_known_ahead():

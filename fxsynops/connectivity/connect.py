@@ -346,8 +346,9 @@ def connect(
     edges: list[Edge] = []
     analog: list[AnalogEdge] = []
     for synapse, map in _synapses(signals, connector.names):
-        macs = sum(_macs(signals, signals.roles[node], map, sparse) for node in synapse.calls)
-        if macs:
+        roles = [signals.roles[node] for node in synapse.calls]
+        if any(_macs(signals, role, False) for role in roles):
+            macs = sum(_macs(signals, role, sparse) for role in roles)
             analog.append(AnalogEdge(synapse, macs))
         follows = sparse or any(connector.followed(synapse))
         found = _found(connector, synapse, sparse)
@@ -391,19 +392,29 @@ def _wherever(
     return found
 
 
-def _macs(signals: Signals, role: Role, map: Tensor, sparse: bool) -> float:
+def _macs(signals: Signals, role: Role, sparse: bool) -> float:
     """Multiply-accumulates of one call: the pairs of its analog inputs."""
-    if role.synapse is None:
+    call = role.synapse
+    if call is None:
         return 0.0
-    x, weight = role.synapse.input, role.synapse.weight
-    if sparse and weight is not None and (value := signals.constant(weight)) is not None:
-        map = role.synapse.fanout(value).cpu()
-    if role.carriers:
-        mask = signals.roles[x].signal.mask
-        if mask is None:
-            return 0.0
-        map = map * mask
-    return float(map.sum()) * math.prod(shape(x)) / map.numel()
+    weight = signals.constant(call.weight) if sparse and call.weight is not None else None
+    if not role.carriers:
+        return macs_of(call, weight)
+    mask = signals.roles[call.input].signal.mask
+    return 0.0 if mask is None else macs_of(call, weight, mask)
+
+
+def macs_of(call: SynapseCall, weight: Tensor | None, analog: Tensor | None = None) -> float:
+    """Multiply-accumulates of one call.
+
+    Args:
+        call: of a synapse.
+        weight: its weights, if only those count that are not zero.
+        analog: where its input is analog, if events share it.
+    """
+    map = call.fanout(weight).cpu()
+    map = map if analog is None else map * analog
+    return float(map.sum()) * math.prod(shape(call.input)) / map.numel()
 
 
 def _synapses(signals: Signals, names: Names) -> Iterator[tuple[SynapseCalls, Tensor]]:

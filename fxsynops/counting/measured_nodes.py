@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-from fxsynops.connectivity.connect import SynapseCalls, Tap
+from fxsynops.connectivity.connect import SynapseCalls, Tap, macs_of
 from fxsynops.connectivity.results import Findings
 from fxsynops.counting.exact_sums import Reading, Term
 from fxsynops.errors import SpecializationError
@@ -194,6 +194,42 @@ class Multiplied:
     def term(self) -> Term:
         """What its row counts."""
         return Term(self.row, self.stop.number, self.map, 1)
+
+
+@dataclass
+class Pruned:
+    """An analog synapse of whose multiply-accumulates only those with weights count.
+
+    Attributes:
+        name: of the synapse.
+        calls: each call, the node of its weights, and where its input is analog, if events share
+            it.
+        macs: of a pass.
+        masks: where the weights were not zero when these were last added up.
+    """
+
+    name: str
+    calls: list[tuple[SynapseCall, fx.Node | None, Tensor | None]]
+    macs: float
+    masks: list[Tensor] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[fx.Node]:
+        """What they follow."""
+        return [weight for _, weight, _ in self.calls if weight is not None]
+
+    def update(self, values: Mapping[fx.Node, Tensor]) -> bool:
+        """Add up anew if other weights are zero; no map of events follows from it."""
+        if any(values[weight].is_meta for weight in self.values):
+            return False
+        masks = [as_dense(values[weight]) != 0 for weight in self.values]
+        if len(masks) != len(self.masks) or not all(map(torch.equal, masks, self.masks)):
+            self.masks = masks
+            self.macs = sum(
+                macs_of(call, None if weight is None else values[weight], analog)
+                for call, weight, analog in self.calls
+            )
+        return False
 
 
 def sparse_synapses(analysis: Findings, stops: dict[fx.Node, Stop]) -> list[Sparse]:

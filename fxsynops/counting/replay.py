@@ -39,7 +39,14 @@ from fxsynops.counting.exact_sums import (
     sum_events,
 )
 from fxsynops.counting.firing_rates import Firing
-from fxsynops.counting.measured_nodes import Arrival, Multiplied, Sparse, Stop, sparse_synapses
+from fxsynops.counting.measured_nodes import (
+    Arrival,
+    Multiplied,
+    Pruned,
+    Sparse,
+    Stop,
+    sparse_synapses,
+)
 from fxsynops.counting.per_sample import PerSample
 from fxsynops.counting.per_step import PerStep
 from fxsynops.counting.program import Program, write
@@ -129,7 +136,6 @@ class Replay(fx.Interpreter):
         steps_unknown: why it cannot.
         weights: while a pass runs, those that decide which synapses count.
         names: of the nodes that are measured, by the numbers of their sums.
-        macs: multiply-accumulates of a pass, by synapse with analog input.
         counted: the nodes that connections count at.
         rows: what the rows of a tally are.
     """
@@ -171,7 +177,14 @@ class Replay(fx.Interpreter):
             keys = {c.key for c in analysis.connections if c.calls is sparse.synapse}
             rows = {row for key, row in self.rows.arriving.items() if key in keys}
             sparse.arrivals = [one for one in self._arrivals if one.row in rows]
-        self._sparse: list[Sparse | Multiplied] = [*following, *self._dense]
+        passes = analysis.window.samples * analysis.window.timesteps
+        self._macs = {row.synapse: row.macs * passes for row in analysis.dense}
+        self._pruned = list(self._followed())
+        self._sparse: list[Sparse | Multiplied | Pruned] = [
+            *following,
+            *self._dense,
+            *self._pruned,
+        ]
         self._moments = moments
         firing = list(self._keep_neurons()) if detail.rates else []
         if detail.samples:
@@ -189,8 +202,6 @@ class Replay(fx.Interpreter):
         self.firing = tuple(self._firing(name, calls) for name, calls in firing)
         self._contraction: Contraction | None = None
         self.weights: dict[fx.Node, Tensor] = {}
-        passes = analysis.window.samples * analysis.window.timesteps
-        self.macs = {row.synapse: row.macs * passes for row in analysis.dense}
         self.names = {stop.number: analysis.connector.names[n] for n, stop in self._stops.items()}
         self._parts: list[Any] = []
         self._samples: dict[int, Tensor] = {}
@@ -237,6 +248,22 @@ class Replay(fx.Interpreter):
                 sparse = self.analysis.options.weights != "all"
                 weight = call.weight if sparse else None
                 yield Multiplied(row, self._stop(x, Scale()), call, mask, weight)
+
+    def _followed(self) -> Iterator[Pruned]:
+        """Analog synapses of whose weights only those count that are not zero."""
+        if self._graded or self.analysis.options.weights == "all":
+            return
+        for dense in self.analysis.dense:
+            calls = []
+            for node in dense.calls.calls:
+                role = self._roles[node]
+                if role.synapse is None:
+                    continue
+                mask = self._roles[role.synapse.input].signal.mask if role.carriers else None
+                if role.carriers and mask is None:
+                    continue
+                calls.append((role.synapse, role.synapse.weight, mask))
+            yield Pruned(dense.synapse, calls, self._macs[dense.synapse])
 
     def _leading(self, stop: Stop, calls: int = 1) -> Leading:
         analysis, moment = self.analysis, None
@@ -432,6 +459,11 @@ class Replay(fx.Interpreter):
             return False
         roles = (self._roles.get(node) for node in upstream([check]))
         return any(role is not None and (role.counted or role.module) for role in roles)
+
+    @property
+    def macs(self) -> dict[str, float]:
+        """Multiply-accumulates of the last pass, by synapse with analog input."""
+        return self._macs | {pruned.name: pruned.macs for pruned in self._pruned}
 
     # -- running ---------------------------------------------------------------------------------
 
