@@ -80,7 +80,61 @@ def generated():
     yield from range(1, 9)
 
 
+class Counting:
+    """An iterator of the user's own."""
+
+    __slots__ = ("n",)
+
+    def __init__(self):
+        self.n = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.n += 1
+        return self.n
+
+
+def spent():
+    """A cycle that goes through what it has kept: from Python 3.14 on, it does not say where."""
+    cycle = itertools.cycle([1, 3])
+    return [next(cycle) for _ in range(3)] and cycle
+
+
+def of_an_iterator():
+    for _ in iter([5, 5, 5]):
+        yield 2
+
+
+ITERATORS = {
+    "itertools.cycle, spent": spent,
+    "of a generator": lambda: (n for n in map(abs, [1, 2, 3])),
+    "of a generator's loop": of_an_iterator,
+    "map": lambda: map(abs, [1, 2, 3]),
+    "zip": lambda: map(sum, zip([1, 2, 3], strict=True)),
+    "filter": lambda: filter(None, [1, 2, 3]),
+    "enumerate": lambda: map(max, enumerate([1, 2, 3])),
+    "reversed": lambda: reversed([3, 2, 1]),
+    "dict": lambda: iter({1: 1, 2: 2}),
+    "set": lambda: iter({1, 2}),
+    "until": lambda: iter(Counting().__next__, 99),
+    "memory": lambda: iter(memoryview(b"\1\2")),
+    "chain": lambda: itertools.chain([1, 2]),
+    "islice": lambda: itertools.islice([1, 2, 3], 3),
+    "accumulate": lambda: itertools.accumulate([1, 2]),
+    "tee": lambda: itertools.tee([1, 2])[0],
+    "starmap": lambda: itertools.starmap(pow, [(1, 1), (2, 1)]),
+    "takewhile": lambda: itertools.takewhile(bool, [1, 2]),
+    "pairwise": lambda: map(sum, itertools.pairwise([1, 2, 3])),
+    "zip_longest": lambda: map(sum, itertools.zip_longest([1, 2])),
+    "product": lambda: map(sum, itertools.product([1, 2])),
+    "permutations": lambda: map(max, itertools.permutations([1, 2], 1)),
+    "combinations": lambda: map(sum, itertools.combinations([1, 2], 1)),
+    "repeat": lambda: itertools.repeat(2, 5),
+}
 STATES = {
+    **{f"iterator: {name}": (lambda m: next(m.state), make) for name, make in ITERATORS.items()},
     "itertools.count": (lambda m: next(m.state), lambda: itertools.count(1)),
     "itertools.cycle": (lambda m: next(m.state), lambda: itertools.cycle([1, 3])),
     "iterator": (lambda m: next(m.state), lambda: iter([1, 2, 3])),
@@ -109,6 +163,16 @@ def test_a_state_that_nobody_can_replay_is_refused(name):
     assert "STEPS" not in os.environ
     assert not hasattr(function_attribute, "n")
     assert VARIABLE.get() == 0
+
+
+def test_an_iterator_of_the_users_own_is_an_object_whose_state_is_followed():
+    model = Loop(lambda m: next(m.state), Counting())
+    counter = fxsynops.SynOpsCounter(model, X)
+    assert model.state.n == 0
+    for n in (1, 2, 3):
+        counter.clear()
+        counter(X)
+        assert (model.state.n, counter.counts.total) == (n, n * 6)
 
 
 def test_a_state_that_can_be_put_back_is_put_back():

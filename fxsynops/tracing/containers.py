@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import warnings
@@ -34,8 +35,9 @@ def has_state(value: Any) -> bool:
             return True
     if isinstance(value, partial | MethodType):
         return bool(_bound(value))
-    others = random.Random | ContextVar | Iterator | deque | bytearray | array
-    return isinstance(value, others)
+    if isinstance(value, Iterator):
+        return not is_plain_object(value)
+    return isinstance(value, random.Random | ContextVar | deque | bytearray | array)
 
 
 def _bound(value: Any) -> list[Any]:
@@ -47,17 +49,35 @@ def _bound(value: Any) -> list[Any]:
     return [value] if is_plain_object(value) else []
 
 
-def _position(iterator: Any) -> Any:
-    """How far an iterator has come, as far as it says."""
+def _position(iterator: Any, depth: int = 0) -> Any:
+    """How far an iterator has come, and what it goes through; never equal if nothing tells."""
+    own = _own_position(iterator)
+    frame = iterator.gi_frame if isinstance(iterator, GeneratorType) else None
+    held = gc.get_referents(iterator, *([] if frame is None else [frame]))
+    held += [part for several in held if isinstance(several, tuple) for part in several]
+    inner: list[Any] = []
+    for part in held if depth < _DEEPEST else ():
+        if isinstance(part, Iterator) and not is_plain_object(part):
+            inner.append(_position(part, depth + 1))
+        inner += [_Entries(attributes_of(owner)) for owner in _bound(part)]
+        if own is None and isinstance(part, tuple):  # what itertools.product puts out
+            inner.append(_said(part))
+    return object() if own is None and not inner else (own, inner)
+
+
+_DEEPEST = 8  # iterators that go through others
+
+
+def _own_position(iterator: Any) -> Any:
+    """How far an iterator says that it has come; None if it does not."""
     if isinstance(iterator, GeneratorType):
         frame = iterator.gi_frame
-        local = {} if frame is None else frame.f_locals
-        known = {k: v if isinstance(v, ATOMS) else id(v) for k, v in local.items()}
-        return (None if frame is None else frame.f_lasti, known)
+        return "ended" if frame is None else (frame.f_lasti, _said(list(frame.f_locals.items())))
     with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")  # torch's and Python's, of iterators that are pickled
         return _said(iterator.__reduce__())
-    return repr(iterator)
+    said = repr(iterator)
+    return None if " object at 0x" in said else said
 
 
 def _said(value: Any) -> Any:
