@@ -6,7 +6,7 @@ For one pass of every model of ``tests/zoo.py`` and ``tests/constructions``: nod
 connections, operations left unresolved, analog synapses, SynOps, whether they are what
 ``tests/watched.py`` recomputes, and the reports of spikingjelly's ``SynOpCounter``, sinabs' hooks
 (``Sequential`` only) and NeuroBench's ``SynapticOperations`` for the same pass. A dash: the peer
-raises. NeuroBench is not among the test requirements: ``pip install --no-deps neurobench``.
+raises.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ Parts: inference, training, reduction, analysis, stream, compile, gpu; all of th
 Plain and counted passes alternate (A B A B …); a figure is the median of the pairwise ratios, with
 its quartiles. At least 40 pairs; of small models as many as fit into ten seconds, since single
 pairs differ by ten per cent. Two threads. ``--quick`` takes a fifth of that and leaves out the
-largest models; it finishes in about a minute. NeuroBench is not among the test requirements:
-``pip install --no-deps neurobench``.
+largest models; it finishes in about a minute.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from fxsynops.connectivity.calls import origin_of
@@ -25,6 +26,7 @@ from fxsynops.neurons import describe
 from fxsynops.operations.operation import as_dense
 from fxsynops.reporting.report import Reported
 from fxsynops.reporting.summary_table import summary_content
+from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.torch_api import modules_of, parameters_of
 
 
@@ -175,13 +177,22 @@ def _is_binary(findings: Findings, connection: Connection) -> bool:
             return False
         neurons = (roles[n].neuron for n in findings.connector.signals.behind(synapse.input))
         single = all(n is not None and n.max_spikes <= 1 and not n.graded for n in neurons)
-        inputs = all(
-            origin_of(n)[0].op == "placeholder"
-            for n in findings.connector.signals.behind(synapse.input)
-        )
+        behind = findings.connector.signals.behind(synapse.input)
+        inputs = all(origin_of(n)[0].op == "placeholder" for n in behind)
+        inputs = inputs and _are_single(findings.example)
         if not (single or inputs) or not scale.fixed or abs(scale.factor) != 1:
             return False
     return True
+
+
+def _are_single(inputs: Inputs) -> bool:
+    """Whether the events of inputs are ones: fractions count as events, too, if asked for."""
+    tensors = (as_dense(tensor.detach()) for _, tensor in inputs.tensors())
+    return all(
+        t.is_meta
+        or bool(torch.isin(t.double().abs(), torch.tensor([0.0, 1.0], device=t.device)).all())
+        for t in tensors
+    )
 
 
 def _of_rates(layers: Layers, flow: Flow) -> Iterator[Figure]:
