@@ -247,17 +247,21 @@ operations.add("getitem", Operation(Kind.ROUTING, "index", pull=_pull_getitem, l
 native = Operation(Kind.ROUTING, "*", pull=lambda call, map: pull_incidence(call, map), led=True)
 operations.add(
     """index_select take take_along_dim index diagonal diag tril triu as_strided rot90 unfold
-    repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle _unsafe_index diag_embed""",
+    repeat_interleave pixel_shuffle pixel_unshuffle _unsafe_index diag_embed""",
     native,
 )
 
 
 def _pull_shuffled(call: Call, map: Tensor) -> Iterator[Slot]:
-    """By ``channel_shuffle``, which has a derivative."""
-    return pull_local(call, map, lambda x: F.channel_shuffle(x, call["groups"]), range(4))
+    """By what it is made of: itself, it has no derivative, or only in later torch releases."""
+
+    def shuffled(x: Tensor) -> Tensor:
+        return x.unflatten(1, (call["groups"], -1)).transpose(1, 2).flatten(1, 2)
+
+    return pull_local(call, map, shuffled, (1,))
 
 
-operations.add("native_channel_shuffle", replace(native, pull=_pull_shuffled))
+operations.add("channel_shuffle native_channel_shuffle", replace(native, pull=_pull_shuffled))
 operations.add("broadcast_tensors", replace(native, carries="tensors", apart=True))
 
 
