@@ -193,3 +193,24 @@ def test_a_module_that_each_forward_makes():
     counter(x)
     spikes = float((model.a(x) > 0).sum())
     assert {k: float(n.detach()) for k, n in counter.per_synapse.items()} == {"b": spikes * 3}
+
+
+def test_a_class_whose_metaclass_raises_for_what_it_has_not():
+    class Resolving(type):
+        def __getattr__(cls, name):
+            raise RuntimeError(f"{cls.__name__} can not resolve {name}")
+
+    class Injected(metaclass=Resolving):
+        bits = 8
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.settings = nn.Linear(3, 2), {"quant": Injected}
+
+        def forward(self, x):
+            return self.fc(x * (Injected.bits == 8))
+
+    counter = fxsynops.SynOpsCounter(Net(), torch.ones(4, 3))
+    counter(torch.ones(4, 3))
+    assert counter.counts.total == 4 * 3 * 2

@@ -247,7 +247,8 @@ class Surroundings:
 
 def _is_users(value: Any) -> bool:
     """Whether a function or a class is neither torch's, nor this package's, nor Python's own."""
-    code = getattr(value, "__code__", None)
+    # A class has no code, and its metaclass may raise anything for what it has not.
+    code = None if isinstance(value, type) else getattr(value, "__code__", None)
     if code is not None:
         file = code.co_filename
         return not file.startswith((TORCH, HERE, "<")) and (
