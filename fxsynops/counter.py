@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -34,9 +36,11 @@ from fxsynops.results import Audit, Counts
 from fxsynops.tracing.borrowed import Borrowed, Undo
 from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.inputs import Inputs, Window, call_key, check_devices
-from fxsynops.tracing.node_meta import Mode
+from fxsynops.tracing.node_meta import HERE, TORCH, Mode
+from fxsynops.tracing.places import Place
 
 _MAX_TRACES = 16
+_OFTEN = 8  # analyses anew for one value, of which a warning tells
 _MAX_WAYS = 256  # of one forward, by its branches
 _FRACTION = 1e-3  # what rounding can do to a whole number of events, and more
 
@@ -140,6 +144,7 @@ class SynOpsCounter(nn.Module):
     def _start(self, analysis: Analysis, detail: Detail) -> None:
         self._begin(analysis.model, analysis.example, analysis.options, detail)
         self._learn(analysis)
+        self._changing |= {(id(p.root), p.path): p for p in analysis.trace.changes()}
         example = analysis.example
         self._replays[_key(example.args, example.kwargs)] = [self._replay(analysis)]
 
@@ -152,6 +157,8 @@ class SynOpsCounter(nn.Module):
         self._replays: OrderedDict[Any, list[Replay]] = OrderedDict()
         self._account = Account()
         self._ways = 0
+        self._anew: Counter[str] = Counter()
+        self._changing: dict[tuple[int, Any], Place] = {}  # numbers and lists, by forwards
         self._has_looked = False
         self._register_state_dict_hook(_without_prefix)
         self._register_load_state_dict_pre_hook(_with_prefix, with_module=True)
@@ -211,10 +218,9 @@ class SynOpsCounter(nn.Module):
         self._ways += 1
         if self._ways == _MAX_TRACES:
             where, _, rest = why.partition(": the model ")
-            warnings.warn(
+            _warn(
                 f"{where}: the model {rest.partition('. ')[0]}, and so each forward is recorded "
                 "anew: counts are right, and slow. Make it a tensor operation.",
-                stacklevel=5,
             )
 
     def _look_at(self, inputs: Inputs) -> None:
@@ -229,11 +235,10 @@ class SynOpsCounter(nn.Module):
                 continue
             now, found = carries_events([tensor], graded=False)
             if now:
-                warnings.warn(
+                _warn(
                     f"'{name}' was taken for analog, since the example has {why}, but now it has "
                     f"{found}. If these are spikes, make the counter with an example that is like "
                     "the data, or pass input_events=True.",
-                    stacklevel=4,
                 )
 
     def _check_at_hand(self, samples: int) -> None:
@@ -252,7 +257,24 @@ class SynOpsCounter(nn.Module):
                 if i:  # the next forward will likely be of the same kind
                     candidates.insert(0, candidates.pop(i))
                 return replay
-        return self._recorded(args, kwargs, _MAX_TRACES)
+        began = time.perf_counter()
+        changed = candidates[0].analysis.trace.conditions.changed() if candidates else []
+        replay = self._recorded(args, kwargs, _MAX_TRACES)
+        self._note_anew(changed, time.perf_counter() - began)
+        return replay
+
+    def _note_anew(self, changed: list[str], seconds: float) -> None:
+        """Values of the model's for which it has been analyzed anew: say so if that is often."""
+        for name in changed:
+            self._anew[name] += 1
+            if self._anew[name] == _OFTEN:
+                _warn(
+                    f"'{name}' of {type(self.model).__name__} was another value in {_OFTEN} "
+                    f"forwards, and what the model does may depend on it, so it was analyzed anew "
+                    f"each time ({1e3 * seconds:.0f} ms for the last). Counts are right, and slow. "
+                    "Change it outside of what is counted, or keep it in a tensor (a buffer), "
+                    "which each forward reads as it is.",
+                )
 
     def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any], most: int) -> Replay:
         """A new trace of these inputs, one of ``most`` of their kind."""
@@ -263,11 +285,14 @@ class SynOpsCounter(nn.Module):
             self._check_at_hand(self._options.layout.window(inputs).samples)
         check_devices(self.model, inputs)
         with own_device():
-            analysis = find(self.model, inputs, self._options, self._states)
+            lent = self._changing.values()
+            analysis = find(self.model, inputs, self._options, self._states, lent=lent)
+        self._changing |= {(id(p.root), p.path): p for p in analysis.trace.changes()}
         self._warn_of_lost_rows(analysis)
         self._warn_of_lost_steps(analysis)
         self._learn(analysis)
         replay = self._replay(analysis)
+        replay.analysis = replace(analysis, example=inputs.hollow())  # not to keep every batch
         self._replays[key] = [replay, *self._replays.get(key, [])][:most]
         self._replays.move_to_end(key)
         while len(self._replays) > _MAX_TRACES:
@@ -313,11 +338,10 @@ class SynOpsCounter(nn.Module):
         """Neurons that told the layout may say something else now."""
         now = analysis.options.layout
         if self._analysis and self._analysis.options.layout.known and not now.known:
-            warnings.warn(
+            _warn(
                 f"from this forward on, neurons do not see the {analysis.window.timesteps} steps "
                 f"that layout {now.axes!r} gives it ({now.said}) Its rates and SynOps/s are of "
                 "these, all the same. Say what there is: layout=, timesteps=.",
-                stacklevel=4,
             )
 
     def _warn_of_lost_rows(self, analysis: Findings) -> None:
@@ -326,11 +350,10 @@ class SynOpsCounter(nn.Module):
         analog = {row.synapse for row in analysis.dense}
         before = {c.synapse for c in self.analysis.connections} if self._analysis else set()
         if lost := sorted((before - counted) & analog):
-            warnings.warn(
+            _warn(
                 f"from this forward on, what reaches {', '.join(map(repr, lost))} is analog (a "
                 "state of the model that decays or mixes with analog values): multiply-"
                 "accumulates, not SynOps.",
-                stacklevel=4,
             )
 
     def audit(self, *args: Any, **kwargs: Any) -> Audit:
@@ -669,6 +692,14 @@ class SynOpsCounter(nn.Module):
     def extra_repr(self) -> str:
         """How many connections are counted."""
         return f"connections={len(self.analysis.connections)}"
+
+
+def _warn(message: str) -> None:
+    """Warn of the line that has called the counter: neither torch's nor the package's own."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((HERE, TORCH)):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level + 1)
 
 
 def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

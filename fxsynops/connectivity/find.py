@@ -43,6 +43,7 @@ from fxsynops.operations.signatures import arguments
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.inputs import Inputs, Layout, Window
+from fxsynops.tracing.places import Place
 from fxsynops.tracing.recorder import Inside, Known, OpenedError
 from fxsynops.tracing.trace import Trace, trace
 from fxsynops.tracing.witness import Witness
@@ -57,6 +58,7 @@ def find(
     options: Options,
     known: dict[str, State] | None = None,
     witness: Witness | None = None,
+    lent: Iterable[Place] = (),
 ) -> Findings:
     """Every connection of a model.
 
@@ -66,6 +68,7 @@ def find(
         options: how the analysis was asked for.
         known: what earlier forwards are known to have left in the model's states.
         witness: is told what the recorded forward multiplies, for an audit.
+        lent: numbers and lists of the model's that its forwards are known to change.
 
     Raises:
         InputError: there are no events at all.
@@ -110,7 +113,7 @@ def find(
         given = {n: v for n, v in bound.values.items() if n != "out"} if bound else None
         return None if given is None else partial(operation.meaning, **given)
 
-    known_of = Known(whole, inside, meaning, doubted, fits)
+    known_of = Known(whole, inside, meaning, doubted, fits, tuple(lent))
 
     def record(inputs: Inputs, witness: Witness | None = None) -> Trace:
         while True:

@@ -4,7 +4,7 @@ inputs.py           the arguments of a forward: names, samples, steps; trees.py,
 trace.py            trace(model, inputs) -> Trace
 borrowed.py         the model's state, lent and put back: places.py, containers.py, random_states.py
 interception.py     hearing of what a forward does; hooks.py, what it may do to values
-recorder.py         writing it down, node by node: graph_writer.py, tensors.py, read_numbers.py
+recorder.py         writing it down, node by node: graph_writer.py, tensors.py, stand_ins.py
 graph_functions.py  what a graph calls beside torch's own functions
 guards.py           what must hold for the graph to be replayed: model_reads.py, surroundings.py
 witness.py          what really was multiplied, for an audit

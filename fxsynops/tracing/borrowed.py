@@ -161,6 +161,14 @@ class Borrowed:
         held = self._held.get(id(module.__dict__))
         return held is not None and name in module.__dict__ and name not in held.before
 
+    def lend(self, place: Place, stand_in: Any) -> None:
+        """Let something stand in for a value: it is no change."""
+        place.set(stand_in)
+        object_itself = place.path[-2:-1] == (INSIDE,)  # not the dict of its attributes
+        above = Place(place.root, place.path[: -2 if object_itself else -1], place.name).get()
+        held = self._held[id(above)]
+        held.lent = content_of(held.container)
+
     def is_settled(self, place: Place, value: Any) -> bool:
         """Whether a value has been in its place since a module that is kept whole put it there."""
         above = Place(place.root, place.path[:-1], place.name).get()
@@ -190,9 +198,10 @@ class Borrowed:
                     )
                 continue
             if isinstance(container, list):
-                if len(container) != len(before) or any(
-                    not same(new, old) for new, old in zip(container, before, strict=True)
-                ):
+                kept = all(same(new, old) for new, old in zip(container, before, strict=False))
+                if kept and len(container) > len(before):
+                    yield Change("extend", place, container[len(before) :])
+                elif not kept or len(container) < len(before):
                     yield Change("refill", place, list(container))
                 continue
             ours = ("forward",) if not place.path else ()  # wrapped while a module is watched
@@ -372,8 +381,9 @@ class Undo:
         for container, content in self._contents.values():
             restore(container, content)
         with torch.no_grad():
-            for tensor, version, values in self._values:
-                if tensor._version != version:
+            for tensor, version, values in self._values:  # batch norms write, and no version tells
+                dense = tensor.layout is torch.strided
+                if tensor._version != version or (dense and not torch.equal(tensor, values)):
                     tensor.copy_(values)
         self._random.restore()
         return all(parameter._version == version for parameter, version in self._parameters)

@@ -35,6 +35,11 @@ def read_value(read: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     return read(*args)
 
 
+def read_attribute(place: Place) -> Any:
+    """A number of the model's that Python reads, and only hands on."""
+    return place.get()
+
+
 def read_state(place: Place, *after: Any) -> Any:
     """What a module that is kept whole holds, once the calls in ``after`` have been made."""
     return place.get()
@@ -185,6 +190,8 @@ def change_state(change: Change, value: Any) -> None:
         change.place.delete()
     elif change.action == "refill":
         change.place.refill(list(value))
+    elif change.action == "extend":
+        change.place.extend(list(value))
     else:
         change.place.set(value)
 

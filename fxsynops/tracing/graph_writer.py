@@ -13,7 +13,11 @@ from fxsynops.tracing import graph_functions
 from fxsynops.tracing.node_meta import Mode, Site, site_below
 
 # Nodes that hold data, whatever their operands do: what a module has made, or holds.
-_READS_DATA = (graph_functions.forward_of, graph_functions.read_state)
+_READS_DATA = (
+    graph_functions.forward_of,
+    graph_functions.read_state,
+    graph_functions.read_attribute,
+)
 
 
 class GraphWriter:

@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from fxsynops.tracing.codegen import Objects
 from fxsynops.tracing.hooks import GLOBAL_HOOKS, HOOKS, has_hooks, may_change
 from fxsynops.tracing.interception import MISSING
+from fxsynops.tracing.model_reads import Decided
 from fxsynops.tracing.places import ATOMS, Place, fingerprint
 from fxsynops.tracing.surroundings import SHALLOW
 
 # A number that Python read out of a tensor of the model's: how, where, and what it was.
 Value = tuple[Callable[..., object], Place, object]
 
+Paths = frozenset[tuple[Any, ...]]
 _GONE = (LookupError, TypeError, AttributeError)  # there is nothing at all in a place, or no tensor
 _ALIKE = "(x := {}[{}]).shape == {} and x.dtype is {} and x.device == {} and x.requires_grad is {}"
 
@@ -36,6 +38,8 @@ class Conditions:
     Args:
         places: what Python read from the model's attributes.
         values: numbers that it read out of the model's own tensors.
+        decided: what comparisons of the model's own numbers have found.
+        anything: places that were not read, below others that were.
         modules: all modules; their ``training`` flags, types and patched forwards are conditions.
         hooked: modules with hooks, and whether these may change what goes in and comes out.
         shared: pairs of places that hold the same tensor, of which the trace reads the first.
@@ -46,14 +50,19 @@ class Conditions:
         self,
         places: Iterable[Place],
         values: Iterable[Value],
+        decided: Iterable[Decided],
+        anything: Iterable[Place],
         modules: Iterable[nn.Module],
         hooked: dict[nn.Module, tuple[bool, bool]],
         shared: Iterable[tuple[Place, Place]] = (),
         outside: Iterable[Place] = (),
     ) -> None:
-        self._all = [_Read(place) for place in places]
+        anything, self._decided = list(anything), list(decided)
+        self._all = [_Read(place, _but(place, anything)) for place in places]
         self._all += [_Read(place, identical=True) for place in outside]
-        self.places = frozenset((id(read.place.root), read.place.path) for read in self._all)
+        found = [read.place for read in self._all]
+        found += [place for decided in self._decided for place in decided.places]
+        self.places = frozenset((id(place.root), place.path) for place in found)
         self._values = [(read, place, fingerprint(value)) for read, place, value in values]
         self._kept: list[object] = []  # or other objects could take their identities
         self._modules = list(modules)
@@ -75,7 +84,16 @@ class Conditions:
             self._modules_hold()
             and (self._is_untouched() or self._equal())
             and (not self._values or self._values_hold())
+            and (not self._decided or self._decided_hold())
         )
+
+    def changed(self) -> list[str]:
+        """The names of what is otherwise now, of all that was read."""
+        found = [read.place.name for read in self._all if not read.is_equal()]
+        for decided in self._decided:
+            if not decided.holds():
+                found += [place.name for place in decided.places]
+        return found
 
     def _is_untouched(self) -> bool:
         """Whether everything is the very object that it was (of tensors: of its kind)."""
@@ -95,6 +113,12 @@ class Conditions:
 
     def _values_hold(self) -> bool:
         return all(fingerprint(read(place.get())) == was for read, place, was in self._values)
+
+    def _decided_hold(self) -> bool:
+        try:
+            return all(decided.holds() for decided in self._decided)
+        except (*_GONE, ArithmeticError):
+            return False
 
     # -- written out -----------------------------------------------------------------------------
 
@@ -189,9 +213,9 @@ class _Read:
         identical: whether a tensor there must be the same.
     """
 
-    def __init__(self, place: Place, *, identical: bool = False) -> None:
-        self.place, self.identical = place, identical
-        self._expected = _present(place, identical)
+    def __init__(self, place: Place, but: Paths = frozenset(), *, identical: bool = False) -> None:
+        self.place, self.identical, self._but = place, identical, but
+        self._expected = _present(place, identical, but)
         self._seen = self._objects()
 
     @property
@@ -209,6 +233,8 @@ class _Read:
 
     def _objects(self) -> list[object]:
         """What is there, if that is nothing that changes inside."""
+        if self._but:
+            return []
         value = self.value
         objects = [value, *value.values()] if isinstance(value, dict) else [value]
         return objects if all(map(_is_settled, objects[1:] or objects)) else []
@@ -221,7 +247,7 @@ class _Read:
 
     def is_equal(self) -> bool:
         """Whether what is there now stands for the same."""
-        return bool(_present(self.place, self.identical) == self._expected)
+        return bool(_present(self.place, self.identical, self._but) == self._expected)
 
 
 class _Conjunction:
@@ -256,9 +282,19 @@ def _are_one(first: Place, second: Place) -> bool:
         return False
 
 
-def _present(place: Place, identical: bool) -> object:
+def _but(place: Place, anything: list[Place]) -> Paths:
+    """The paths below a place to what was not read there."""
+    n = len(place.path)
+    return frozenset(
+        other.path[n:]
+        for other in anything
+        if other.root is place.root and other.path[:n] == place.path
+    )
+
+
+def _present(place: Place, identical: bool, but: Paths) -> object:
     """What is in a place now, or that nothing is."""
     try:
-        return fingerprint(place.get(), SHALLOW if identical else 0, identical=identical)
+        return fingerprint(place.get(), SHALLOW if identical else 0, identical=identical, but=but)
     except _GONE:
         return MISSING

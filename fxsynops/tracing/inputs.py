@@ -102,6 +102,17 @@ class Inputs:
         args, kwargs = mapped(copy, (self.args, self.kwargs))
         return Inputs(args, kwargs, self.names)
 
+    def hollow(self) -> Inputs:
+        """The same shapes, dtypes and devices, over the memory of one zero each."""
+
+        def emptied(value: Any) -> Any:
+            if not isinstance(value, Tensor) or value.layout is not torch.strided:
+                return value
+            return value.new_zeros(()).expand(value.shape).requires_grad_(value.requires_grad)
+
+        args, kwargs = mapped(emptied, (self.args, self.kwargs))
+        return Inputs(args, kwargs, self.names)
+
 
 def _are_keywords(model: nn.Module, example: dict[Any, Any]) -> bool:
     """Whether a dict holds the arguments of a forward, by the names of its parameters."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxsynops.errors import TraceError
 from fxsynops.tracing import graph_functions, interception
 from fxsynops.tracing.borrowed import Borrowed
+from fxsynops.tracing.graph_walk import upstream
 from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.places import MAX_OBJECT_DEPTH, Place
 from fxsynops.tracing.tensors import Tensors
@@ -27,12 +29,16 @@ class ModelReads:
 
     Attributes:
         values: numbers that Python read out of the model's own tensors: how, where, and what.
+        decided: what comparisons of the model's own numbers have found.
+        lent: where something stands in for a number or a list, and is not used yet.
     """
 
     def __init__(
         self, writer: GraphWriter, tensors: Tensors, borrowed: Borrowed, inner: set[nn.Module]
     ) -> None:
         self.values: list[tuple[Callable[..., Any], Place, Any]] = []
+        self.decided: list[Decided] = []
+        self.lent: dict[tuple[int, Any], Place] = {}
         self._writer, self._tensors, self._borrowed, self._inner = writer, tensors, borrowed, inner
         self._paths = {module: name for name, module in borrowed.modules.items()}
         self._attributes: dict[tuple[int, Any], Place] = {}
@@ -44,6 +50,18 @@ class ModelReads:
                 yield Place(module.__dict__, ("_modules",), path)
         yield from self._attributes.values()
         yield from self._tensors.reads.values()
+
+    def decide(self, function: Callable[..., Any], operands: Any, result: Any) -> bool:
+        """A comparison was made, of numbers in nodes; whether it is of the model's own alone."""
+        decided = Decided(function, operands, result)
+        if decided.known_ahead:
+            self.decided.append(decided)
+        return decided.known_ahead
+
+    def use(self, place: Place) -> None:
+        """What stands in for a value is used: the trace holds for this value alone."""
+        self.lent.pop((id(place.root), place.path), None)
+        self._attributes.setdefault((id(place.root), place.path), place)
 
     def note(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``: the trace holds only while it stays what it is."""
@@ -103,6 +121,48 @@ class ModelReads:
     def _condition(self, module: nn.Module, *path: str) -> None:
         name = ".".join(part for part in (self._paths[module], path[-1]) if part)
         self._attributes.setdefault((id(module), path), Place(module.__dict__, path, name))
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A comparison that is known before a forward begins.
+
+    Attributes:
+        function: that compares.
+        operands: numbers, and nodes of such as are read from the model, or computed of these.
+        result: what it has found.
+    """
+
+    function: Callable[..., Any]
+    operands: tuple[Any, ...]
+    result: Any
+
+    @property
+    def known_ahead(self) -> bool:
+        """Whether it is of the model's own numbers alone, as they are before a forward."""
+        read = {n.target for n in self._nodes() if not n.all_input_nodes}
+        return read <= {graph_functions.read_attribute}
+
+    @property
+    def places(self) -> list[Place]:
+        """Where these are."""
+        read: list[Any] = [n for n in self._nodes() if n.target is graph_functions.read_attribute]
+        return [node.args[0] for node in read]
+
+    def holds(self) -> bool:
+        """Whether it would find the same now."""
+        return bool(self.function(*map(_value, self.operands)) == self.result)
+
+    def _nodes(self) -> list[fx.Node]:
+        return list(upstream([n for n in self.operands if isinstance(n, fx.Node)]))
+
+
+def _value(operand: Any) -> Any:
+    """A number, or what a node would compute now."""
+    if not isinstance(operand, fx.Node):
+        return operand
+    function: Any = operand.target
+    return function(*map(_value, operand.args))
 
 
 def _where(module: nn.Module, name: str, value: Any) -> tuple[str, ...]:

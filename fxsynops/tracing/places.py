@@ -116,6 +116,10 @@ class Place:
         """Give the list that is there new contents."""
         self.get()[:] = values
 
+    def extend(self, values: list[Any]) -> None:
+        """Add to the list that is there."""
+        self.get().extend(values)
+
     def below(self, key: Any) -> Place:
         """The place of one entry of the container that is here."""
         hidden = key in ("_parameters", "_buffers") or key is INSIDE
@@ -164,13 +168,21 @@ def same(new: Any, old: Any) -> bool:
     return new is old or (isinstance(new, ATOMS) and type(new) is type(old) and new == old)
 
 
-def fingerprint(value: Any, depth: int = 0, *, identical: bool = False) -> Any:
+def fingerprint(
+    value: Any,
+    depth: int = 0,
+    *,
+    identical: bool = False,
+    but: frozenset[tuple[Any, ...]] = frozenset(),
+) -> Any:
     """What a trace has specialized on when it read ``value`` from the model, comparable with ==.
 
     Plain Python values stand for themselves; of tensors, whose values the replay reads anew, only
     shape, dtype and device count, unless they are to be identical; everything else is compared by
-    identity.
+    identity. What lies at the paths of ``but`` may be anything.
     """
+    if () in but:
+        return "anything"
     if isinstance(value, float):
         return (type(value), value.hex())  # tells -0.0 from 0.0, and knows NaN again
     if isinstance(value, ATOMS):
@@ -182,17 +194,28 @@ def fingerprint(value: Any, depth: int = 0, *, identical: bool = False) -> Any:
     if isinstance(value, (tuple, list)):
         ids = [id(v) for v in value if isinstance(v, Tensor)]
         shared = tuple(map(ids.index, ids)) if len(set(ids)) < len(ids) else ()
-        parts = (fingerprint(v, depth, identical=identical) for v in value)
+        parts = (
+            fingerprint(v, depth, identical=identical, but=_below(but, i))
+            for i, v in enumerate(value)
+        )
         return (type(value), shared, *parts)
     if isinstance(value, set | frozenset):
         return (type(value), frozenset(fingerprint(v, depth, identical=identical) for v in value))
     if isinstance(value, dict):
-        items = ((k, fingerprint(v, depth, identical=identical)) for k, v in value.items())
+        items = (
+            (k, fingerprint(v, depth, identical=identical, but=_below(but, k)))
+            for k, v in value.items()
+        )
         return (type(value), *items)
     if depth < MAX_OBJECT_DEPTH and is_plain_object(value):
         own = dict(attributes_of(value))
-        return (id(value), _shared(type(value)), fingerprint(own, depth + 1, identical=identical))
+        held = fingerprint(own, depth + 1, identical=identical, but=_below(but, INSIDE))
+        return (id(value), _shared(type(value)), held)
     return id(value)
+
+
+def _below(paths: frozenset[tuple[Any, ...]], key: Any) -> frozenset[tuple[Any, ...]]:
+    return frozenset(path[1:] for path in paths if path[0] == key) if paths else paths
 
 
 def _shared(cls: type) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -35,7 +36,7 @@ from fxsynops.tracing.model_reads import ModelReads
 from fxsynops.tracing.node_meta import Mode, called_by, main_device, site_below, site_of
 from fxsynops.tracing.places import ATOMS, Change, Place
 from fxsynops.tracing.random_states import is_alone, python_random_state
-from fxsynops.tracing.read_numbers import ReadNumber, number
+from fxsynops.tracing.stand_ins import GrownList, ReadNumber, is_stand_in, number
 from fxsynops.tracing.surroundings import Surroundings
 from fxsynops.tracing.tensors import Tensors, memory_of
 from fxsynops.tracing.torch_api import modules_of
@@ -77,6 +78,8 @@ class Known:
         doubted: which of the whole modules may do something else than is known of them.
         fits: whether what such a module has returned, and whether it has multiplied with weights,
             is what is known of it.
+        lent: the model's own numbers and lists for which something shall stand in, since forwards
+            are known to change them.
     """
 
     whole: Callable[[nn.Module], bool]
@@ -84,6 +87,7 @@ class Known:
     meaning: Callable[[Any, Any, Any], Callable[..., Any] | None] = lambda *_: None
     doubted: Callable[[nn.Module], bool] = lambda _: False
     fits: Callable[[nn.Module, Any, bool], bool] = lambda *_: True
+    lent: tuple[Place, ...] = ()
 
 
 class OpenedError(BaseException):
@@ -137,6 +141,7 @@ class Recorder(TorchFunctionMode):
         self.writer = GraphWriter(self._device, Recorder.run.__code__)
         self.tensors = Tensors(self.writer, borrowed, self._open_place)
         inner = {part for m in self._paths if known.whole(m) for part in modules_of(m)}
+        self._inner = inner
         self._doubted = [m for m in self._paths if known.whole(m) and known.doubted(m)]
         self.surroundings = Surroundings(m for m in self._paths if m not in inner)
         self.model_reads = ModelReads(self.writer, self.tensors, borrowed, inner)
@@ -157,6 +162,9 @@ class Recorder(TorchFunctionMode):
         """
         for name, value in zip(inputs.names, inputs.values, strict=True):
             self.tensors.bind(value, self.writer.node("placeholder", name, (), {}, name))
+        if self.lends_numbers and not self.surroundings.asks_types:
+            for place in self._known.lent:
+                self._lend(place)
         with ExitStack() as stack:
             if not any(isinstance(m, torch.jit.ScriptModule) for m in self._paths):
                 # No backward follows, so nothing needs to be kept for one.
@@ -452,6 +460,8 @@ class Recorder(TorchFunctionMode):
 
     def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``."""
+        if is_stand_in(value):
+            return
         if self._quiet and not isinstance(value, ATOMS):
             return  # in a custom function, which is one node
         with self._quietly():
@@ -514,12 +524,7 @@ class Recorder(TorchFunctionMode):
             self.model_reads.values.append((func, self.tensors.reads[str(nodes[0].target)], result))
             return result
         where, given = site.where or str(site), self.tensors.in_nodes(args)
-
-        def check(read: Any, operands: Any, result: Any, said: str = "") -> None:
-            said = said or f"{getattr(read, '__name__', read)} was {result!r}"
-            self.branches.append(f"{where}: {said}"[:200])
-            call = (read, operands, result, where)
-            self.writer.node("call_function", graph_functions.check_branch, call)
+        check = partial(self._check, where=where)
 
         def is_used() -> None:
             check(func, given, result, f"{name.strip('_')}() was {result!r}")
@@ -528,9 +533,14 @@ class Recorder(TorchFunctionMode):
         if name != "item" or not lends or type(result) not in (int, float):
             is_used()
             return result
-        self.has_lent = True
         call = (func, given)
         node = self.writer.node("call_function", graph_functions.read_value, call, {}, "item")
+        return self._standing_in(result, node, is_used, check)
+
+    def _standing_in(
+        self, value: Any, node: fx.Node, is_used: Callable[[], None], check: Callable[..., None]
+    ) -> ReadNumber:
+        self.has_lent = True
 
         def write(function: Any, numbers: Any) -> fx.Node:
             return self.writer.node("call_function", function, numbers, {}, "number")
@@ -538,7 +548,46 @@ class Recorder(TorchFunctionMode):
         def unless_quiet(note: Callable[..., None]) -> Callable[..., None]:
             return lambda *said: None if self._quiet else note(*said)
 
-        return ReadNumber(result, node, unless_quiet(is_used), write, unless_quiet(check))
+        return ReadNumber(value, node, unless_quiet(is_used), write, unless_quiet(check))
+
+    def _lend(self, place: Place) -> None:
+        """Let something stand in for a number or a list of the model's."""
+        if any(place.root is module.__dict__ for module in self._inner):
+            return
+        try:
+            value = place.get()
+        except (LookupError, TypeError, AttributeError):
+            return
+
+        def is_used() -> None:
+            self.model_reads.use(place)
+
+        def check(read: Any, operands: Any, result: Any) -> None:
+            if not self.model_reads.decide(read, operands, result):
+                self._check(read, operands, result)
+
+        stand_in: Any
+        if type(value) is list:
+            stand_in, self.has_lent = GrownList(value, is_used), True
+        elif type(value) in (int, float):
+            call = (place,)
+            node = self.writer.node("call_function", graph_functions.read_attribute, call)
+            stand_in = self._standing_in(value, node, is_used, check)
+        else:
+            return
+        self._borrowed.lend(place, stand_in)
+        self.model_reads.lent[id(place.root), place.path] = place
+
+    def _check(
+        self, read: Any, operands: Any, result: Any, said: str = "", where: str = ""
+    ) -> None:
+        """Each replay shall find what this forward has found."""
+        site = self.writer.site()
+        where = where or site.where or str(site)
+        said = said or f"{getattr(read, '__name__', read)} was {result!r}"
+        self.branches.append(f"{where}: {said}"[:200])
+        call = (read, operands, result, where)
+        self.writer.node("call_function", graph_functions.check_branch, call)
 
     def _check_sizes(self, tensors: list[Tensor]) -> None:
         """Python reads sizes: where they depend on data, each replay checks them."""

@@ -19,7 +19,7 @@ from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.node_meta import TensorSpec
 from fxsynops.tracing.places import Place
-from fxsynops.tracing.read_numbers import ReadNumber
+from fxsynops.tracing.stand_ins import ReadNumber
 from fxsynops.tracing.torch_api import address_of, parameters_of
 from fxsynops.tracing.trees import parts_of, tensors_in
 

@@ -23,6 +23,8 @@ these are used by *virtual* nodes beside them, which are analyzed and never repl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +32,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxsynops.errors import TraceError
+from fxsynops.tracing import graph_functions
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.guards import Conditions
 from fxsynops.tracing.inputs import Inputs
@@ -73,6 +76,16 @@ class Trace:
     mode: Mode
     names: tuple[str, ...]
     units: dict[Any, fx.Node] = field(default_factory=dict)
+
+    def changes(self) -> Iterator[Place]:
+        """The model's numbers that its forward changes, and the lists that it appends to."""
+        for node in self.graph.nodes:
+            if node.target is graph_functions.change_state:
+                change: Any = node.args[0]
+                kinds = (list,) if change.action == "extend" else (int, float)
+                with suppress(LookupError, TypeError, AttributeError):
+                    if type(change.place.get()) in kinds:
+                        yield change.place
 
 
 class _LentError(Exception):
@@ -124,6 +137,8 @@ def trace(
     conditions = Conditions(
         recorder.model_reads.conditions(),
         recorder.model_reads.values,
+        recorder.model_reads.decided,
+        recorder.model_reads.lent.values(),
         borrowed.modules.values(),
         borrowed.hooked,
         shared,

@@ -1,7 +1,8 @@
-"""A number that Python has read out of a tensor (``.item()``), until it is known what for.
+"""What stands in for a number that Python reads, or for a list, until it is known what for.
 
-Many are only printed, or added up and put into a log or an attribute. It is a branch on data as
-soon as Python decides anything with it.
+Many numbers that are read out of a tensor (``.item()``) are only printed, or added up and put into
+a log or an attribute; so are a model's own counts of its forwards, and lists that these append to.
+As soon as Python decides anything with one, the trace holds for it alone.
 """
 
 from __future__ import annotations
@@ -48,13 +49,17 @@ class ReadNumber:
         return self._value
 
     def __repr__(self) -> str:
-        return repr(self._value)
+        return repr(self._shown())
 
     def __str__(self) -> str:
-        return str(self._value)
+        return str(self._shown())
 
     def __format__(self, spec: str) -> str:
-        return format(self._value, spec)
+        return format(self._shown(), spec)
+
+    def _shown(self) -> Any:
+        """As text; that of whole numbers often is a key: ``self.norms[f"{t}"]``."""
+        return self.used() if isinstance(self._value, int) else self._value
 
     def __reduce__(self) -> Any:
         return type(self._value), (self.used(),)
@@ -67,9 +72,55 @@ def _known() -> None:
     """It is known already."""
 
 
+class GrownList:
+    """Stands in for a list, and hears of its use; what is appended is no use of what is in it.
+
+    Args:
+        held: the list.
+        on_use: is called when Python first reads it.
+    """
+
+    def __init__(self, held: list[Any], on_use: Callable[[], None]) -> None:
+        self.held, self._on_use = held, on_use
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What ``isinstance`` looks at."""
+        return list
+
+    def used(self) -> list[Any]:
+        """The list itself; from now on, the trace holds for what is in it alone."""
+        self._on_use()
+        self._on_use = _known
+        return self.held
+
+    def append(self, value: Any) -> None:
+        """Add one."""
+        self.held.append(value)
+
+    def extend(self, values: Any) -> None:
+        """Add several."""
+        self.held.extend(values)
+
+    def __iadd__(self, values: Any) -> GrownList:
+        self.held.extend(values)
+        return self
+
+    def __reduce__(self) -> Any:
+        return list, (self.used(),)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.used(), name)
+
+
 def number(value: Any) -> Any:
-    """A number as such, in the place of one that stands in for it."""
-    return value.used() if type(value) is ReadNumber else value
+    """A number or a list as such, in the place of what stands in for it."""
+    return value.used() if type(value) in (ReadNumber, GrownList) else value
+
+
+def is_stand_in(value: Any) -> bool:
+    """Whether something stands in for a number, or for a list."""
+    return type(value) in (ReadNumber, GrownList)
 
 
 def _computed(function: Any, by: ReadNumber, operands: tuple[Any, ...]) -> Any:
@@ -123,7 +174,7 @@ def _reflected(name: str) -> Callable[..., Any]:
     return reflected
 
 
-for _name in "add sub mul truediv".split():
+for _name in "add sub mul truediv floordiv mod".split():
     _function = getattr(operator, _name)
     setattr(
         ReadNumber,
@@ -135,10 +186,7 @@ for _name in "add sub mul truediv".split():
         f"__r{_name}__",
         lambda self, other, of=_function: _computed(of, self, (other, self)),
     )
-for _name in "floordiv mod pow".split():
-    setattr(ReadNumber, f"__{_name}__", _forward(f"__{_name}__"))
-    setattr(ReadNumber, f"__r{_name}__", _reflected(f"__{_name}__"))
-for _name in "and or xor lshift rshift".split():
+for _name in "pow and or xor lshift rshift".split():
     setattr(ReadNumber, f"__{_name}__", _forward(f"__{_name}__"))
     setattr(ReadNumber, f"__r{_name}__", _reflected(f"__{_name}__"))
 for _function in (operator.neg, operator.pos, operator.abs):
@@ -160,3 +208,10 @@ for _made in (float, complex, hash, divmod):
         f"__{_made.__name__}__",
         lambda self, *args, made=_made: made(self.used(), *map(number, args)),
     )
+for _name in """len iter reversed contains getitem setitem delitem add mul rmul imul
+                eq ne lt le gt ge repr str""".split():
+
+    def _of_list(self: GrownList, *args: Any, _name: str = f"__{_name}__") -> Any:
+        return getattr(self.used(), _name)(*map(number, args))
+
+    setattr(GrownList, f"__{_name}__", _of_list)
