@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -168,19 +169,13 @@ class Signals:
 
     def behind(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The sources, and unknowns, whose events can reach ``node``, in the order of the graph."""
-        found: dict[fx.Node, None] = {}
-        seen = {node}
-        stack = [node]
-        while stack:
-            at = stack.pop()
-            role = self.roles[at]
-            if role.kind in ("source", "unknown"):
-                found[at] = None
-            for carrier in role.carriers:
-                if carrier not in seen:
-                    seen.add(carrier)
-                    stack.append(carrier)
-        return tuple(sorted(found, key=list(self.roles).index)) if len(found) > 1 else tuple(found)
+        every = reachable([node], lambda at: self.roles[at].carriers)
+        found = [at for at in every if self.roles[at].kind in ("source", "unknown")]
+        return tuple(sorted(found, key=self._order.__getitem__))
+
+    @cached_property
+    def _order(self) -> dict[fx.Node, int]:
+        return {node: i for i, node in enumerate(self.roles)}
 
 
 @dataclass(frozen=True)

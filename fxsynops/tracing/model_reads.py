@@ -15,7 +15,6 @@ from fxsynops.tracing.graph_walk import upstream
 from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.places import MAX_OBJECT_DEPTH, Place
 from fxsynops.tracing.tensors import Tensors
-from fxsynops.tracing.torch_api import modules_of
 
 
 class ModelReads:
@@ -82,10 +81,7 @@ class ModelReads:
         """What a module kept whole holds, as it is now: a tensor, or tensors in dicts and lists."""
         if isinstance(value, Tensor):
             if not self._tensors.known(value) and self._borrowed.is_settled(place, value):
-                after = (
-                    n for m, n in self._tensors.last_call.items() if module in set(modules_of(m))
-                )
-                call = (place, *after)
+                call = (place, *self._tensors.last_calls(module))
                 virtual, self._writer.virtual = self._writer.virtual, False  # what is in it is real
                 node = self._writer.node(
                     "call_function", graph_functions.read_state, call, {}, str(place.path[-1])
@@ -97,7 +93,7 @@ class ModelReads:
                 self._note_state(module, place.below(key), part)
 
     def _note_plain(self, module: nn.Module, name: str, value: Any) -> None:
-        called = any(module in set(modules_of(m)) for m in self._tensors.last_call)
+        called = self._tensors.last_calls(module)
         if called and not self._writer.virtual and self._borrowed.differs(module, name, value):
             raise TraceError(
                 f"'{self._paths[module]}.{name}' is read after a call that changes it "

@@ -423,7 +423,7 @@ class Recorder(TorchFunctionMode):
                 node.meta["hooked"] = any(self._borrowed.hooked.get(module, ()))
             self._testify(node, tensors)
             self.tensors.bind(result, node)
-            self.tensors.last_call[module] = node
+            self.tensors.note_call(module, node)
             written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
             self.tensors.note_writes(_distinct(written), list(tensors_in(result)), node)
             inside = self._known.inside(module)

@@ -20,7 +20,7 @@ from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.node_meta import TensorSpec
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.stand_ins import ReadNumber
-from fxsynops.tracing.torch_api import address_of, parameters_of
+from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of
 from fxsynops.tracing.trees import parts_of, tensors_in
 
 
@@ -36,7 +36,6 @@ class Tensors:
         reads: places in the model that ``get_attr`` nodes read, by target.
         constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
         versions: of each tensor of ``reads``, the tensor and its version when it was first read.
-        last_call: of each module that is kept whole, the node of its last call.
         hidden: memory that was first used inside of something whole.
     """
 
@@ -49,7 +48,8 @@ class Tensors:
         self.reads: dict[str, Place] = {}
         self.constants: dict[str, Tensor] = {}
         self.versions: dict[str, tuple[Tensor, int]] = {}
-        self.last_call: dict[nn.Module, fx.Node] = {}
+        self._calls: dict[nn.Module, dict[nn.Module, fx.Node]] = defaultdict(dict)
+        self._whole: dict[int, nn.Module] = {}  # those that were called, by what they hold
         self.hidden: set[int] = set()
         self._writer, self._borrowed, self._on_read = writer, borrowed, on_read
         # The parameters of scripted modules stay in place.
@@ -155,9 +155,18 @@ class Tensors:
             self.bind(tensor, node)
         return self._nodes[tensor]
 
+    def note_call(self, module: nn.Module, node: fx.Node) -> None:
+        """A module that is kept whole was called."""
+        self._whole[id(module.__dict__)] = module
+        for part in modules_of(module):
+            self._calls[part][module] = node
+
+    def last_calls(self, part: nn.Module) -> list[fx.Node]:
+        """Of each module that is kept whole and has this part, the node of its last call."""
+        return list(self._calls[part].values()) if part in self._calls else []
+
     def _read_state(self, tensor: Tensor, place: Place) -> None:
-        owner = next((m for m in self.last_call if m.__dict__ is place.root), None)
-        if owner is not None and place.get() is not tensor:
+        if id(place.root) in self._whole and place.get() is not tensor:
             raise TraceError(
                 f"'{place.name}' was read before and is used after a call that changes it "
                 f"{self._writer.site()}. Use it before the call, for example by '{place.name} * 1'."
