@@ -289,3 +289,24 @@ def test_batches_that_were_analyzed_do_not_stay_in_memory():
     counter.clear()
     counter(X)
     assert counter.counts.samples == 3
+
+
+def test_an_analysis_holds_no_second_copy_of_the_weights():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 41)
+
+        def forward(self, x):
+            return x @ (self.fc.weight * 0.5).t()
+
+    model = Halves()
+    counter = fxsynops.SynOpsCounter(model, X, layout="NT", weights="nonzero")
+    with torch.no_grad():
+        counter(X)
+    assert counter.counts.total == int(X.sum()) * 41
+    gc.collect()
+    kinds = (Tensor, nn.Parameter)
+    found = [t for t in gc.get_objects() if type(t) in kinds and t.is_floating_point()]
+    mine = model.fc.weight.data_ptr()
+    assert not [t for t in found if t.numel() == 6 * 41 and t.data_ptr() != mine]

@@ -167,7 +167,7 @@ def _understand(
         )
     if wiring.unresolved and options.strict:
         raise UnsupportedOperationError(_explain(wiring.unresolved))
-    return Findings(
+    found = Findings(
         model,
         options,
         inputs,
@@ -179,6 +179,12 @@ def _understand(
         wiring.unresolved,
         tuple(_doubts(recorded, signals, chosen)),
     )
+    signals.forget(  # or an analysis would hold a second copy of all weights
+        node
+        for node in recorded.graph.nodes
+        if (place := recorded.reads.get(str(node.target))) and isinstance(place.get(), nn.Parameter)
+    )
+    return found
 
 
 def _check_steps(layout: Layout, wiring: Wiring, connector: Connector) -> None:

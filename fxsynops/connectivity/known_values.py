@@ -52,8 +52,9 @@ class Values:
             if node.op == "get_attr":
                 target = str(node.target)
                 place = self.trace.reads.get(target)
-                value = place.get() if place else self.trace.constants[target]
-                self.known[node] = value.detach().clone()
+                value = held = place.get() if place else self.trace.constants[target]
+                value = value.detach()  # of a parameter, it is forgotten before it may change
+                self.known[node] = value if isinstance(held, nn.Parameter) else value.clone()
             elif node.target is graph_functions.after:
                 self.known[node] = self._written(*node.args)  # type: ignore[arg-type]
             elif node.target is graph_functions.alias_after:

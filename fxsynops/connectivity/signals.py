@@ -135,6 +135,14 @@ class Signals:
                 del self.known[node]
             self.known.update(before)
 
+    def forget(self, of_parameters: Iterable[fx.Node]) -> None:
+        """Values of parameters, and what was computed of them, are read anew when asked for."""
+        behind = set(of_parameters)
+        for node in next(iter(behind)).graph.nodes if behind else ():
+            if node in behind or not behind.isdisjoint(node.all_input_nodes):
+                behind.add(node)
+                self.known.pop(node, None)
+
     def followed(self, nodes: Iterable[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:
         """Constants that may change, and that decide how many events come to some nodes.
 
