@@ -689,6 +689,18 @@ class SynOpsCounter(nn.Module):
             "Use DistributedDataParallel, one process per device, and counter.counts.all_reduce()."
         )
 
+    def __getattr__(self, name: str) -> Any:
+        """The model's modules, parameters and buffers go by the names in the state dict."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            model = self.__dict__.get("_modules", {}).get("model")
+            held = () if model is None else (model._modules, model._parameters, model._buffers)
+            for entries in held:
+                if name in entries:
+                    return entries[name]
+            raise
+
     def extra_repr(self) -> str:
         """How many connections are counted."""
         return f"connections={len(self.analysis.connections)}"

@@ -105,6 +105,24 @@ def test_two_processes_train_as_one_does(tmp_path):
     assert both["total"] == pytest.approx(single["total"], rel=1e-3)
 
 
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.full)])
+def test_a_sharded_model_counts_what_it_counts_as_a_whole(ranks: int, tmp_path):
+    """FSDP2 around blocks and all of it, and stages of a pipeline: every row to the integer."""
+    if not hasattr(torch.distributed.fsdp, "fully_shard"):
+        pytest.skip("this torch has no FSDP2 there")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command = [sys.executable, *torchrun, "-m", "tests.count_sharded", str(tmp_path / "found.json")]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
+    cases = json.loads((tmp_path / "found.json").read_text())
+    said = cases.pop("refused")
+    assert "'0.weight' is sharded by tensor parallelism" in said
+    assert len(cases) == 8
+    for name, found in cases.items():
+        assert found["rows"] == found["whole"], name
+        assert sum(found["rows"]) > 0
+        assert found["apart"] < (0.05 if name == "mixed precision" else 1e-5), name
+
+
 def test_data_parallel_is_refused():
     counter = fxsynops.SynOpsCounter(nn.Linear(8, 2), torch.ones(2, 8))
     with pytest.raises(InputError, match="DistributedDataParallel"):

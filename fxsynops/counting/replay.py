@@ -61,6 +61,7 @@ from fxsynops.tracing.graph_functions import forward_of
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.node_meta import Mode
 from fxsynops.tracing.places import Place
+from fxsynops.tracing.sharded import is_parallel, tied
 from fxsynops.tracing.torch_versions import add_note
 
 
@@ -185,7 +186,7 @@ class Replay(fx.Interpreter):
             *self._dense,
             *self._pruned,
         ]
-        self._moments = moments
+        self._moments, self._is_sharded = moments, is_parallel(analysis.model)
         firing = list(self._keep_neurons()) if detail.rates else []
         if detail.samples:
             self._keep_samples()
@@ -474,6 +475,8 @@ class Replay(fx.Interpreter):
         self._parts, self._samples, self.weights = [None] * len(self._stops), {}, {}
         try:
             output = self.run(*args)
+            if self._is_sharded:
+                self._parts = [tied(part, output) for part in self._parts]
             return output, self._tally()
         finally:
             self._parts, self._samples, self.weights = around

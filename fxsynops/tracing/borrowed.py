@@ -43,6 +43,7 @@ from fxsynops.tracing.random_states import (
     python_random_state,
     torch_random_state,
 )
+from fxsynops.tracing.sharded import is_sharded, whole
 from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of
 from fxsynops.tracing.trees import leaves_of
 
@@ -309,7 +310,14 @@ class Borrowed:
             )
         if id(tensor) not in self._clones:
             try:
-                copy = _clone(tensor, self._memory)
+                if is_sharded(tensor):
+                    copy = whole(self.model, tensor, place.name)
+                    if isinstance(tensor, nn.Parameter):
+                        copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
+                else:
+                    copy = _clone(tensor, self._memory)
+            except TraceError:
+                raise
             except Exception as error:
                 raise TraceError(
                     f"'{place.name}', a {type(tensor).__name__}, cannot be cloned "

@@ -15,6 +15,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import module as nn_module
 
+from fxsynops.tracing.sharded import hands_on
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = (
     "_global_forward_hooks",
@@ -44,7 +46,10 @@ def may_change(module: nn.Module) -> tuple[bool, bool]:
 
 
 def _look_on(hooks: Iterable[Any]) -> bool:
-    return all((code := _code_of(hook)) is not None and _returns_nothing(code) for hook in hooks)
+    return all(
+        hands_on(hook) or ((code := _code_of(hook)) is not None and _returns_nothing(code))
+        for hook in hooks
+    )
 
 
 def _code_of(hook: Any) -> CodeType | None:

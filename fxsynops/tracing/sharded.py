@@ -1,0 +1,75 @@
+"""Parameters that are sharded over processes by FSDP2, and the hooks that gather them.
+
+``torch.distributed.fsdp.fully_shard`` keeps a part of each parameter on each rank (a ``DTensor``),
+and puts whole ones in their places around each module's forward. A replay runs those hooks; a
+recording, which runs none, gathers what it needs itself, on all ranks at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxsynops.errors import TraceError
+from fxsynops.tracing.trees import tensors_in
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is one of which each rank has a part."""
+    distributed = sys.modules.get("torch.distributed.tensor")
+    return distributed is not None and isinstance(tensor, distributed.DTensor)
+
+
+def whole(model: nn.Module, tensor: Any, name: str) -> Tensor:
+    """A sharded tensor of a model's as a whole; every rank has to ask for it.
+
+    Raises:
+        TraceError: it is not FSDP that shards it, or not FSDP alone.
+    """
+    if tensor.device_mesh.ndim > 1 or not is_parallel(model):
+        raise TraceError(
+            f"'{name}' is sharded by tensor parallelism (parallelize_module), so that no rank "
+            "sees all that its synapse gets. Analyze and count the model before it is "
+            "parallelized; fully_shard, DistributedDataParallel and pipeline stages are fine."
+        )
+    with torch.no_grad():
+        return tensor.full_tensor().detach().clone()
+
+
+def hands_on(hook: Any) -> bool:
+    """Whether a hook is FSDP's: it gathers parameters, and hands on what it gets."""
+    owner = type(getattr(hook, "__self__", None))
+    return owner.__module__.startswith("torch.distributed.fsdp")
+
+
+def is_parallel(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, is under ``fully_shard``."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    kind = getattr(fsdp, "FSDPModule", None)
+    return kind is not None and any(isinstance(module, kind) for module in model.modules())
+
+
+class _Tied(torch.autograd.Function):
+    """A value as it is, whose backward passes by others: they get a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *others: Tensor) -> Tensor:
+        ctx.others = [(other.shape, other.dtype, other.device) for other in others]
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        zeros = (torch.zeros(shape, dtype=dtype, device=at) for shape, dtype, at in ctx.others)
+        return grads[0], *zeros
+
+
+def tied(value: Tensor, output: Any) -> Tensor:
+    """A value whose backward begins where that of a model's output does.
+
+    There FSDP gathers the parameters that it needs, also if nothing is asked of the output itself.
+    """
+    others = [t for t in tensors_in(output) if t.requires_grad]
+    return _Tied.apply(value, *others) if value.requires_grad and others else value
