@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from fxsynops.connectivity.layouts import carries_events
 from fxsynops.connectivity.moments import Moments
 from fxsynops.connectivity.results import Events, Findings, Options, Weights
 from fxsynops.connectivity.signals import State
-from fxsynops.counting.counts import Extras, Measured, Span
+from fxsynops.counting.counts import Extras, Measured, Numbers, Span
 from fxsynops.counting.data_sets import Reset, evaluating, first_of, measure
 from fxsynops.counting.exact_sums import Tally
 from fxsynops.counting.firing_rates import FiringRates
@@ -160,6 +160,7 @@ class SynOpsCounter(nn.Module):
         self._anew: Counter[str] = Counter()
         self._changing: dict[tuple[int, Any], Place] = {}  # numbers and lists, by forwards
         self._has_looked = False
+        self._before: Numbers | None = None  # what an earlier run has counted
         self._register_state_dict_hook(_without_prefix)
         self._register_load_state_dict_pre_hook(_with_prefix, with_module=True)
 
@@ -575,7 +576,8 @@ class SynOpsCounter(nn.Module):
             fired=fired,
             macs=macs | active,
         )
-        return Counts.of(self.analysis, list(measured.values()), span, extras)
+        found = Counts.of(self.analysis, list(measured.values()), span, extras)
+        return found if self._before is None else found.plus([self._before])
 
     def end_of_sample(self) -> None:
         """With ``layout="step"``: the next forward is the first step of other samples.
@@ -598,6 +600,54 @@ class SynOpsCounter(nn.Module):
     def clear(self) -> None:
         """Set the accumulated counts to zero. Neuron states stay as they are."""
         self._account.clear()
+        self._before = None
+
+    def progress(self) -> dict[str, Any]:
+        """What has been counted since :meth:`clear`, to be saved with a checkpoint.
+
+        Plain numbers, names and tensors: ``torch.load`` reads them with ``weights_only=True``.
+
+        Raises:
+            InputError: the counter was made with ``steps=True``: maxima over samples cannot go on.
+            CountError: see :attr:`counts`.
+
+        Example:
+            >>> import torch, fxsynops
+            >>> counter = fxsynops.SynOpsCounter(torch.nn.Linear(4, 3), torch.ones(2, 4))
+            >>> y = counter(torch.ones(2, 4))
+            >>> saved = counter.progress()
+            >>> again = fxsynops.SynOpsCounter(torch.nn.Linear(4, 3), torch.ones(2, 4))
+            >>> again.resume(saved)
+            >>> y = again(torch.ones(2, 4))
+            >>> again.counts.total, again.counts.samples
+            (48, 4)
+        """
+        self._check_no_steps()
+        return Numbers.of(self.counts).plain()
+
+    def resume(self, progress: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`progress` has given, in place of what was counted so far.
+
+        Args:
+            progress: of a counter of the same model, with the same options.
+
+        Raises:
+            InputError: it is of another model, or the counter was made with ``steps=True``.
+        """
+        self._check_no_steps()
+        self.clear()
+        self._before = Numbers.of_plain(progress)
+        try:
+            self.counts  # noqa: B018
+        except InputError:
+            self._before = None
+            raise
+
+    def _check_no_steps(self) -> None:
+        if self._detail.steps:
+            raise InputError(
+                "counts of each step cannot be taken up again: make the counter without steps=True."
+            )
 
     def measure(
         self,

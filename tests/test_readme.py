@@ -20,7 +20,7 @@ def test_the_code_in_the_readme_runs_and_prints_what_it_shows():
     text = README.read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
     shown = re.search(r"```text\n(.*?)```", text, re.S)
-    assert len(blocks) == 17
+    assert len(blocks) == 18
     scope: dict[str, object] = {"__name__": "readme"}
     known, targets = dict(_registered), dict(operations.by_target)
     try:

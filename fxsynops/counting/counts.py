@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +123,8 @@ def _added(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """What is exchanged between processes."""
+class Numbers:
+    """What is exchanged between processes, and kept with a checkpoint."""
 
     options: tuple[str, float, str, str]
     rows: dict[tuple[str, str, str], tuple[float, float, float]]
@@ -132,11 +133,42 @@ class _Numbers:
     extras: Extras
 
     @classmethod
-    def of(cls, counts: Counted) -> _Numbers:
+    def of(cls, counts: Counted) -> Numbers:
         """Those of some counts."""
         options = (counts.model, counts.dt, counts.events, counts.weights)
         rows = {r.connection.key: (r.events, r.synops, r.arrived) for r in counts.rows}
         return cls(options, rows, counts.span, counts.exact, counts.extras)
+
+    def plain(self) -> dict[str, Any]:
+        """Numbers, names and tensors alone."""
+        extras = self.extras
+        rates = {
+            name: (r.events.detach().cpu(), r.sample_steps) for name, r in extras.rates.items()
+        }
+        return {
+            "options": self.options,
+            "rows": self.rows,
+            "span": (self.span.samples, self.span.sample_steps),
+            "exact": self.exact,
+            "rates": rates,
+            "fractions": sorted(extras.fractions),
+            "lengths": extras.lengths,
+            "fired": extras.fired,
+            "macs": extras.macs,
+        }
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Numbers:
+        """Those of :meth:`plain`."""
+        extras = Extras(
+            {name: FiringRates(name, *rates) for name, rates in plain["rates"].items()},
+            fractions=frozenset(plain["fractions"]),
+            lengths=plain["lengths"],
+            fired=plain["fired"],
+            macs=plain["macs"],
+        )
+        options, rows, span = tuple(plain["options"]), plain["rows"], Span(*plain["span"])
+        return cls(options, rows, span, plain["exact"], extras)
 
 
 @dataclass(frozen=True)
@@ -316,7 +348,7 @@ class Counted:
         """
         if not isinstance(other, Counted):
             return NotImplemented
-        return self._with([_Numbers.of(other)])
+        return self.plus([Numbers.of(other)])
 
     def __radd__(self, other: Any) -> Self:
         """The sum of a list of counts starts at 0."""
@@ -338,12 +370,17 @@ class Counted:
                 "script with torchrun."
             )
         everyone: list[Any] = [None] * distributed.get_world_size(group)
-        distributed.all_gather_object(everyone, _Numbers.of(self), group)
+        distributed.all_gather_object(everyone, Numbers.of(self), group)
         own = distributed.get_rank(group)
-        return self._with([numbers for rank, numbers in enumerate(everyone) if rank != own])
+        return self.plus([numbers for rank, numbers in enumerate(everyone) if rank != own])
 
-    def _with(self, others: list[_Numbers]) -> Self:
-        ours = _Numbers.of(self)
+    def plus(self, others: list[Numbers]) -> Self:
+        """Together with the numbers of others; those who have counted nothing add nothing.
+
+        Raises:
+            InputError: they are of other connections, or options.
+        """
+        ours = Numbers.of(self)
         for other in others:
             if other.options != ours.options or set(other.rows) != set(ours.rows):
                 apart = sorted(set(other.rows) ^ set(ours.rows))
@@ -351,7 +388,7 @@ class Counted:
                     f"these counts do not add up: {ours.options} and {other.options}"
                     + (f", and {apart} are not in both." if apart else ".")
                 )
-        every = [ours, *others]
+        every = [numbers for numbers in (ours, *others) if numbers.span.samples] or [ours]
         measured = [
             Measured(
                 row.connection,
