@@ -1,24 +1,31 @@
 """Count and bound the synaptic operations of spiking neural networks in PyTorch."""
 
-from fxsynops import losses, nn
-from fxsynops.analysis import Analysis, analyze
-from fxsynops.connectivity.results import Connection, DenseSynapse, FanOut
-from fxsynops.counter import SynOpsCounter, count
-from fxsynops.errors import (
-    AuditError,
-    CountError,
-    FxSynopsError,
-    InputError,
-    SpecializationError,
-    TraceError,
-    UnsupportedOperationError,
-)
-from fxsynops.neurons import register_spiking
-from fxsynops.nir import from_nir
-from fxsynops.operations import register_routing, register_synapse
-from fxsynops.reporting.report import Report, load
-from fxsynops.results import Audit, Bound, Counts
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fxsynops.version import VERSION
+
+if TYPE_CHECKING:
+    from fxsynops import losses, nn
+    from fxsynops.analysis import Analysis, analyze
+    from fxsynops.connectivity.results import Connection, DenseSynapse, FanOut
+    from fxsynops.counter import SynOpsCounter, count
+    from fxsynops.errors import (
+        AuditError,
+        CountError,
+        FxSynopsError,
+        InputError,
+        SpecializationError,
+        TraceError,
+        UnsupportedOperationError,
+    )
+    from fxsynops.neurons import register_spiking
+    from fxsynops.nir import from_nir
+    from fxsynops.operations import register_routing, register_synapse
+    from fxsynops.reporting.report import Report, load
+    from fxsynops.results import Audit, Bound, Counts
 
 __version__ = VERSION
 
@@ -49,3 +56,36 @@ __all__ = [
     "register_spiking",
     "register_synapse",
 ]
+
+# Where each name is; torch is imported with the first that is asked for.
+_HOMES = {
+    "analysis": "Analysis analyze",
+    "connectivity.results": "Connection DenseSynapse FanOut",
+    "counter": "SynOpsCounter count",
+    "errors": "AuditError CountError FxSynopsError InputError SpecializationError TraceError "
+    "UnsupportedOperationError",
+    "neurons": "register_spiking",
+    "nir": "from_nir",
+    "operations": "register_routing register_synapse",
+    "reporting.report": "Report load",
+    "results": "Audit Bound Counts",
+}
+_HOME = {name: f"fxsynops.{home}" for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    else:
+        try:
+            value = importlib.import_module(f"fxsynops.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"fxsynops.{name}":
+                raise
+            raise AttributeError(f"module 'fxsynops' has no attribute {name!r}") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

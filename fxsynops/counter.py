@@ -176,7 +176,9 @@ class SynOpsCounter(nn.Module):
                 and time steps are fine, and so are other modes, dtypes and devices.
         """
         if torch.compiler.is_dynamo_compiling():
-            return _uncompiled(self, args, kwargs)
+            from fxsynops.uncompiled import uncompiled  # what it takes is there only now
+
+            return uncompiled(self, args, kwargs)
         values = args
         if kwargs:  # perhaps of positional parameters
             bound = Inputs.bind(self.model, args, kwargs)
@@ -838,11 +840,6 @@ def count(
         return counter.measure(
             batches, inputs=inputs, reset=reset, device=device, progress=progress
         )
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _uncompiled(counter: SynOpsCounter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return counter.forward(*args, **kwargs)
 
 
 def _rebuild(

@@ -325,3 +325,25 @@ def test_options_that_do_not_go_together(run, options, says):
     status, _, said = run(*COUNT, *options)
     assert status == 2
     assert says in said
+
+
+def test_help_and_the_bare_import_leave_torch_alone():
+    """Half a second, and not three: arguments are read before torch is imported."""
+    without = "import sys; sys.modules['torch'] = None; "  # to import it is an error
+    help = "from fxsynops import cli; cli.main(['count', '--help'])"
+    for code in ("import fxsynops; fxsynops.__version__", help):
+        command = [sys.executable, "-c", without + code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_counter_does_not_take_in_the_compiler():
+    code = "import sys, fxsynops; fxsynops.SynOpsCounter; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_of_the_package_are_those_it_lists():
+    assert set(fxsynops.__all__) <= set(dir(fxsynops))
+    assert all(getattr(fxsynops, name) is not None for name in fxsynops.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'analyse'"):
+        fxsynops.analyse  # noqa: B018

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+FORMS = ("table", "json", "csv", "markdown", "latex", "html")
+
 
 @dataclass(frozen=True)
 class Cells:

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from fxsynops.errors import InputError
 from fxsynops.reporting import formats
+from fxsynops.reporting.formats import FORMS
 from fxsynops.version import VERSION
 
 SCHEMA = 1
@@ -288,9 +289,6 @@ class Report:
             yield Text(f"No room for: {', '.join(gone)}.", style="dim")
         for note in grid.notes:
             yield Text(note, style="dim")
-
-
-FORMS = ("table", "json", "csv", "markdown", "latex", "html")
 
 
 class Reported:

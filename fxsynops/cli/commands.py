@@ -1,0 +1,259 @@
+"""The commands: each takes its options, prints or writes a report, and returns an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch.utils import _pytree as pytree
+
+import fxsynops
+from fxsynops.cli import demo as digits
+from fxsynops.cli.model_files import example, find, load_model
+from fxsynops.cost.budget import Budget
+from fxsynops.cost.chips import Chip
+from fxsynops.cost.devices import DEVICES, Device
+from fxsynops.errors import InputError
+from fxsynops.nir import NIRModel, nir_example
+from fxsynops.reporting.comparison import compare as beside
+from fxsynops.reporting.files import write_whole
+from fxsynops.reporting.report import Report, Reported, number
+from fxsynops.results import Bound, Counts
+from fxsynops.tracing.torch_api import parameters_of
+
+
+def fanout(options: argparse.Namespace) -> int:
+    """The fan-out of every connection."""
+    _emit(_analysis(options).report(), options)
+    return 0
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Hold the analysis against what the model does."""
+    options.lenient = True  # what disagrees, and what no rule covers, stands in the table
+    analysis = _analysis(options)
+    _emit(analysis.audit.report(), options)
+    return 0 if analysis.audit.ok and not analysis.unresolved else 1
+
+
+def bound(options: argparse.Namespace) -> int:
+    """What an input can cause at most."""
+    devices = _devices(options)
+    bound = _upper_bound(options)
+    _emit((_cost_of(bound, devices, options) or bound).report(), options)
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Hold the bound to a budget."""
+    totals = options.max_synops, options.max_synops_per_second
+    if options.budget and any(limit is not None for limit in totals):
+        raise InputError("--budget holds all limits: leave out --max-synops and the like.")
+    budget = Budget.load(options.budget) if options.budget else Budget(*totals)
+    bound = _upper_bound(options)
+    violations = bound.check(
+        budget.max_synops,
+        max_synops_per_second=budget.max_synops_per_second,
+        per_layer=budget.per_layer,
+    )
+    _emit(bound.report(), options)
+    to_table = options.format == "table" and not options.output
+    console = Console(stderr=not to_table)  # what a program reads stays what it is
+    for violation in violations:
+        console.print(f"over budget: {violation}", style="bold red", soft_wrap=True)
+    if any(violation.name == "total" for violation in violations):
+        console.print(f"heaviest layers: {_heaviest(bound)}", soft_wrap=True)
+    if not violations:
+        console.print("within the budget", style="bold green")
+    return 1 if violations else 0
+
+
+def count(options: argparse.Namespace) -> int:
+    """Run data through a model."""
+    devices = _devices(options)
+    analysis = _analysis(options)
+    if options.data:
+        loader = _loader(options.data)
+    else:
+        if not 0 <= options.random_spikes <= 1:
+            raise InputError(f"--random-spikes {options.random_spikes} is no probability.")
+        if options.analog:
+            raise InputError("--random-spikes are events: leave out --analog, or give --data.")
+        torch.manual_seed(0)
+        rate = options.random_spikes
+        batch = tuple(
+            torch.bernoulli(torch.full(x.shape, rate)) for _, x in analysis.example.tensors()
+        )
+        loader = [batch]
+    counter = analysis.counter(steps=options.steps, rates=options.advice)
+    counts = counter.measure(loader, reset=not options.keep_states)
+    _emit(
+        (_figures_of(counts, options) or _cost_of(counts, devices, options) or counts).report(),
+        options,
+    )
+    return 0
+
+
+def _cost_of(
+    result: Bound | Counts, devices: Sequence[str | Device], options: argparse.Namespace
+) -> Reported | None:
+    """The energy or the memory traffic of a result, if it is asked for."""
+    if devices:
+        energy = result.energy(devices)
+        return energy.by_layer() if options.by_layer else energy
+    return (
+        result.memory(bits=32 if options.bits is None else options.bits) if options.memory else None
+    )
+
+
+def _figures_of(counts: Counts, options: argparse.Namespace) -> Reported | None:
+    """What only counts have, if it is asked for."""
+    if options.latency:
+        return counts.latency(options.latency)
+    if options.advice:
+        return counts.advice()
+    if options.conventional:
+        return counts.conventional
+    return counts.summary if options.summary else None
+
+
+def fit(options: argparse.Namespace) -> int:
+    """Whether a model fits a chip."""
+    own = {one.name: one for one in Chip.load(options.chips)} if options.chips else {}
+    found = _analysis(options).fits(own.get(options.chip, options.chip))
+    _emit(found.report(), options)
+    return 0 if found.ok else 1
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Two reports side by side."""
+    _emit(beside(fxsynops.load(options.before), fxsynops.load(options.after)), options)
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Count a spiking LeNet on digits."""
+    digits.run(options.samples)
+    return 0
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
+    _check_writable(options.output)
+    model = load_model(options.model)
+    in_nir = isinstance(model, NIRModel)
+    if options.input is not None:
+        inputs: Any = example(options.input, not options.analog)
+    elif in_nir:
+        inputs = nir_example(model, events=not options.analog)
+    else:
+        raise InputError("say what the model takes: --input 1x1x28x28, samples and steps in front.")
+    if (parameter := next(parameters_of(model), None)) is not None:  # on a GPU, or without values
+        inputs = pytree.tree_map(lambda x: x.to(parameter.device), inputs)
+    return fxsynops.analyze(
+        model,
+        inputs,
+        layout=options.layout if options.layout is not None else "NT" if in_nir else "auto",
+        batch_size=options.batch_size,
+        timesteps=options.timesteps,
+        dt=options.dt,
+        input_events=not options.analog,
+        events=options.events,
+        weights=options.weights,
+        spiking=tuple(find(name) for name in options.spiking),
+        strict=not options.lenient,
+    )
+
+
+def _upper_bound(options: argparse.Namespace) -> Bound:
+    return _analysis(options).upper_bound(
+        options.window,
+        max_spikes=options.max_spikes,
+        input_max_events=options.input_max_events,
+        input_range=_interval(options.input_range),
+    )
+
+
+_TABLES = ("energy", "memory", "conventional", "summary", "latency", "advice")
+
+
+def _devices(options: argparse.Namespace) -> tuple[str | Device, ...]:
+    """Whose energy is asked for; none if it is not."""
+    for name in ("device", "devices", "by_layer"):
+        if getattr(options, name) and not options.energy:
+            raise InputError(f"--{name.replace('_', '-')} is for --energy: give both.")
+    if options.bits is not None and not options.memory:
+        raise InputError("--bits is for --memory: give both.")
+    asked = [f"--{name}" for name in _TABLES if getattr(options, name, None)]
+    if len(asked) > 1:
+        raise InputError(f"{asked[0]} and {asked[1]} are two tables: ask for one at a time.")
+    if not options.energy:
+        return ()
+    own = Device.load(options.devices) if options.devices else ()
+    if not options.device:
+        return (*DEVICES, *own)
+    named = {one.name: one for one in own}
+    return tuple(named.get(name, name) for name in options.device)
+
+
+def _loader(target: str) -> Iterable[Any]:
+    found = find(target)
+    if callable(found) and not isinstance(found, Iterable):
+        found = found()
+    if not isinstance(found, Iterable | Iterator):
+        raise InputError(
+            f"'{target}' is a {type(found).__name__}, no batches: name a DataLoader, a list of "
+            "batches, or a function that makes one."
+        )
+    return found
+
+
+def _heaviest(bound: Bound, shown: int = 5) -> str:
+    """The layers that take most of a bound."""
+    layers: dict[str, float] = {}
+    for row in bound.rows:
+        layers[row.connection.synapse] = layers.get(row.connection.synapse, 0.0) + row.charge
+    order = sorted(layers, key=lambda name: -layers[name])[:shown]
+    return ", ".join(f"{name} ({number(layers[name], 0)})" for name in order)
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--input-range '{text}' is not two numbers: write 0,1.") from None
+    return low, high
+
+
+# -- output ---------------------------------------------------------------------------------------
+
+
+def _emit(report: Report, options: argparse.Namespace) -> None:
+    """Print a report, or write it to a file, all of it or nothing."""
+    report = report.complete() if options.all else report
+    console = Console()
+    if options.output:
+        write_whole(options.output, report.to(options.format).rstrip("\n") + "\n")
+    elif options.format == "table" and console.is_terminal:
+        console.print(report)
+    else:
+        print(report.to(options.format).rstrip("\n"))
+
+
+def _check_writable(output: str | None) -> None:
+    """Before anything takes long."""
+    if output is not None:
+        path = Path(output)
+        if path.is_dir():
+            raise InputError(f"'{output}' is a folder: --output names a file.")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"'{output}' cannot be written: no such folder, or not allowed.")
