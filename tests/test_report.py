@@ -20,7 +20,7 @@ import fxsynops
 import fxsynops.nn as fnn
 from fxsynops.comparison import compare
 from fxsynops.errors import InputError
-from fxsynops.reporting.report import Report, number, shortened
+from fxsynops.reporting.report import Report, number, render, shortened
 
 
 def network() -> nn.Sequential:
@@ -180,6 +180,65 @@ def test_a_table_can_be_read_at_80_columns_in_black_and_white(kind):
         assert number(value) in text
     assert "Total" in text
     assert "◂" in text
+
+
+class Long(nn.Module):
+    """Names that differ in their middle alone, and fill a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block() -> nn.Module:
+            return nn.Sequential(nn.Sequential(nn.Linear(4, 4), fnn.NeuromorphicReLU()))
+
+        self.the_backbone_encoder_left_of_the_network = block()
+        self.the_backbone_encoder_rght_of_the_network = block()
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        left = self.the_backbone_encoder_left_of_the_network(x)
+        return self.out(left + self.the_backbone_encoder_rght_of_the_network(x))
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_tables_fit_terminals_and_lose_columns_but_no_digits_and_no_names(width):
+    counter = fxsynops.SynOpsCounter(Long(), torch.ones(2, 4), rates=True)
+    x = torch.ones(4000, 4)
+    counter(x)
+    counts = counter.counts
+    names = [c.synapse for c in counts.findings.connections]
+    results = [counts, counter.analysis, counter.analysis.upper_bound(max_spikes=3)]
+    results += [counts.memory(), counts.energy(), counts.conventional, counts.summary]
+    for result in results:
+        text = render(result, width)
+        assert max(map(len, text.splitlines())) <= width
+        report = result.report()
+        for row in report.rows:
+            for name in {"SynOps", "Total/sample"} & row.keys() - {"Source"}:
+                shown = next(c for c in report._view.columns if c.name == name).cell(row)
+                assert shown in text
+    text = render(counts, width).replace("\n", "")
+    assert f"{4000 * 4 * 4:,}" in text
+    if width < 100:  # shortened, if at all, to what tells them apart
+        rows = [line.split()[0] for line in render(counts, width).splitlines() if "…" in line]
+        assert len(set(rows)) == len(rows)
+    else:
+        assert all(name in text for name in names)
+
+
+def test_what_is_printed_fits_the_terminal_and_what_is_written_does_not_depend_on_it(monkeypatch):
+    result = results()["counts"]
+    written = result.report().to("table")
+    assert str(result) == written
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "50")
+    assert max(map(len, str(result).splitlines())) <= 50
+    assert result.report().to("table") == written
+
+
+def test_text_is_text_in_a_notebook_too(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "SynOps of Sequential" in str(results()["counts"])
 
 
 def test_the_notes_say_what_is_analog_and_what_is_folded():

@@ -109,19 +109,19 @@ _STYLE = """
 .fxsynops { font: 13px system-ui, sans-serif; border-collapse: collapse; margin: .5em 0 }
 .fxsynops caption { text-align: left; font-weight: bold; padding: .3em 0 }
 .fxsynops th, .fxsynops td { padding: .15em .7em; text-align: right; white-space: nowrap }
-.fxsynops .t { text-align: left }
 .fxsynops thead th { border-bottom: 1px solid currentColor }
 .fxsynops tfoot td { border-top: 1px solid currentColor; font-weight: bold }
 .fxsynops i { display: inline-block; height: .7em; background: #4a7fb5; margin-left: .5em }
 .fxsynops-note { font: 12px system-ui, sans-serif; opacity: .75; margin: .2em 0 }
 """
+_LEFT = ' style="text-align: left"'  # in the cell: notebooks align all cells of theirs
 
 
 def html(grid: Grid, page: bool) -> str:
     """Tables with bars; a page of its own, or a part for a notebook."""
     parts = [f"<style>{_STYLE}</style>"]
     for cells in grid.tables:
-        kinds = [' class="t"' if text else "" for text in cells.text]
+        kinds = [_LEFT if text else "" for text in cells.text]
 
         def line(tag: str, row: Sequence[str], kinds: Sequence[str] = kinds) -> str:
             pairs = zip(kinds, row, strict=True)
@@ -130,7 +130,7 @@ def html(grid: Grid, page: bool) -> str:
         share = ["<th>Share</th>"] if cells.shares else [""]
         body = []
         for i, row in enumerate(cells.rows):
-            bar = f"<td class=t>{_share(cells.shares[i])}</td>" if cells.shares else ""
+            bar = f"<td{_LEFT}>{_share(cells.shares[i])}</td>" if cells.shares else ""
             body.append(f"<tr>{line('td', row)}{bar}</tr>")
         foot = f"<tfoot><tr>{line('td', cells.total)}</tr></tfoot>" if cells.total else ""
         parts.append(

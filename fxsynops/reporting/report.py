@@ -10,6 +10,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +34,9 @@ _PLAIN_WIDTH = 200
 _MANY = 40  # rows, beyond which a table shows the heaviest and adds up the others
 _HEAVIEST = 24
 _BAR = 10  # cells
-_NAME = 28  # characters of a name in a terminal
+_NAME = 28  # characters of a name in a picture
+_SENTENCE = 24  # characters of a sentence, at least, in a line
+_SHORTEST = 12  # … and in a terminal that is too narrow
 
 
 @dataclass(frozen=True)
@@ -175,9 +180,12 @@ class Report:
         return pandas.DataFrame(self.rows)
 
     def to(self, form: str) -> str:
-        """A form by its name: "table", "json", "csv", "markdown", "latex" or "html"."""
+        """A form by its name: "table", "json", "csv", "markdown", "latex" or "html".
+
+        A table is as wide as it has to be, up to 200 columns; ``print`` fits the terminal.
+        """
         if form == "table":
-            return str(self)
+            return render(self, _PLAIN_WIDTH)
         if form not in FORMS:
             raise InputError(f"there is no format '{form}': take {', '.join(FORMS)}.")
         return str(getattr(self, f"to_{form}")())
@@ -273,15 +281,27 @@ class Report:
         heavy = _half(first.shares)
         columns = self._columns()
         drop = sorted((c for c in columns if c.optional), key=lambda c: -c.optional)
+        wide = options.update(max_width=_PLAIN_WIDTH * 10)
+
+        def width(cells: formats.Cells, kept: list[int]) -> int:
+            table = _table(_narrow(cells), kept, heavy, options)
+            return Measurement.get(console, wide, table).maximum
+
         for left_out in range(len(drop) + 2):  # and in the end, the bars
             kept = [i for i, column in enumerate(columns) if column not in drop[:left_out]]
             cells = first if left_out <= len(drop) else replace(first, shares=())
-            table = _table(cells, kept, heavy, options)
-            natural = Measurement.get(console, options.update(max_width=_PLAIN_WIDTH * 10), table)
-            if natural.maximum <= options.max_width:
+            if width(cells, kept) <= options.max_width:
                 break
-        yield table
+        most = max((len(row[i]) for row in cells.rows for i in kept if cells.text[i]), default=0)
+        shown = cells
+        while width(shown, kept) > options.max_width and most > _SHORTEST:
+            most = max(most - 4, _SHORTEST)
+            shown = _shorter(cells, most)
+        yield Text(cells.title, style="bold")
+        fits = width(shown, kept) <= options.max_width
+        yield _table(shown, kept, heavy, options) if fits else _list(first, kept)
         for extra in others:
+            yield Text(extra.title, style="bold")
             yield _table(extra, list(range(len(extra.headers))), frozenset(), options)
         if heavy and cells.shares and len(heavy) < len(first.rows):
             yield Text("◂ these rows make up half of the total", style="dim")
@@ -383,10 +403,20 @@ def load(path: str | Path) -> Report:
 # -- cells ----------------------------------------------------------------------------------------
 
 
-def render(printable: Any) -> str:
-    """Plain text of a result: no colors, no terminal needed."""
+def render(printable: Any, width: int | None = None) -> str:
+    """Plain text of a result: no colors, no terminal needed.
+
+    Args:
+        printable: what rich can print.
+        width: in characters; if None, that of the terminal that is printed to, if it is one.
+    """
     stream = io.StringIO()
-    console = Console(file=stream, width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
+    if width is None:
+        in_terminal = bool(getattr(sys.stdout, "isatty", lambda: False)())
+        width = shutil.get_terminal_size().columns if in_terminal else _PLAIN_WIDTH
+    console = Console(
+        file=stream, width=width, color_system=None, force_terminal=False, force_jupyter=False
+    )
     console.print(printable)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
@@ -408,6 +438,37 @@ def shortened(name: str, most: int = _NAME) -> str:
         return name
     head = (most - 1) // 2
     return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
+
+
+def distinct(names: Sequence[str], most: int = _NAME) -> dict[str, str]:
+    """Long names without their middles, but for those that would be the same."""
+    short = {name: shortened(name, most) for name in names}
+    often = Counter(short.values())
+    return {name: one if often[one] == 1 else name for name, one in short.items()}
+
+
+def _narrow(cells: formats.Cells) -> formats.Cells:
+    """A table as it is with sentences that go over many lines."""
+    rows = (
+        tuple(
+            cell[:_SENTENCE] if text == "long" else cell
+            for cell, text in zip(row, cells.text, strict=True)
+        )
+        for row in cells.rows
+    )
+    return replace(cells, rows=tuple(rows))
+
+
+def _shorter(cells: formats.Cells, most: int) -> formats.Cells:
+    """A table with names of a length at most, if that tells them apart."""
+    columns = [
+        distinct(column, most) if text is True else dict(zip(column, column, strict=True))
+        for column, text in zip(zip(*cells.rows, strict=True), cells.text, strict=True)
+    ]
+    rows = (
+        tuple(names[cell] for names, cell in zip(columns, row, strict=True)) for row in cells.rows
+    )
+    return replace(cells, rows=tuple(rows))
 
 
 def source_label(row: dict[str, Any]) -> str:
@@ -442,10 +503,7 @@ def _table(
 ) -> Table:
     """A table of some of the columns, with bars."""
     table = Table(
-        title=cells.title,
         box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
         pad_edge=False,
         show_footer=bool(cells.total),
     )
@@ -460,11 +518,23 @@ def _table(
     if cells.shares:
         table.add_column("Share", no_wrap=True)
     for r, row in enumerate(cells.rows):
-        shown = [Text(shortened(row[i]) if cells.text[i] is True else row[i]) for i in kept]
+        shown = [Text(row[i]) for i in kept]
         if cells.shares:
             shown.append(_bar(cells.shares[r], r in heavy, options.ascii_only))
         table.add_row(*shown, style="bold" if r in heavy else None)
     return table
+
+
+def _list(cells: formats.Cells, kept: list[int]) -> Text:
+    """A table that is too wide for a terminal even with the fewest columns: row below row."""
+    names = [i for i in kept if cells.text[i]]
+    numbers = [i for i in kept if not cells.text[i]]
+    margin = max((len(cells.headers[i]) for i in numbers), default=0)
+    lines = []
+    for row in (*cells.rows, *([cells.total] if cells.total else [])):
+        lines += ["", " · ".join(f"{cells.headers[i]} {row[i]}".strip() for i in names if row[i])]
+        lines += [f"  {cells.headers[i]:{margin}}  {row[i]}" for i in numbers if row[i]]
+    return Text("\n".join([*lines, ""]))
 
 
 def _bar(share: float | None, heavy: bool, ascii_only: bool) -> Text:
