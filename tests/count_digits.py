@@ -34,6 +34,13 @@ def join() -> tuple[int, int]:
     return rank, world
 
 
+def leave() -> None:
+    """The end of the group, once all are there: its threads would outlive the interpreter."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 5), snn.NeuromorphicReLU(), nn.AvgPool2d(4))
@@ -58,9 +65,9 @@ def main() -> None:
             "metric": float(mean) * counts.samples,
         }
         Path(sys.argv[1]).write_text(json.dumps(found))
-    if world > 1:
-        dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":
     main()
+    leave()

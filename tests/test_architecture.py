@@ -21,8 +21,10 @@ FLOW = (
     ("cost", "reporting"),
     ("budget", "chips", "comparison", "devices", "drawing", "energy", "plot", "results"),
     ("analysis",),
+    ("uncompiled",),
     ("counter",),
-    ("losses", "metrics", "nir"),
+    ("losses", "metrics", "nir", "logging"),
+    ("lightning",),
     ("",),  # the list of public names
     ("cli",),
     ("__main__",),

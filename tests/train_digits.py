@@ -10,12 +10,11 @@ from __future__ import annotations
 import sys
 
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import fxsynops
 from fxsynops.cli.demo import digits
-from tests.count_digits import join, network
+from tests.count_digits import join, leave, network
 
 BATCH, STEPS = 8, 5
 
@@ -40,5 +39,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    if dist.is_initialized():  # now that DistributedDataParallel is gone
-        dist.destroy_process_group()
+    leave()  # now that DistributedDataParallel is gone
