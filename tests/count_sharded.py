@@ -190,8 +190,8 @@ def main() -> None:
     found["refused"] = refused(world)
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))
-    leave()
 
 
 if __name__ == "__main__":
     main()
+    leave()
