@@ -347,3 +347,163 @@ def test_names_of_the_package_are_those_it_lists():
     assert all(getattr(fxsynops, name) is not None for name in fxsynops.__all__)
     with pytest.raises(AttributeError, match="no attribute 'analyse'"):
         fxsynops.analyse  # noqa: B018
+
+
+FILES = {
+    "width.py": "WIDTH = 7\n",
+    "neighbours.py": """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from fxsynops.nn import IAF
+import width
+
+print("I am imported")
+
+def make():
+    print("I am made")
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 8), IAF(), nn.Dropout(0.5), nn.Linear(8, width.WIDTH))
+
+def leave():
+    raise SystemExit(3)
+
+class Spikes(torch.utils.data.Dataset):
+    def __len__(self): return 6
+    def __getitem__(self, i): return torch.ones(5, 16), 0
+
+def workers():
+    return DataLoader(Spikes(), 3, num_workers=1, multiprocessing_context="spawn")
+
+dicts = [{"x": torch.ones(2, 5, 16), "label": 1}]
+grey = [torch.full((2, 5, 16), 0.3)]
+
+def pick(batch):
+    return batch["x"]
+
+def stopped():
+    yield torch.ones(2, 5, 16)
+    raise KeyboardInterrupt
+""",
+}
+INPUT = ["--input", "2x5x16", "--layout", "NT"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Model files as people have them: some beside each other, some in a package."""
+    (tmp_path / "package").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+        relative = text.replace("import width", "from . import width")
+        (tmp_path / "package" / name).write_text(relative)
+    (tmp_path / "package" / "__init__.py").touch()
+    return tmp_path
+
+
+def command(*argv: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fxsynops", *argv],
+        capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("file", ["neighbours.py", "package/neighbours.py"])
+def test_a_model_file_imports_what_lies_beside_it_and_prints_what_it_likes(files, file):
+    argv = ["fanout", f"{files / file}:make", *INPUT, "--format", "json"]
+    done = command(*argv, cwd="/")
+    assert json.loads(done.stdout)["totals"]["Synapses"] == 16 * 8 + 8 * 7
+    assert "I am imported\nI am made" in done.stderr
+
+
+def test_data_of_workers_of_their_own_come_from_the_models_file(files):
+    argv = ["count", "neighbours.py:make", *INPUT, "--data", "neighbours.py:workers"]
+    done = command(*argv, "--format", "json", cwd=files)
+    assert json.loads(done.stdout)["samples"] == 6, done.stderr
+
+
+def test_a_file_that_is_named_like_a_module_is_itself(files):
+    (files / "rich.py").write_text((files / "neighbours.py").read_text())
+    done = command("fanout", f"{files / 'rich.py'}:make", *INPUT, cwd="/")
+    assert "184" in done.stdout, done.stderr
+
+
+def test_a_model_that_exits_is_an_error(files):
+    done = command("fanout", "neighbours.py:leave", *INPUT, cwd=files)
+    assert done.returncode == 2
+    assert "raised SystemExit: 3" in done.stderr
+
+
+def test_the_input_is_picked_out_of_a_batch(files):
+    argv = ["count", "neighbours.py:make", *INPUT, "--data", "neighbours.py:dicts"]
+    done = command(*argv, "--inputs", "neighbours.py:pick", "--format", "json", cwd=files)
+    assert json.loads(done.stdout)["rows"][0]["SynOps"] == 2 * 5 * 16 * 8, done.stderr
+
+
+def test_data_must_be_events_as_the_example_is_and_messages_name_options_as_typed(files):
+    argv = ["count", "neighbours.py:make", *INPUT, "--data", "neighbours.py:grey"]
+    done = command(*argv, cwd=files)
+    assert done.returncode == 2
+    assert "fractional values" in done.stderr
+    assert "pass --analog" in done.stderr
+    assert command(*argv, "--analog", cwd=files).returncode == 0
+
+
+def test_an_interrupt_leaves_what_was_counted_and_status_130(files):
+    argv = ["count", "neighbours.py:make", *INPUT, "--data", "neighbours.py:stopped"]
+    done = command(*argv, "--format", "json", cwd=files)
+    assert done.returncode == 130
+    assert json.loads(done.stdout)["samples"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("a.json", "{"), ("a.csv", "Source"), ("a.md", "**"), ("a.tex", r"\begin"), ("a.html", "<!D")],
+)
+def test_the_form_is_that_of_the_file(run, tmp_path, name, begins):
+    status, _, errors = run("fanout", "nets.py:make", *SPIKES, "--output", name)
+    assert (status, errors) == (0, "")
+    assert (tmp_path / name).read_text().startswith(begins)
+    run("fanout", "nets.py:make", *SPIKES, "--output", name, "--format", "json")
+    assert (tmp_path / name).read_text().startswith("{")
+
+
+def test_a_file_keeps_its_mode_and_a_pipe_is_written_to(run, tmp_path):
+    file = tmp_path / "a.txt"
+    file.touch(mode=0o640)
+    run("fanout", "nets.py:make", *SPIKES, "--output", str(file))
+    assert file.stat().st_mode & 0o777 == 0o640
+    done = command("fanout", "nets.py:make", *SPIKES, "--output", "/dev/stdout", cwd=tmp_path)
+    assert "Fan-out of Sequential" in done.stdout
+
+
+def test_what_cannot_be_encoded_is_no_error(tmp_path):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = command("fanout", "nets.py:make", *SPIKES, cwd=tmp_path, env=environment)
+    assert done.returncode == 0
+    assert "Fan-out of Sequential" in done.stdout
+
+
+def test_models_are_in_eval_mode_unless_told(files):
+    for mode, says in (([], "In eval mode"), (["--train"], "In training mode")):
+        done = command("bound", "neighbours.py:make", *INPUT, *mode, cwd=files)
+        assert says in done.stdout
+    argv = ["count", "neighbours.py:make", *INPUT, "--random-spikes", "0.5", "--format", "json"]
+    counts = json.loads(command(*argv, cwd=files).stdout)
+    argv = ["bound", "neighbours.py:make", *INPUT, "--format", "json"]
+    bound = json.loads(command(*argv, cwd=files).stdout)
+    assert [r["Source"] for r in counts["rows"]] == [r["Source"] for r in bound["rows"]]
+
+
+def test_pictures(run, tmp_path):
+    for argv in (["draw"], ["draw", "--random-spikes", "0.3"], ["plot", "--random-spikes", "0.3"]):
+        name = "a.svg" if argv[0] == "draw" else "a.png"
+        status, _, errors = run(argv[0], "nets.py:make", *SPIKES, *argv[1:], "--output", name)
+        assert (status, errors) == (0, "")
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_a_budget_may_begin_with_a_byte_order_mark(run, tmp_path):
+    (tmp_path / "budget.toml").write_text("max_synops = 1e9\n", encoding="utf-8-sig")
+    status, out, _ = run("check", "nets.py:make", *SPIKES, "--budget", "budget.toml")
+    assert status == 0, out

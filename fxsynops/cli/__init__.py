@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from fxsynops.cli.arguments import parser
+from fxsynops.cli.arguments import as_typed, parser
 from fxsynops.errors import FxSynopsError
 
 
@@ -23,9 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         exit status: 0 good, 1 a budget is broken, an audit disagrees or a chip is too small, 2 bad
-        usage or model.
+        usage or model, 130 interrupted.
     """
     options = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # that cannot print a bar prints a "?"
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         from fxsynops.cli import commands  # torch takes a second
 
@@ -33,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FxSynopsError as error:
         if options.debug:
             raise
-        print(f"fxsynops: {error}", file=sys.stderr)
+        print(f"fxsynops: {as_typed(str(error))}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("fxsynops: interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         if options.debug:
             raise

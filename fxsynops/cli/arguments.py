@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import fxsynops
@@ -54,6 +55,20 @@ chips.toml (joules):
   per_synop = 2e-12
   per_update = 10e-12
   source = "data sheet"
+"""
+_DRAW = """\
+examples:
+  fxsynops draw nets.py:make --input 1x20x2x32x32 --layout NT --output net.svg
+  fxsynops draw nets.py:make --input 1x784 --random-spikes 0.1 --output net.html
+
+by its name: .svg, .html, .mmd (Mermaid), .graphml
+"""
+_PLOT = """\
+example:
+  fxsynops plot nets.py:make --input 1x20x2x32x32 --layout NT \\
+      --random-spikes 0.1 --output bars.png
+
+needs matplotlib: pip install "fxsynops[plot]"
 """
 _COMPARE = """\
 example:
@@ -127,16 +142,7 @@ def parser() -> argparse.ArgumentParser:
     option("--budget", metavar="FILE", help="a TOML file of limits; see below")
     option("--max-synops", type=float, metavar="N", help="limit per sample")
     option("--max-synops-per-second", type=float, metavar="N", help="limit of one sample at a time")
-    data = count.add_mutually_exclusive_group(required=True)
-    data.add_argument(
-        "--data", metavar="LOADER", help="batches: package.module:name or file.py:name"
-    )
-    data.add_argument(
-        "--random-spikes", type=float, metavar="P", help="one batch: events with probability P"
-    )
-    count.add_argument(
-        "--keep-states", action="store_true", help="do not reset neurons before each batch"
-    )
+    _add_data(count, required=True)
     count.add_argument(
         "--steps", action="store_true", help="keep time steps apart: which is the most expensive"
     )
@@ -145,6 +151,14 @@ def parser() -> argparse.ArgumentParser:
     comparison.add_argument("after", help="another one of the same kind")
     for command in (fanout, audit, bound, check, count, fitting, comparison):
         _add_output(command)
+    drawn = add("draw", "a picture of the network and its connections", _DRAW)
+    plotted = add("plot", "bars of the SynOps of each layer, and of their bound", _PLOT)
+    for command in (drawn, plotted):
+        _add_model(command)
+        command.add_argument("--output", metavar="FILE", required=True, help="the picture")
+    _add_data(drawn, required=False)
+    _add_data(plotted, required=True)
+    _add_assumptions(plotted)
     shown = add("demo", "count the SynOps of a spiking LeNet on handwritten digits")
     shown.add_argument(
         "--samples", type=int, default=300, help="images to run, a multiple of 20 (default: 300)"
@@ -165,7 +179,22 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     add("--events", choices=("value", "nonzero"), default="value", help="how events are counted")
     add("--weights", choices=("all", "nonzero"), default="all", help="which synapses count")
     add("--spiking", action="append", default=[], metavar="TYPE", help="package.module:Type: also")
+    if not command.prog.endswith(" count"):  # data are measured in eval mode
+        add("--train", action="store_true", help="in training mode (default: eval mode)")
     add("--lenient", action="store_true", help="list what no rule covers, instead of an error")
+
+
+def _add_data(command: argparse.ArgumentParser, required: bool) -> None:
+    data = command.add_mutually_exclusive_group(required=required)
+    data.add_argument(
+        "--data", metavar="LOADER", help="batches: package.module:name or file.py:name"
+    )
+    data.add_argument(
+        "--random-spikes", type=float, metavar="P", help="one batch: events with probability P"
+    )
+    add = command.add_argument
+    add("--inputs", metavar="NAME", help="a function that gets the model's input out of a batch")
+    add("--keep-states", action="store_true", help="do not reset neurons before each batch")
 
 
 def _add_assumptions(command: argparse.ArgumentParser) -> None:
@@ -178,6 +207,28 @@ def _add_assumptions(command: argparse.ArgumentParser) -> None:
 
 def _add_output(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--format", choices=FORMS, default="table", help="form of the report (default: table)")
-    add("--output", metavar="FILE", help="write it to a file")
+    add("--format", choices=FORMS, help="form of the report (default: the file's, or a table)")
+    add("--output", metavar="FILE", help="write it to a file: .json, .csv, .md, .tex, .html, .txt")
     add("--all", action="store_true", help="every row of a long table")
+
+
+_TYPED = {
+    "input_events=False": "--analog",
+    "input_events=True": "no --analog",
+    "strict=False": "--lenient",
+    "batch_size=": "--batch-size ",
+    "timesteps=": "--timesteps ",
+    "layout=": "--layout ",
+    "spiking=": "--spiking ",
+    "max_spikes=": "--max-spikes ",
+    "input_max_events=": "--input-max-events ",
+    "input_range=": "--input-range ",
+    "inputs=": "--inputs ",
+}
+
+
+def as_typed(text: str) -> str:
+    """A message with the options of Python as the command line has them."""
+    for option, typed in _TYPED.items():
+        text = re.sub(rf"(?<![\w-]){re.escape(option)}", typed, text)
+    return re.sub(r"(--[a-z-]+) (?=[,.:;)]|$)", r"\1", text)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,19 @@ from torch.utils import _pytree as pytree
 
 import fxsynops
 from fxsynops.cli import demo as digits
+from fxsynops.cli.arguments import as_typed
 from fxsynops.cli.model_files import example, find, load_model
 from fxsynops.cost.budget import Budget
 from fxsynops.cost.chips import Chip
 from fxsynops.cost.devices import DEVICES, Device
 from fxsynops.errors import InputError
 from fxsynops.nir import NIRModel, nir_example
+from fxsynops.reporting import drawing
 from fxsynops.reporting.comparison import compare as beside
 from fxsynops.reporting.files import write_whole
 from fxsynops.reporting.report import Report, Reported, number
 from fxsynops.results import Bound, Counts
+from fxsynops.tracing.inputs import check_events
 from fxsynops.tracing.torch_api import parameters_of
 
 
@@ -62,7 +68,7 @@ def check(options: argparse.Namespace) -> int:
         per_layer=budget.per_layer,
     )
     _emit(bound.report(), options)
-    to_table = options.format == "table" and not options.output
+    to_table = (options.format or "table") == "table" and not options.output
     console = Console(stderr=not to_table)  # what a program reads stays what it is
     for violation in violations:
         console.print(f"over budget: {violation}", style="bold red", soft_wrap=True)
@@ -76,27 +82,70 @@ def check(options: argparse.Namespace) -> int:
 def count(options: argparse.Namespace) -> int:
     """Run data through a model."""
     devices = _devices(options)
-    analysis = _analysis(options)
-    if options.data:
-        loader = _loader(options.data)
-    else:
-        if not 0 <= options.random_spikes <= 1:
-            raise InputError(f"--random-spikes {options.random_spikes} is no probability.")
-        if options.analog:
-            raise InputError("--random-spikes are events: leave out --analog, or give --data.")
-        torch.manual_seed(0)
-        rate = options.random_spikes
-        batch = tuple(
-            torch.bernoulli(torch.full(x.shape, rate)) for _, x in analysis.example.tensors()
-        )
-        loader = [batch]
-    counter = analysis.counter(steps=options.steps, rates=options.advice)
-    counts = counter.measure(loader, reset=not options.keep_states)
+    counts = _counted(_analysis(options), options)
     _emit(
         (_figures_of(counts, options) or _cost_of(counts, devices, options) or counts).report(),
         options,
     )
+    return 130 if counts.partial else 0
+
+
+def draw(options: argparse.Namespace) -> int:
+    """A picture of the network."""
+    _check_writable(options.output)
+    analysis = _analysis(options)
+    counted = options.data or options.random_spikes is not None
+    drawing.draw(analysis, options.output, _counted(analysis, options) if counted else None)
     return 0
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Bars of the count, and of the bound."""
+    from fxsynops import plot as plots  # matplotlib takes a second
+
+    _check_writable(options.output)
+    analysis = _analysis(options)
+    bound = _bounded(analysis, options)
+    figure: Any = plots.synops(_counted(analysis, options), bound).figure
+    figure.savefig(options.output, bbox_inches="tight", dpi=150)
+    return 0
+
+
+def _random_spikes(analysis: fxsynops.Analysis, options: argparse.Namespace) -> tuple[Any, ...]:
+    rate = options.random_spikes
+    if not 0 <= rate <= 1:
+        raise InputError(f"--random-spikes {rate} is no probability.")
+    if options.analog:
+        raise InputError("--random-spikes are events: leave out --analog, or give --data.")
+    torch.manual_seed(0)
+    return tuple(torch.bernoulli(torch.full(x.shape, rate)) for _, x in analysis.example.tensors())
+
+
+def _counted(analysis: fxsynops.Analysis, options: argparse.Namespace) -> Counts:
+    """What was counted on data, or on random spikes."""
+    inputs = find(options.inputs) if options.inputs else None
+    if options.data:
+        loader = _loader(options.data)
+        loader = loader if options.analog else _checked(loader, inputs)
+    elif options.inputs:
+        raise InputError("--inputs is for batches of --data: leave it out.")
+    else:
+        loader = [_random_spikes(analysis, options)]
+    steps, rates = getattr(options, "steps", False), getattr(options, "advice", False)
+    counter = analysis.counter(steps=steps, rates=rates)
+    with _aside():
+        return counter.measure(loader, inputs=inputs, reset=not options.keep_states)
+
+
+def _checked(loader: Iterable[Any], inputs: Any) -> Iterator[Any]:
+    """Batches, the first of which must hold events, as the example does."""
+    for i, batch in enumerate(loader):
+        if i == 0:
+            given = inputs(batch) if inputs else batch
+            first = given[0] if isinstance(given, tuple | list) and given else given
+            if isinstance(first, torch.Tensor):
+                check_events("the data", first)
+        yield batch
 
 
 def _cost_of(
@@ -147,7 +196,10 @@ def demo(options: argparse.Namespace) -> int:
 
 def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
     _check_writable(options.output)
-    model = load_model(options.model)
+    with _aside():
+        model = load_model(options.model)
+    training = getattr(options, "train", False)
+    model.train(training)
     in_nir = isinstance(model, NIRModel)
     if options.input is not None:
         inputs: Any = example(options.input, not options.analog)
@@ -157,6 +209,13 @@ def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
         raise InputError("say what the model takes: --input 1x1x28x28, samples and steps in front.")
     if (parameter := next(parameters_of(model), None)) is not None:  # on a GPU, or without values
         inputs = pytree.tree_map(lambda x: x.to(parameter.device), inputs)
+    with _aside():
+        return _analyzed(model, inputs, options, in_nir)
+
+
+def _analyzed(
+    model: Any, inputs: Any, options: argparse.Namespace, in_nir: bool
+) -> fxsynops.Analysis:
     return fxsynops.analyze(
         model,
         inputs,
@@ -173,7 +232,11 @@ def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
 
 
 def _upper_bound(options: argparse.Namespace) -> Bound:
-    return _analysis(options).upper_bound(
+    return _bounded(_analysis(options), options)
+
+
+def _bounded(analysis: fxsynops.Analysis, options: argparse.Namespace) -> Bound:
+    return analysis.upper_bound(
         options.window,
         max_spikes=options.max_spikes,
         input_max_events=options.input_max_events,
@@ -234,19 +297,56 @@ def _interval(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
+@contextmanager
+def _aside() -> Iterator[None]:
+    """What models print, also in processes of their own, is no part of a report."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 # -- output ---------------------------------------------------------------------------------------
 
 
 def _emit(report: Report, options: argparse.Namespace) -> None:
     """Print a report, or write it to a file, all of it or nothing."""
     report = report.complete() if options.all else report
-    console = Console()
+    mode = "training" if getattr(options, "train", False) else "eval"
+    notes = [*map(as_typed, report.content["notes"])]
+    if hasattr(options, "model"):
+        other = (
+            "" if mode == "training" or options.command == "count" else " (--train: training mode)"
+        )
+        notes.append(f"In {mode} mode{other}.")
+    report = replace(report, content=report.content | {"notes": notes})
+    console, form = Console(), options.format or _form_of(options.output)
     if options.output:
-        write_whole(options.output, report.to(options.format).rstrip("\n") + "\n")
-    elif options.format == "table" and console.is_terminal:
+        write_whole(options.output, report.to(form).rstrip("\n") + "\n")
+    elif form == "table" and console.is_terminal:
         console.print(report)
     else:
-        print(report.to(options.format).rstrip("\n"))
+        print(report.to(form).rstrip("\n"))
+
+
+_SUFFIXES = {
+    ".json": "json",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".tex": "latex",
+    ".html": "html",
+    ".htm": "html",
+}
+
+
+def _form_of(output: str | None) -> str:
+    """The form of a report by the name of its file."""
+    return _SUFFIXES.get(Path(output or "").suffix.lower(), "table")
 
 
 def _check_writable(output: str | None) -> None:

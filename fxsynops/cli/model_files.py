@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -35,7 +36,7 @@ def load_model(target: str) -> nn.Module:
             raise InputError(f"'{target}' is a {type(found).__name__}, no model and no factory.")
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"'{target}()' raised {type(error).__name__}: {error}. It is called without "
                 "arguments; write a function that makes the model."
@@ -89,17 +90,38 @@ def _module(where: str) -> ModuleType:
             if os.getcwd() not in sys.path:
                 sys.path.insert(0, os.getcwd())
             return importlib.import_module(where)
-        spec = importlib.util.spec_from_file_location("fxsynops_target", where)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        return module
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file '{error.filename}'.") from None
-    except Exception as error:
+        return _of_file(Path(where).resolve())
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
         raise InputError(f"importing '{where}' raised {type(error).__name__}: {error}.") from error
+
+
+def _of_file(path: Path) -> ModuleType:
+    """A file as the module that it is for its neighbours: by its name, in its package.
+
+    So it may import what lies beside it, and other processes find it again.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file '{path}'.")
+    names, folder = [path.stem], path.parent
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    name = ".".join(names)
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.origin is not None and Path(spec.origin).resolve() == path:
+        return importlib.import_module(name)
+    name = f"{name}_{abs(hash(path)):x}"  # another module has this name
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _public(module: Any) -> str:

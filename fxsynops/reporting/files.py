@@ -26,8 +26,7 @@ def read_toml(path: str | Path, what: str) -> dict[str, Any]:
         InputError: it cannot be read, or is no TOML file.
     """
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{what} '{path}' cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -37,15 +36,22 @@ def read_toml(path: str | Path, what: str) -> dict[str, Any]:
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
     """Write a file; if that fails, it is as it was before, and nothing is left beside it.
 
+    A file keeps its mode; a pipe or a device is written to.
+
     Raises:
         InputError: it cannot be written.
     """
     file = Path(path)
     try:
+        if file.exists() and not file.is_file():
+            file.write_text(text, encoding="utf-8")
+            return
         file = file.resolve()
         beside = file.with_name(f".{file.name}.{os.getpid()}")
         try:
             beside.write_text(text, encoding="utf-8")
+            if file.exists():
+                beside.chmod(file.stat().st_mode)
             beside.replace(file)
         finally:
             beside.unlink(missing_ok=True)
