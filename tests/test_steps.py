@@ -903,6 +903,36 @@ def test_a_helper_in_by_a_helper_of_a_fixed_number_of_steps():
     assert counter.per_step.tolist() == [3 * (5 * 7 + 7 * 7 + 7 * 3)] * T
 
 
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda x: x[:],
+        lambda x: x[:1],
+        lambda x: x[0],
+        lambda x: x[:, 0],
+        lambda x: x[:, :2],
+        lambda x: x[:2, 2],
+        lambda x: x[None],
+        lambda x: x[...],
+        lambda x: x[x > 0],
+        lambda x: x[[0, 1]],
+    ],
+)
+@pytest.mark.parametrize("layout", ["TN", "NT"])
+def test_a_helper_in_a_loop_that_looks_at_its_input_in_other_ways_too(look, layout):
+    def run(m, x):
+        total, least = 0, 0.2 + 0 * look(x).sum()
+        for t in range(T):
+            s = fire(m.a(x[t] if layout == "TN" else x[:, t]) - least)
+            total = total + m.b(fire(m.r(s) - 0.2))
+        return total
+
+    x = torch.ones((T, 3, 5) if layout == "TN" else (3, T, 5))
+    counter = fxsynops.SynOpsCounter(Fixed(run), x, layout=layout, steps=True)
+    counter(x)
+    assert counter.per_step.tolist() == [3 * (5 * 7 + 7 * 7 + 7 * 3)] * T
+
+
 def leaves(m, x):
     total = 0
     for now in x:
