@@ -303,6 +303,14 @@ def test_what_a_user_says_holds():
         fxsynops.analyze(nn.Linear(6, 2), x, batch_size=2)
 
 
+def test_what_a_user_says_is_not_said_to_be_told_by_the_model():
+    x = spikes(3, 6)
+    said = fxsynops.analyze(nn.Linear(6, 2), x, layout="N", input_events=True)
+    assert (said.assumed, said.remarks()) == ([], [])
+    told = fxsynops.analyze(nn.Linear(6, 2), x, layout="N")
+    assert told.assumed == told.remarks() == ["'input' carries events: whole numbers up to 1."]
+
+
 def test_loops_of_another_length_later():
     model, x = Tutorial("static"), spikes(3, 6)
     counter = fxsynops.SynOpsCounter(model, x)

@@ -410,6 +410,30 @@ def test_what_arrives_follows_masks_and_indices_that_change():
     assert [row.synops for row in counter.counts.rows] == [8, 12]
 
 
+@pytest.mark.parametrize("neurons", [1, 2, 3])
+def test_what_arrives_differs_between_steps_that_are_one_row(neurons):
+    """Of the nonzero weights, a step that is padded and one that is read twice are one row."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(neurons + 1, 4)
+
+        def forward(self, x):
+            fired = [Fire.apply(now) for now in x]
+            first, second = F.pad(fired[0], (0, 1)), torch.cat([fired[1], fired[1][:, -1:]], 1)
+            return self.fc(first) + self.fc(second)
+
+    x = spikes(2, 50, neurons) - 0.5
+    options = {"layout": "TN", "weights": "nonzero", "input_events": False}
+    counter = fxsynops.SynOpsCounter(Net(), x, **options)
+    counter(x)
+    (row,) = counter.counts.rows
+    fired = (x > 0).float().sum(1)
+    assert (row.events, row.arrived) == (fired.sum(), fired.sum() + fired[1, -1])
+    assert row.synops == 4 * row.arrived
+
+
 class Once(nn.Module):
     """Weights before a loop of as many steps as its input has, on an image beside it."""
 
@@ -605,6 +629,24 @@ def test_neurons_that_are_compared_twice_are_there_once(kind):
     first, *others = counts.memory().to_rows()
     assert first["Potentials read"] - first["Weights read"] == 8 * 6
     assert first["Outputs written"] == sum(row["Inputs read"] for row in others) > 0
+
+
+def test_a_neuron_whose_spikes_are_compared_is_there_once():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+
+        def forward(self, x):
+            s = (self.a(x) > 0).float()
+            return self.b(s) + self.c((s > 0.5).float())
+
+    x = spikes(5, 4)
+    counter = fxsynops.SynOpsCounter(Net(), x)
+    counter(x)
+    assert list(counter.analysis.spiking) == ["gt"]
+    assert counter.counts.summary["Neurons"] == 6
+    assert counter.counts.workload.updates == 6
 
 
 def test_a_bound_without_an_end_has_a_convention_without_one():
