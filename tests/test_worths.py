@@ -334,6 +334,22 @@ def test_constants_that_take_the_place_of_events(worth):
     assert found == [fills(n) for n in numbers] * 3
 
 
+@pytest.mark.parametrize("worth", [0.5, 0.3, 2.0, 1.0])
+def test_constants_of_different_worths_take_the_place_of_events_in_one_tensor(worth):
+    x, at = drawn(0, 3, seed=4), drawn(0, 1, seed=5)
+    pairs = [[worth, 0.7], [2 * worth, worth], [0.0, 0.7], [2.0, 0.7], [1.0, 3.0], [2.5, worth]]
+    net = Behind(
+        *(lambda m, s, t, p=p: torch.where(t > 0, torch.tensor(3 * p), worth * s) for p in pairs),
+        *(lambda m, s, t, p=p: torch.where(t > 0, worth * s, torch.tensor(3 * p)) for p in pairs),
+    )
+    (found,) = arriving(net, (x, at))
+    fills = [torch.tensor(3 * pair) for pair in pairs]
+    whole = [(worth == 1) & (v == v.round()) for v in fills]
+    own = [torch.where(n, v, (v != 0).float()) for n, v in zip(whole, fills, strict=True)]
+    expected = [torch.where(at > 0, n, x) for n in own] + [torch.where(at > 0, x, n) for n in own]
+    assert found == [float(events.sum()) for events in expected]
+
+
 def test_constants_that_events_choose():
     """All of one worth, they are events of it; of different ones, each is one of its own."""
     x = drawn(0, 3, seed=6)
@@ -349,3 +365,24 @@ def test_constants_that_events_choose():
     many = [float((yes * (p[0] != 0) + ~yes * (p[1] != 0)).sum()) for p in pairs]
     own = [(yes * (held != 0)).sum(), (~yes * (held != 0)).sum()]
     assert found == [*many, *map(float, own)]
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_complex_factors_change_no_number_of_events():
+    """What one is worth then is no number: a product of two such values is refused."""
+
+    class Complex(nn.Module):
+        def __init__(self, f):
+            super().__init__()
+            self.fc, self.f = nn.Linear(6, OUT, dtype=torch.complex64), f
+
+        def forward(self, x):
+            return self.f(self, x)
+
+    x = drawn(0, 1, seed=7)
+    for scale in (lambda s: s * 1j, lambda s: s / 2j, lambda s: (s * 3j) / 2j):
+        counter = fxsynops.SynOpsCounter(Complex(lambda m, s, scale=scale: m.fc(scale(s))), x)
+        counter(x)
+        assert float(counter.synops.detach()) == OUT * float(x.sum())
+        with pytest.raises(fxsynops.UnsupportedOperationError, match="what one event is worth"):
+            fxsynops.analyze(Complex(lambda m, s, scale=scale: scale(s) @ scale(s).t()), x)
