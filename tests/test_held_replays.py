@@ -160,8 +160,9 @@ def test_a_mask_that_the_forward_makes_and_clears_counts_as_it_was():
 class Graded(nn.Module):
     """A snntorch neuron whose spikes are worth something that may change, or be learned."""
 
-    def __init__(self, factor, learn):
+    def __init__(self, factor, learn, gate=None):
         super().__init__()
+        self.gate = gate or (lambda spikes: spikes)
         self.neuron = snntorch.Leaky(
             beta=0.5, threshold=1.0, graded_spikes_factor=factor, learn_graded_spikes_factor=learn
         )
@@ -169,7 +170,7 @@ class Graded(nn.Module):
 
     def forward(self, x):
         spikes, _ = self.neuron(x, torch.zeros_like(x))
-        return self.fc(spikes), self.fc(2 * spikes)
+        return self.fc(self.gate(spikes)), self.fc(self.gate(2 * spikes))
 
 
 @pytest.mark.parametrize("learn", [False, True])
@@ -188,6 +189,22 @@ def test_spikes_count_as_one_whatever_they_are_worth_now(factor, learn):
         if learn:  # what spikes are worth grows as their values do
             (found,) = torch.autograd.grad(counter.synops, model.neuron.graded_spikes_factor)
             assert float(found) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("factor", "learn"), [(1.0, False), (1.0, True), (-1.0, False), (0.5, False), (0.5, True)]
+)
+def test_behind_a_gate_spikes_are_counted_only_if_they_are_worth_one_and_do_not_learn(
+    factor, learn
+):
+    model, x = Graded(factor, learn, gate=torch.relu), torch.tensor([[2.0, 0, 3, 4], [0, 2, 0, 0]])
+    if factor == 1 and not learn:
+        counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+        counter(x)
+        assert float(counter.synops.detach()) == 2 * 4 * 3
+    else:
+        with pytest.raises(fxsynops.UnsupportedOperationError, match="what one event is worth"):
+            fxsynops.analyze(model, x, input_events=False)
 
 
 class Worths(nn.Module):
