@@ -217,7 +217,12 @@ def computed_twice(u: Tensor) -> Tensor:
     return u * g.detach() - (u * g.detach()).detach() + compared(u)
 
 
-STRAIGHT = [hard_minus_soft, soft_plus_rest, rounded, injected, computed_twice]
+def beside_others(u: Tensor) -> Tensor:
+    """Spikes with a gradient of their own, and some without."""
+    return Step.apply(u - 1) + compared(u) + u - u.detach()
+
+
+STRAIGHT = [hard_minus_soft, soft_plus_rest, rounded, injected, computed_twice, beside_others]
 
 
 @pytest.mark.parametrize("fire", STRAIGHT)
