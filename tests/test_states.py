@@ -298,6 +298,35 @@ def test_a_state_whose_events_are_worth_less_at_each_forward_is_refused():
         counter(torch.ones(2, 6))
 
 
+@pytest.mark.parametrize("reads", ["nothing", "one", "both"])
+def test_a_state_is_refused_where_a_forward_does_not_read_what_its_events_are_worth(reads):
+    class Learns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.z = nn.Linear(6, 3), torch.zeros(2, 6)
+            self.a, self.b = (nn.Parameter(torch.tensor(n)) for n in (0.7, 1.9))
+
+        def forward(self, x):
+            y = self.fc(self.z)
+            if self.training:
+                self.z = (x * self.a * self.b).detach()
+            return y + (
+                0.0 if reads == "nothing" else self.a if reads == "one" else self.a + self.b
+            )
+
+    counter = fxsynops.SynOpsCounter(Learns(), torch.ones(2, 6))
+    for _ in range(2):
+        counter(torch.ones(2, 6))
+    assert counter.counts.total == 36
+    counter.eval()
+    if reads == "both":
+        counter(torch.ones(2, 6))
+        assert counter.counts.total == 72
+    else:
+        with pytest.raises(fxsynops.UnsupportedOperationError, match="worth different amounts"):
+            counter(torch.ones(2, 6))
+
+
 def test_a_state_whose_worth_has_been_learned_anew_is_said():
     class Learns(nn.Module):
         def __init__(self):
