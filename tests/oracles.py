@@ -10,6 +10,9 @@ out of each synapse is that neuron's fan-out.
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -53,3 +56,8 @@ def fanout(net: Network, source: int) -> dict[str, Tensor]:
     }
     recorded[source] = torch.eye(neurons, dtype=torch.float64).reshape(neurons, *size)
     return {name: y.reshape(size) for name, y in replay(net, recorded).items()}
+
+
+def near(expected: Any) -> Any:
+    """Equal, but for rounding: of joules, what pytest tolerates by itself (1e-12) may be all."""
+    return pytest.approx(expected, rel=1e-9, abs=0)

@@ -18,6 +18,7 @@ from fxsynops.energy import MemoryModel, joules, sram
 from fxsynops.errors import InputError
 from tests.event_driven import COUNTS, Conv2d, Linear, Neuron, simulate
 from tests.event_driven_cases import CASES, Case, is_neuron
+from tests.oracles import near
 
 ACCESSES = COUNTS[:6]
 
@@ -332,17 +333,17 @@ def test_neurons_that_no_synapse_drives_have_a_row_of_their_own():
     ],
 )
 def test_sram_is_linear_between_published_points(size, picojoules):
-    assert sram(size) == pytest.approx(picojoules * 1e-12)
+    assert sram(size) == near(picojoules * 1e-12)
 
 
 def test_linear_layers_cost_what_spikingjellys_profiler_says():
     """Its profiler, run on this case: 548.325 pJ, in which each leak is a MAC, with an addition."""
     memory = counted(CASES["linear_lif"]())[1].memory()
     leaks = 6 * (6 + 5)
-    assert memory.total == pytest.approx(548.3251953125e-12 - leaks * 0.1e-12, rel=1e-9)
+    assert memory.total == near(548.3251953125e-12 - leaks * 0.1e-12)
     parts = [sum(getattr(row, f"{part}_energy") for row in memory.rows) for part in PARTS]
     expected = 298.3251953125, 233.1 - leaks * 0.1, 16.9
-    assert parts == pytest.approx([x * 1e-12 for x in expected], rel=1e-9)
+    assert parts == near([x * 1e-12 for x in expected])
 
 
 PARTS = ("memory", "operations", "addressing")
@@ -355,7 +356,7 @@ def test_widths_and_a_flat_figure():
     assert narrow.bytes == wide.bytes / 4
     flat = counts.memory(per_byte=24.96e-12)
     in_memory = sum(row.memory_energy for row in flat.rows)
-    assert in_memory == pytest.approx(flat.bytes * 24.96e-12)
+    assert in_memory == near(flat.bytes * 24.96e-12)
     some = counts.memory(bits={"weights": 4, "potentials": 16})
     expected = 0.0
     for row in some.rows:
