@@ -308,6 +308,42 @@ def test_time_and_energy_of_a_step_by_hand():
     assert "every neuron is active" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("figure", "sending", "receiving", "energy"),
+    [
+        (None, (0, 0), (0, 0), 0),
+        ("neuron_ns", (4, 10), (0, 0), 0),
+        ("update_ns", (4, 10), (0, 0), 0),
+        ("spike_ns", (4, 0), (0, 0), 0),
+        ("message_out_ns", (4, 0), (0, 0), 0),
+        ("message_in_ns", (0, 0), (1, 4), 0),
+        ("synapse_ns", (0, 0), (4, 40), 0),
+        ("neuron_pj", (0, 0), (0, 0), 14),
+        ("update_pj", (0, 0), (0, 0), 14),
+        ("spike_pj", (0, 0), (0, 0), 4),
+        ("message_pj", (0, 0), (0, 0), 1 + 4),
+        ("synapse_pj", (0, 0), (0, 0), 4 + 40),
+    ],
+)
+def test_each_figure_costs_what_it_is_of_and_what_is_not_given_is_free(
+    figure, sending, receiving, energy
+):
+    """One event comes to 4 neurons, which all fire, on their way to 10 that do not."""
+    model = nn.Sequential(nn.Linear(1, 4, bias=False), fnn.IAF(), nn.Linear(4, 10, bias=False))
+    model.append(fnn.IAF())
+    nn.init.constant_(model[0].weight, 1.0)
+    nn.init.constant_(model[2].weight, 0.0)
+    counter = fxsynops.SynOpsCounter(model, torch.ones(1, 1, 1), layout="NT")
+    model[1].reset_states()
+    counter(torch.ones(1, 1, 1))
+    cost = EventCosts("by hand", **({figure: 7.0} if figure else {}))
+    found = counter.counts.latency(Chip("own", neurons_per_core=10, cost=cost))
+    assert [row.sending for row in found.rows] == near([7e-9 * n for n in sending])
+    assert [row.receiving for row in found.rows] == near([7e-9 * n for n in receiving])
+    assert found.energy == near(7e-12 * energy)
+    assert found.step == near(7e-9 * max(*sending, *receiving))
+
+
 def test_no_figures_no_latency():
     model = dense(3, 2)
     counter = fxsynops.SynOpsCounter(model, torch.ones(1, 2, 3), layout="NT")

@@ -189,6 +189,32 @@ def test_a_parameter_that_is_added_is_a_bias():
     assert row["Biases read"] == 5 * 3
 
 
+@pytest.mark.parametrize(
+    ("forward", "read"),
+    [
+        (lambda m, x, shift: m.fire(m.a(x) + m.shift), 5 * 3),
+        (lambda m, x, shift: m.fire(m.a(x).view(-1, 5, 3, 1).squeeze(-1) + m.shift), 5 * 3),
+        (lambda m, x, shift: m.fire(m.a(x) + shift) + m.shift, 0),  # an input of the same name
+        (lambda m, x, shift: m.fire(m.a(x)) + m.shift, 0),
+        (lambda m, x, shift: m.fire(torch.special.bessel_j0(m.a(x)) + m.shift), 0),
+    ],
+)
+def test_a_bias_is_a_parameter_that_is_added_with_nothing_in_between(forward, read):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.fire = nn.Linear(6, 3, bias=False), fnn.IAF()
+            self.shift = nn.Parameter(torch.ones(3))
+
+        def forward(self, x, shift):
+            return forward(self, x, shift)
+
+    counter = fxsynops.SynOpsCounter(Net(), inputs := (torch.ones(2, 5, 6), torch.rand(2, 5, 3)))
+    counter(*inputs)
+    (row,) = counter.counts.memory().to_rows()
+    assert row["Biases read"] == read
+
+
 def test_a_cell_of_gates_reads_their_biases():
     class Net(nn.Module):
         def __init__(self):
@@ -427,6 +453,12 @@ def test_columns_add_up_in_every_form():
     for form in ("csv", "markdown", "latex", "html"):
         assert "Weights read" in memory.report().to(form)
     assert list(memory.to_rows()[0])[:8] == ["Layer", "Source", *ACCESSES]
+
+
+def test_a_row_is_shown_by_its_traffic():
+    (row,) = counted(CASES["linear_lif"]())[1].memory().rows[:1]
+    parts = f"layer={row.layer!r}, source={row.source!r}, traffic={row.traffic!r}"
+    assert repr(row) == f"MemoryRow({parts})"
 
 
 def test_what_is_unbounded_is_null():
