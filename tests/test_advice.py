@@ -43,9 +43,11 @@ def network() -> nn.Sequential:
 X = (torch.rand(6, 2, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.4).float()
 
 
-def counted(model: nn.Module, x: Tensor = X, **options) -> fxsynops.Counts:
+def counted(
+    model: nn.Module, x: Tensor = X, example: Tensor | None = None, **options
+) -> fxsynops.Counts:
     options = {"layout": "(NT)", "batch_size": 1, "rates": True} | options
-    counter = fxsynops.SynOpsCounter(model, x, **options)
+    counter = fxsynops.SynOpsCounter(model, x if example is None else example, **options)
     for module in model.modules():
         if hasattr(module, "reset_states"):
             module.reset_states()
@@ -53,8 +55,10 @@ def counted(model: nn.Module, x: Tensor = X, **options) -> fxsynops.Counts:
     return counter.counts
 
 
-def changes(model: nn.Module, x: Tensor = X, **options) -> dict[tuple[str, str], object]:
-    found = counted(model, x).advice(20, **options)
+def changes(
+    model: nn.Module, x: Tensor = X, rate: float | None = None, **options
+) -> dict[tuple[str, str], object]:
+    found = counted(model, x, **options).advice(20, rate=rate)
     return {(change.kind, change.layer): change for change in found.changes}
 
 
@@ -167,7 +171,11 @@ def padded(second: nn.Module, *front: nn.Module) -> nn.Sequential:
     return model
 
 
-FRONTS = [nn.ReflectionPad2d(1), nn.ReplicationPad2d((1, 1, 1, 1)), nn.CircularPad2d(1)]
+FRONTS = {
+    "reflect": nn.ReflectionPad2d(1),
+    "replicate": nn.ReplicationPad2d((1, 1, 1, 1)),
+    "circular": nn.CircularPad2d(1),
+}
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
@@ -181,15 +189,54 @@ def test_padding_that_repeats_events_costs_what_zeros_save(mode: str):
     assert model[2][0].padding_mode == mode
 
 
-@pytest.mark.parametrize("front", FRONTS, ids=lambda module: type(module).__name__)
-def test_modules_that_pad_are_replaced_by_zeros_and_put_back(front: nn.Module):
-    model = padded(nn.Conv2d(8, 6, 3), front)
+@pytest.mark.parametrize("mode", FRONTS)
+def test_modules_that_pad_are_replaced_by_zeros_and_put_back(mode: str):
+    front = FRONTS[mode]
+    model, held = padded(nn.Conv2d(8, 6, 3), front), dict(vars(front))
     change = changes(model)["silent padding", "2.0"]
     silent = counted(padded(nn.Conv2d(8, 6, 3), nn.ZeroPad2d(1)))
     assert counted(model).total - silent.total == change.saves > 0
-    assert model[2][0] is front
+    assert change.change == f"pad with zeros, not {mode}"
+    assert (model[2][0], dict(vars(front))) == (front, held)
 
 
 def test_padding_with_zeros_is_silent_already():
     for model in (network(), padded(nn.Conv2d(8, 6, 3), nn.ZeroPad2d(1))):
         assert not [kind for kind, _ in changes(model) if kind == "silent padding"]
+
+
+def test_padding_of_what_cost_nothing_saves_nothing():
+    """However much it would on the example."""
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect", bias=False), iaf())
+    assert ("silent padding", "0") in changes(model)
+    assert changes(model, example=X, x=0 * X) == {}
+
+
+def test_two_samples_that_are_alike_save_what_one_saves():
+    model = network()
+    model[0] = nn.Conv2d(2, 8, 3, padding=1, padding_mode="reflect")
+    model[0].load_state_dict(network()[0].state_dict())
+    one = changes(model)
+    for module in model:
+        if isinstance(module, sl.IAFSqueeze):
+            module.batch_size = 2
+    two = changes(model, torch.cat([X, X]), batch_size=2)
+    kinds = {"silent channels", "dead ends", "threshold", "pool in front", "silent padding"}
+    assert {kind for kind, _ in two} == kinds
+    assert {key: c.saves for key, c in two.items()} == {key: c.saves for key, c in one.items()}
+
+
+def test_channels_that_were_silent_but_are_not_in_the_example_are_said_to_be():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), iaf(), nn.Conv2d(4, 3, 3), iaf())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()
+        model[0].bias.zero_()
+        model[0].weight[:2, 0] = 0  # the second channel of the input alone makes them fire
+    first = X.clone()
+    first[:, 1] = 0
+    silent = changes(model, first, example=X)["silent channels", "0"]
+    assert silent.change == "remove 2 of 4 output channels, whose neurons never fire"
+    assert (silent.harmless, silent.verified) == (True, False)
+    assert changes(model, first)["silent channels", "0"].verified is True
