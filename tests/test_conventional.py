@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import snntorch
@@ -669,3 +670,20 @@ def test_weights_that_are_zero_are_no_padding():
     (row,) = counter.counts.conventional.rows
     assert (row.total, row.exact, row.at_padding) == (72, 36, 0)
     assert row.why == "+36 weights that are zero, and uneven events at borders"
+
+
+def test_results_are_values_that_nobody_changes():
+    model = nn.Sequential(nn.Linear(4, 3), fnn.IAF(), nn.Linear(3, 2), fnn.IAF())
+    x = spikes(1, 5, 4)
+    counter = fxsynops.SynOpsCounter(model, x, layout="NT", rates=True)
+    counter(x)
+    counts, analysis = counter.counts, counter.analysis
+    energy, memory, fits = counts.energy(), counts.memory(), analysis.fits("loihi")
+    every = [counts, counts.workload, counts.summary, counts.conventional, counts.advice()]
+    every += [energy, energy.by_layer(), memory, memory.model, memory.rows[0].traffic, fits]
+    every += [analysis, analysis.connections[0], analysis.connections[0].fanout, fits.chip]
+    every += [counts.latency("loihi"), analysis.upper_bound(), energy.rows[0].device]
+    every += [result.rows[0] for result in (counts, energy, memory, counts.conventional)]
+    for result in every:
+        with pytest.raises(FrozenInstanceError):
+            setattr(result, fields(result)[0].name, None)
