@@ -7,6 +7,7 @@ import json
 import pytest
 import sinabs.layers as sl
 import torch
+import torch.nn.functional as F
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
@@ -104,7 +105,8 @@ def test_a_threshold_is_raised_until_the_rate_is_there():
     assert after.rates["1"].mean <= rate
     assert before.total - after.total == pytest.approx(change.saves, rel=0.05)
     with torch.no_grad():
-        model[1].spike_threshold /= factor * 1.03
+        model[1].spike_threshold /= 1.03  # a little less is not enough
+    assert counted(model).rates["1"].mean > rate
     assert changes(network(), rate=1.0).keys() & {("threshold", "1")} == set()
 
 
@@ -240,3 +242,23 @@ def test_channels_that_were_silent_but_are_not_in_the_example_are_said_to_be():
     assert silent.change == "remove 2 of 4 output channels, whose neurons never fire"
     assert (silent.harmless, silent.verified) == (True, False)
     assert changes(model, first)["silent channels", "0"].verified is True
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_neurons_are_dead_ends_if_their_weights_are_zero_in_every_step(same: bool):
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fire, self.weight = neuron.IFNode(step_mode="s"), nn.Parameter(torch.ones(3, 4, 6))
+
+        def forward(self, x):
+            return sum(F.linear(self.fire(now), w) for now, w in zip(x, self.weight, strict=True))
+
+    model, x = Steps(), torch.ones(3, 1, 6)
+    with torch.no_grad():
+        model.weight[slice(None) if same else 0, :, 0] = 0
+    counter = fxsynops.SynOpsCounter(model, x, layout="TN", input_events=False, rates=True)
+    functional.reset_net(model)
+    counter(x)
+    found = [change for change in counter.counts.advice().changes if change.kind == "dead ends"]
+    assert [change.saves for change in found] == ([3 * 4] if same else [])

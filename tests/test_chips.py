@@ -260,6 +260,42 @@ def test_what_makes_no_sense_in_a_file_is_an_error(tmp_path, text, says):
         Chip.load(path)
 
 
+def test_what_a_chip_does_not_limit_fits_it():
+    front = nn.Conv2d(2, 4, (1, 3), stride=(1, 3), padding=(0, 2), dilation=(1, 2), groups=2)
+    model = nn.Sequential(front, sl.LIFSqueeze(tau_mem=10.0, batch_size=1), sl.SumPool2d((1, 2)))
+    model.extend([nn.Conv2d(4, 2, 1, bias=False), sl.IAFSqueeze(batch_size=1)])
+    for limits in ({"channels": 4}, {"padding": 2}, {"cores": 1000}, {"outputs": 1000}):
+        found = fits(model, torch.ones(3, 2, 5, 9), Chip("own", **limits), "(NT)", batch_size=1)
+        assert (found.broken(), found.ok) == ((), True)
+    closed = {"kernel": 2, "square": True, "strides": (1,), "pools": (1,), "padding": 0}
+    closed |= {"groups": 1, "dilation": 1, "channels": 3, "no_leak": True, "no_bias": True}
+    for limit, value in closed.items():
+        chip = Chip("own", **{limit: value})
+        assert not fits(model, torch.ones(3, 2, 5, 9), chip, "(NT)", batch_size=1).ok, limit
+
+
+@pytest.mark.parametrize("limit", ["padding", "max_fan_out", "hidden_weights"])
+def test_some_limits_may_be_zero(limit):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.r, self.b = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+            self.fire = snntorch.Leaky(0.9)
+
+        def forward(self, x):
+            s = state = torch.zeros(len(x), 4)
+            total = 0
+            for t in range(x.shape[1]):
+                s, state = self.fire(self.a(x[:, t]) + self.r(s), state)
+                total = total + self.b(s)
+            return total
+
+    chip = Chip("own", cores=1000, **{limit: 0})
+    assert fits(Recurrent(), torch.ones(1, 5, 3), chip).ok == (limit == "padding")
+    with pytest.raises(InputError, match="at least 1, not 0"):
+        Chip("own", kernel=0)
+
+
 def test_names_are_forgiving_and_wrong_ones_are_not():
     assert chip("Speck 2F") is chips()["speck2f"]
     assert chip("xylo-audio2").hidden == 1000

@@ -682,8 +682,9 @@ def test_results_are_values_that_nobody_changes():
     every = [counts, counts.workload, counts.summary, counts.conventional, counts.advice()]
     every += [energy, energy.by_layer(), memory, memory.model, memory.rows[0].traffic, fits]
     every += [analysis, analysis.connections[0], analysis.connections[0].fanout, fits.chip]
-    every += [counts.latency("loihi"), analysis.upper_bound(), energy.rows[0].device]
-    every += [result.rows[0] for result in (counts, energy, memory, counts.conventional)]
+    latency, tables = counts.latency("loihi"), (counts, energy, memory, counts.conventional)
+    every += [latency, analysis.upper_bound(), energy.rows[0].device, fits.places[0]]
+    every += [result.rows[0] for result in (*tables, latency)]
     for result in every:
         with pytest.raises(FrozenInstanceError):
             setattr(result, fields(result)[0].name, None)
