@@ -485,6 +485,66 @@ def test_a_recurrent_layer_that_skips_the_first_step():
     rows = {row["Layer"]: row for row in counter.counts.memory().to_rows()}
     assert (rows["a"]["Biases read"], rows["r"]["Biases read"]) == (5 * 8, 4 * 8)
     assert counter.counts.summary["dense"] == 5 * 48 + 4 * 64
+    counter.clear()
+    counter(torch.ones(1, 2, 6))
+    rows = {row.layer: row for row in counter.counts.conventional.rows}
+    assert [(rows[name].steps, rows[name].rate, rows[name].total) for name in "ar"] == [
+        (1, 1, 48),
+        (0, 0, 0),
+    ]
+
+
+def test_a_layer_that_the_example_has_not_is_counted_without_its_size():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 4), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.a(x), self.b(x) if self.training else None
+
+    x = spikes(2, 6)
+    counter = fxsynops.SynOpsCounter(Net().eval(), x, layout="N")
+    counter.train()
+    counter(x)
+    work = counter.counts.workload
+    each = float(x.sum()) / 2
+    assert [(part.layer, part.synops, part.dense_macs) for part in work.parts] == [
+        ("a", 4 * each, 24),
+        ("b", 3 * each, 0),
+    ]
+    assert work.dense_macs == 24
+    assert "Not all is known of b" in str(counter.counts.conventional)
+    analog = fxsynops.SynOpsCounter(Net(), x, layout="N", input_events=False)
+    analog.eval()
+    analog(x)  # and one that only the example has does nothing
+    assert [(part.layer, part.macs) for part in analog.counts.workload.parts] == [
+        ("a", 24),
+        ("b", 0),
+    ]
+
+
+def test_values_beside_events_are_as_many_as_they_are():
+    """Seven events and two values, in one layer."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Conv1d(9, 4, 3, padding=1)
+
+        def forward(self, x, values):
+            return self.fc(torch.cat([x, values], 1))
+
+    x, values = spikes(2, 7, 5), torch.rand(2, 2, 5)
+    counter = fxsynops.SynOpsCounter(Net(), (x, values), layout="N")
+    counter(x, values)
+    events, analog = counter.counts.conventional.rows
+    exact = 2 * float(F.conv1d(torch.ones(1, 1, 5), torch.ones(4, 1, 3), padding=1).sum())
+    assert (analog.operations, analog.total, analog.exact) == (2 * 5 * 4 * 3, 120, exact)
+    assert (analog.at_padding, analog.at_borders, analog.scaled) == near((120 - exact, 0, 0))
+    for row in (events, analog):
+        parts = row.at_padding + row.at_borders + row.scaled + row.biases
+        assert row.difference == pytest.approx(parts)
 
 
 class Fire(torch.autograd.Function):

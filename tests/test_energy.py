@@ -277,6 +277,16 @@ def test_nothing_counted_has_no_energy():
 
 # -- joules ---------------------------------------------------------------------------------------
 
+
+def test_sums_alone_are_of_one_step_and_leave_nothing_out():
+    work = Workload(10, 5, 6, 4)
+    whole = work.whole
+    assert (whole.synops, whole.macs, whole.neurons, whole.dense_macs) == (10, 5, 6, 4)
+    text = str(estimate(work))
+    assert "1 step" in text
+    assert "nresolved" not in text
+
+
 WORK = Workload(synops=1000, macs=200, updates=30, dense_macs=500, model="Net", timesteps=4)
 
 

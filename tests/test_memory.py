@@ -215,6 +215,22 @@ def test_a_bias_is_a_parameter_that_is_added_with_nothing_in_between(forward, re
     assert row["Biases read"] == read
 
 
+def test_a_layer_of_one_output_has_one_bias():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.rand(6)), nn.Parameter(torch.rand(()))
+
+        def forward(self, x):
+            return torch.dot(x, self.weight) + self.bias
+
+    counter = fxsynops.SynOpsCounter(Net(), torch.ones(6), layout="")
+    counter(torch.ones(6))
+    (row,) = counter.counts.memory().rows
+    assert (row.traffic.weights, row.traffic.biases) == (6, 1)
+    assert row.words["weights"] == row.words["biases"] == 6 + 1
+
+
 def test_a_cell_of_gates_reads_their_biases():
     class Net(nn.Module):
         def __init__(self):
@@ -286,6 +302,10 @@ def test_neurons_that_two_synapses_drive_are_visited_once():
     events, visits = float(x.sum()), 6 * 48
     shared = [rows["one x"], rows["two x"]]
     assert sum(row["Potentials read"] for row in shared) == sum(pairs) + visits
+    assert [row["Potentials read"] - row["Weights read"] for row in shared] == [
+        0,
+        visits,
+    ]  # the last
     assert sum(row["Outputs written"] for row in shared) == spikes
     assert [row["Inputs read"] for row in shared] == [events, events]
     assert [row["Weights read"] for row in shared] == pairs
