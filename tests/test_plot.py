@@ -52,7 +52,8 @@ def counter():
 
 def bars(ax):
     names = [label.get_text() for label in ax.get_yticklabels()]
-    return dict(zip(names, (patch.get_width() for patch in ax.patches), strict=True))
+    measured = ax.containers[-1]  # in front
+    return dict(zip(names, (bar.get_width() for bar in measured), strict=True))
 
 
 def drawn(ax):
@@ -97,24 +98,30 @@ def test_the_lightest_layers_share_a_bar(counter):
     assert found == pytest.approx({heaviest: rows[heaviest], "… 2 more": rest})
 
 
-def test_bounds_are_marks_where_they_are_finite(counter):
+def at_most(ax) -> list[float]:
+    """The lengths of the bound's bars."""
+    (found,) = (c for c in ax.containers if c.get_label() == "at most (bound)")
+    return [bar.get_width() for bar in found]
+
+
+def test_bounds_are_bars_around_those_of_the_count_where_they_are_finite(counter):
     analysis = counter.analysis
     bound = analysis.upper_bound(input_max_events=2)
     finite = [row.charge for row in bound.rows if math.isfinite(row.charge)]
     ax = plot.synops(counter.counts, bound)
-    (line,) = ax.get_lines()
-    assert sorted(line.get_xdata()) == sorted(finite)
+    assert sorted(at_most(ax)) == sorted(finite)
     assert len(finite) == 3
+    outer, inner = ax.containers
+    assert outer[0].get_height() > inner[0].get_height()
 
 
-def test_an_infinite_bound_has_no_mark():
+def test_an_infinite_bound_has_no_bar():
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     counter = fxsynops.SynOpsCounter(model, torch.ones(1, 4), spiking=nn.ReLU)
     counter(torch.ones(1, 4))
     bound = counter.analysis.upper_bound()
     assert [math.isfinite(row.charge) for row in bound.rows] == [True, False]
-    (line,) = plot.synops(counter.counts, bound).get_lines()
-    assert list(line.get_xdata()) == [12.0]
+    assert at_most(plot.synops(counter.counts, bound)) == [12.0]
 
 
 def test_bars_beside_a_bound_are_of_its_window():
@@ -149,7 +156,11 @@ def test_a_bar_says_how_much_of_its_bound_it_is():
     counter = fxsynops.SynOpsCounter(nn.Linear(4, 3), torch.ones(1, 4))
     counter(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
     (text,) = plot.synops(counter.counts, counter.analysis.upper_bound()).texts
-    assert text.get_text() == "3 (25%)"
+    assert text.get_text() == "3 of 12 (25%)"
+    counter.clear()
+    counter(torch.zeros(1, 4))
+    (text,) = plot.synops(counter.counts, counter.analysis.upper_bound()).texts
+    assert text.get_text() == "silent of 12"
 
 
 def test_nothing_counted_another_model_and_a_strange_top_are_errors(counter):

@@ -40,12 +40,12 @@ _ROW = 64  # neurons of one axis that fit into a row
 def synops(
     counts: Counted, bound: Bounded | None = None, *, ax: Axes | None = None, top: int = 20
 ) -> Axes:
-    """SynOps of each layer as bars, against the bound.
+    """SynOps of each layer as bars, inside of those of the bound.
 
     Args:
         counts: what was measured; bars are per sample.
-        bound: of the same model; where it is finite, it shows as a mark. Bars are then of as many
-            steps as the bound's window has.
+        bound: of the same model; where it is finite, it shows as a wider, lighter bar. Bars are
+            then of as many steps as the bound's window has.
         ax: where to draw; a new figure if None.
         top: how many layers have a bar of their own: the heaviest, in the model's order. The
             others share one.
@@ -75,21 +75,22 @@ def synops(
     own = ax is None
     if ax is None:
         ax = _figure(7.0, (1.7 if bound else 1.3) + 0.28 * len(bars))
-    words = "measured" if bound is None else "measured (share of the bound)"
-    ax.barh(range(len(bars)), list(bars.values()), color="C0", label=words)
     found = [(marks[n], i) for i, n in enumerate(bars) if math.isfinite(marks.get(n, math.inf))]
     if found:
-        ax.plot(*zip(*found, strict=True), "|", color="C3", ms=13, mew=2, label="at most (bound)")
+        most, rows = zip(*found, strict=True)
+        ax.barh(rows, most, color="C0", alpha=0.25, height=0.8, label="at most (bound)")
+    height = 0.4 if found else 0.8
+    ax.barh(range(len(bars)), list(bars.values()), color="C0", height=height, label="measured")
     ax.set_yticks(range(len(bars)), list(bars))
     ax.invert_yaxis()
     values = [value for value in (*bars.values(), *(mark for mark, _ in found)) if value > 0]
     if values and math.log10(max(values) / min(values)) > _DECADES:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(numticks=4))
-        ax.set_xlim(min(values) / 3, max(values) * 15)
+        ax.set_xlim(min(values) / 3, max(values) * 40)
     else:
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.set_xlim(0, 1.25 * max(values, default=1.0))
+        ax.set_xlim(0, (1.45 if found else 1.25) * max(values, default=1.0))
     _label(ax, bars, marks)
     if found:
         ax.figure.legend(loc="outside lower right", ncols=2) if own else ax.legend(loc="best")
@@ -355,13 +356,15 @@ def _finish(ax: Axes, title: str, x: str, y: str) -> None:
 
 
 def _label(ax: Axes, bars: dict[str, float], marks: dict[str, float]) -> None:
-    """Write each bar's number to its right, and how much of a finite bound it is."""
+    """Write each bar's number to its right, and of what finite bound it is how much."""
     for i, (name, value) in enumerate(bars.items()):
         mark = marks.get(name, math.inf)
-        mark, share = (mark, f" ({value / mark:.0%})") if 0 < mark < math.inf else (0.0, "")
-        place = (max(value, mark, ax.get_xlim()[0]), i)
+        said = "silent" if not value else _thousands(value)
+        if 0 < mark < math.inf:
+            said += f" of {_thousands(mark)}" + (f" ({value / mark:.0%})" if value else "")
+        place = (max(value, mark if mark < math.inf else 0.0, ax.get_xlim()[0]), i)
         ax.annotate(
-            f"{_thousands(value)}{share}",
+            said,
             place,
             (6, 0),
             textcoords="offset points",
