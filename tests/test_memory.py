@@ -189,6 +189,9 @@ def test_a_parameter_that_is_added_is_a_bias():
     assert row["Biases read"] == 5 * 3
 
 
+CONSTANT = torch.tensor([0.5, 0.2, 0.1])
+
+
 @pytest.mark.parametrize(
     ("forward", "read"),
     [
@@ -196,6 +199,8 @@ def test_a_parameter_that_is_added_is_a_bias():
         (lambda m, x, shift: m.fire(m.a(x).view(-1, 5, 3, 1).squeeze(-1) + m.shift), 5 * 3),
         (lambda m, x, shift: m.fire(m.a(x) + shift) + m.shift, 0),  # an input of the same name
         (lambda m, x, shift: m.fire(m.a(x)) + m.shift, 0),
+        (lambda m, x, shift: m.fire(m.a(x) + torch.tensor([0.5, 0.2, 0.1])), 0),
+        (lambda m, x, shift: m.fire(m.a(x) + CONSTANT), 0),
         (lambda m, x, shift: m.fire(torch.special.bessel_j0(m.a(x)) + m.shift), 0),
     ],
 )
