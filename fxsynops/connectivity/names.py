@@ -20,15 +20,14 @@ class Names:
     """Names of sources, gates and synapses.
 
     A module kept whole goes by its path, and so does a ``torch.nn`` module, or any module with
-    only one synapse in its forward. Products with a parameter go by its path, other functions are
-    ``<module path>:<function>``. One place in the code has one name, however often it is passed;
-    further places with the same name are numbered (``#2``). A name is never that of two things: a
-    module keeps it.
+    only one synapse in its forward. Other functions are ``<module path>:<function>``. One place in
+    the code has one name, however often it is passed; further places with the same name are
+    numbered (``#2``). A name is never that of two things: a module keeps it.
     """
 
     def __init__(self, trace: Trace, signals: Signals) -> None:
         self._modules = trace.modules
-        self._inputs, self._reads = frozenset(trace.names), trace.reads
+        self._inputs = frozenset(trace.names)
         self._taken = {*trace.modules, *trace.names, *trace.reads}
         self._sites: dict[str, dict[object, int]] = defaultdict(dict)
         self._single = self._modules_with_one_synapse(signals)
@@ -72,18 +71,10 @@ class Names:
             _is_torch_layer(module) or (is_synapse and site.module in self._single)
         ):
             return site.module
-        if is_synapse and role and role.synapse and (held := self._parameter(role.synapse.weight)):
-            return self._numbered(held, site.code, first=1)
         function = origin.meta.get("function")
         short = function.__name__ if function else operation_name(origin.target)
         name = f"{site.module}:{short}" if site.module else short
         return self._numbered(name, site.code)
-
-    def _parameter(self, weight: fx.Node | None) -> str:
-        """The parameter that a call multiplies with, if it is only one."""
-        places = (self._reads.get(str(n.target)) for n in upstream([weight] if weight else []))
-        held = [place for place in places if place and isinstance(place.get(), nn.Parameter)]
-        return held[0].name if len(held) == 1 else ""
 
     def _owner(self, weight: fx.Node | None) -> str:
         """The module that holds the weight of a call in compiled code, where no module is seen."""
@@ -92,10 +83,9 @@ class Names:
         owner = name.rpartition(".")[0]
         return owner if owner in self._modules else ""
 
-    def _numbered(self, name: str, code: object, first: int | None = None) -> str:
+    def _numbered(self, name: str, code: object) -> str:
         numbers = self._sites[name]
-        first = 1 + (name in self._taken) if first is None else first
-        number = numbers.setdefault(code, len(numbers) + first)
+        number = numbers.setdefault(code, len(numbers) + 1 + (name in self._taken))
         return name if number == 1 else f"{name}#{number}"
 
 
