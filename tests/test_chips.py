@@ -594,3 +594,17 @@ def test_a_convolution_with_two_destinations_is_the_most_on_speck():
     assert max(check.value for check in values) == 3
     assert [check.ok for check in values if check.value == 3] == [False]
     assert all(check.ok for check in values if check.value <= 2)
+
+
+def test_pools_must_be_square_where_kernels_must_whatever_their_sizes():
+    for size, square in (((1, 2), False), ((2, 2), True)):
+        model = nn.Sequential(
+            nn.Conv2d(1, 1, 1, bias=False),
+            fnn.IAFSqueeze(batch_size=1),
+            nn.AvgPool2d(size),
+            nn.Conv2d(1, 1, 1, bias=False),
+            fnn.IAFSqueeze(batch_size=1),
+        )
+        analysis = fxsynops.analyze(model, torch.ones(3, 1, 4, 4), layout="(NT)", batch_size=1)
+        assert analysis.fits(Chip("own", square=True)).ok is square
+        assert analysis.fits(Chip("own", square=True, pools=(1, 2))).ok is square

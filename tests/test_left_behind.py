@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
+import snntorch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -436,3 +437,80 @@ def test_other_data_of_a_sparse_weight_are_other_synapses():
         found.append(float(counter.synops))
         assert found[-1] == float((model.w.to_dense() @ x.t()).sum())
     assert found[0] < found[1]
+
+
+class Indexed(nn.Module):
+    """An index in a buffer, which has no value on the meta device."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.fc, self.read = nn.Linear(6, 3), read
+        self.register_buffer("ix", torch.tensor([0, 1, 1, 2, 3, 4]))
+
+    def forward(self, x):
+        return self.fc(self.read(x, self.ix))
+
+
+@pytest.mark.parametrize(
+    "read", [lambda x, ix: x[:, ix], lambda x, ix: x.index_select(1, ix)], ids=["[]", "select"]
+)
+def test_where_an_index_leads_is_not_known_without_its_values(read):
+    x = torch.ones(2, 6)
+    (connection,) = fxsynops.analyze(Indexed(read), x, layout="N").connections
+    assert connection.fanout.map.flatten().tolist() == [3, 6, 3, 3, 3, 0]
+    with pytest.raises(fxsynops.UnsupportedOperationError, match=r"no values .*meta device"):
+        fxsynops.analyze(Indexed(read).to("meta"), x.to("meta"), layout="N")
+
+
+class Above(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Padded(nn.Module):
+    """One synapse, whose map is another in the first step, behind a factor that may change."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.factor = nn.Linear(6, 3), nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        out = []
+        for t in range(2):
+            z = Above.apply(x[t]) * self.factor
+            out.append(self.fc(z if t else nn.functional.pad(z[:, :3], (0, 3))))
+        return torch.stack(out)
+
+
+def test_a_model_without_values_has_the_rows_of_one_with_values():
+    rows = []
+    for device in ("cpu", "meta"):
+        x = torch.rand(2, 4, 6, device=device)
+        found = fxsynops.analyze(Padded().to(device), x, layout="TN", input_events=False)
+        rows.append([(c.synapse, c.fanout.total) for c in found.connections])
+    assert rows[0] == rows[1] == [("fc", (3 + 6) * 3 / 2)]
+
+
+class Graded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif, self.fc = snntorch.Leaky(0.5, threshold=1.0), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.fc(nn.functional.relu(self.lif(x, torch.zeros_like(x))[0]))
+
+
+def test_an_amplitude_in_a_buffer_that_is_no_longer_one_is_seen():
+    x = torch.tensor([[2.0, 0, 3, 0, 2, 2]])
+    model = Graded()
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    counter(x)
+    assert counter.counts.total == 4 * 2
+    model.lif.graded_spikes_factor.fill_(2.0)
+    with pytest.raises(fxsynops.UnsupportedOperationError, match="worth differs"):
+        counter(x)

@@ -368,6 +368,7 @@ class _Classifier(Values):
             amplitude = neuron.amplitude(module)
             if not amplitude.requires_grad and bool((amplitude == 1).all()):
                 scale = Scale()
+                self._hold_amplitude(amplitude)
         return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron, module=module)
 
     def _function(self, call: Call, function: Any) -> Role:
@@ -457,6 +458,8 @@ class _Classifier(Values):
             return _other(ZERO)
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
+        if operation.led and any(map(self._is_index_without_values, call.operands())):
+            return self._unknown(call, carriers, _WITHOUT_VALUES)
         if operation.merges and (step := self._step_of_sign(call, operation)) is not None:
             return step
         if operation.kind is Kind.GATE or (operation.led and led):
@@ -464,6 +467,10 @@ class _Classifier(Values):
         if operation.factors:
             return self._product(call, operation, data, carriers, operation.factors(call))
         return self._routing(call, operation, operands, self._joined(call, operation, operands))
+
+    def _is_index_without_values(self, node: fx.Node) -> bool:
+        value = self.constant(node) if self.roles[node].signal.kind == "const" else None
+        return value is not None and value.is_meta and not value.is_floating_point()
 
     # -- kinds of operations ---------------------------------------------------------------------
 
@@ -653,6 +660,15 @@ class _Classifier(Values):
                 target = str(node.target)
                 held = Place(self.trace.constants, (target,), target)
                 self.trace.conditions.also(read, self.trace.reads.get(target, held))
+
+    def _hold_amplitude(self, amplitude: Tensor) -> None:
+        """The trace holds as long as a buffer that says what a neuron's event is worth says so."""
+        for path, module in self.trace.modules.items():
+            for name, buffer in module._buffers.items():
+                if buffer is amplitude and not buffer.is_meta:
+                    where = f"{path}.{name}".strip(".")
+                    held = Place(module.__dict__, ("_buffers", name), where)
+                    self.trace.conditions.also(_is_one, held)
 
     def _worth_alike(self, scale: Scale | None) -> Scale | None:
         """A scale that is the same in all elements, but where masks of 0 and 1 are zero."""
@@ -884,6 +900,10 @@ def _why_no_entry(call: Call) -> str:
 _FRACTIONS = "what it puts out is neither whole numbers nor multiples of one of its arguments"
 _CHOOSE = "events choose among weights"
 _DIFFERS = "an earlier forward left in it events that are worth different amounts"
+_WITHOUT_VALUES = (
+    "an index says where its events go, and has no values (on the meta device). Analyze the model "
+    "where its buffers have values"
+)
 _MIXED = "events and analog values lie in one state of the model's; take them apart first"
 
 
@@ -909,3 +929,7 @@ def _part(value: Any, path: list[Any]) -> fx.Node:
     for key in path:
         value = value[key]
     return value
+
+
+def _is_one(tensor: Tensor) -> bool:
+    return bool((tensor == 1).all())

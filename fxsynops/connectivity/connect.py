@@ -363,7 +363,7 @@ def connect(
 
 
 def _with_values(found: dict[fx.Node, Tensor | None]) -> Followed:
-    return {node: v for node, v in found.items() if v is not None and not v.is_meta}
+    return {node: v for node, v in found.items() if v is not None}
 
 
 _PLACES = 8  # that are tried where one index may lead to any

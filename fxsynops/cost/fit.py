@@ -209,17 +209,15 @@ def _checks(one: Chip, shape: Shape) -> Iterator[Check]:
         yield from most("input size", max(shape.inputs[1:]), one.input_size)
     yield from most("output size", max(shape.outputs[1:]), one.output_size)
     yield from most("destinations", len(shape.behind), one.destinations)
-    if one.pools:
-        for way in shape.pools:
-            sides = [math.prod(pool[i] for pool in way) for i in (0, 1)]
-            if not way:
-                continue
-            if one.square:
-                same = sides[0] == sides[1]
-                yield Check(name, "pool shape", f"{sides[0]}×{sides[1]}", "square", same)
+    for way in filter(None, shape.pools):
+        sides = [math.prod(pool[i] for pool in way) for i in (0, 1)]
+        if one.square:
+            same = sides[0] == sides[1]
+            yield Check(name, "pool shape", f"{sides[0]}×{sides[1]}", "square", same)
+        if one.pools:
             yield from among("pool in front", max(sides), one.pools)
-        if len(set(shape.pools)) > 1:
-            yield Check(name, "pools in front", "of different sizes", "the same on all ways", False)
+    if one.pools and len(set(shape.pools)) > 1:
+        yield Check(name, "pools in front", "of different sizes", "the same on all ways", False)
 
 
 # -- limits of the network ------------------------------------------------------------------------
