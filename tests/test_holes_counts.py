@@ -87,14 +87,12 @@ def test_a_comparison_adds_up_the_sources_of_a_layer():
     assert report.totals == {"Before": 20, "After": 30, "Difference": 10, "Change": 0.5}
 
 
-def test_bars_and_marks_add_up_the_sources_of_a_layer():
+def test_bars_add_up_the_sources_of_a_layer():
     counter = two_sources()
     bound = counter.analysis.upper_bound(input_max_events=3)
     ax = drawn(plot.synops(counter.counts, bound))
-    assert [bar.get_width() for bar in ax.patches] == [20]
-    (mark,) = (line for line in ax.lines if line.get_marker() == "|")
-    assert mark.get_xdata().tolist() == [3 * 20]
-    assert [text.get_text() for text in ax.texts] == ["20 (33%)"]
+    assert [bar.get_width() for bar in ax.patches] == [3 * 20, 20]
+    assert [text.get_text() for text in ax.texts] == ["20 of 60 (33%)"]
 
 
 # -- the counter -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 inputs.py           the arguments of a forward: names, samples, steps; trees.py, their parts
 trace.py            trace(model, inputs) -> Trace
 borrowed.py         the model's state, lent and put back: places.py, containers.py, random_states.py
+sharded.py          parameters of which each process has a part: FSDP2
 interception.py     hearing of what a forward does; hooks.py, what it may do to values
 recorder.py         writing it down, node by node: graph_writer.py, tensors.py, stand_ins.py
 graph_functions.py  what a graph calls beside torch's own functions
