@@ -241,6 +241,15 @@ class Counts(Counted, Budgeted, Costed, Reported):
         return latency_of(fit(self.findings, chip), self._flow())
 
     @property
+    def fired(self) -> dict[str, float]:
+        """Events of every spiking node by its name, all samples and steps, whatever they reach.
+
+        Comparisons that only hold a membrane (a floor, a refractory time) are none.
+        """
+        masks = layers_of(self.findings).masks
+        return {name: events for name, events in super().fired.items() if name not in masks}
+
+    @property
     def summary(self) -> Summary:
         """The figures that people look for, of the mean sample; ``summary["Parameters"]`` is one.
 

@@ -748,3 +748,31 @@ def test_results_are_values_that_nobody_changes():
     for result in every:
         with pytest.raises(FrozenInstanceError):
             setattr(result, fields(result)[0].name, None)
+
+
+def test_comparisons_that_only_hold_a_membrane_have_not_fired():
+    class Net(nn.Module):
+        """A refractory time that is a factor of the membrane, and a floor under it."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.spikes = nn.Linear(4, 6), nn.Linear(6, 3), 0.0
+
+        def forward(self, x):
+            v, rest, out = torch.zeros(len(x), 6), torch.zeros(len(x), 6), 0
+            for t in range(x.shape[1]):
+                v = (0.8 * v + self.a(x[:, t])) * (rest <= 0).float()
+                v = v * (v > -0.5).float()
+                z = (v > 0.3).float()
+                v, rest = v - z * 0.3, torch.clamp(rest - 1, min=0) + 2 * z
+                out = out + self.b(z)
+            return out
+
+    torch.manual_seed(0)
+    model, x = Net(), spikes(2, 6, 4)
+    seen: list[float] = []
+    model.b.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0].sum())))
+    model(x)
+    counts = fxsynops.count(model, x, layout="NT")
+    (fired,) = counts.fired.values()
+    assert fired == counts.rows[1].events == sum(seen[:6]) > 0

@@ -117,10 +117,16 @@ class NeuronLayer(_Layer):
 
 @dataclass(frozen=True)
 class Layers:
-    """All synapses and neurons of a model, in the order of the graph."""
+    """All synapses and neurons of a model, in the order of the graph.
+
+    Attributes:
+        synapses, neurons: each with its sizes.
+        masks: comparisons that are no neurons: a floor under a membrane, a refractory time.
+    """
 
     synapses: tuple[SynapseLayer, ...]
     neurons: tuple[NeuronLayer, ...]
+    masks: frozenset[str] = frozenset()
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -149,14 +155,20 @@ def layers_of(findings: Findings) -> Layers:
     calls = calls_of(findings)
     events = {connection.calls for connection in findings.connections}
     reached = {one.name: _reached(findings, one.calls[0]) for one in calls}
-    neurons = tuple(_neurons(findings, calls, reached))
+    driving = _drivers(findings, calls, reached)
+    beside = _beside(findings, driving)
+    neurons = tuple(_neurons(findings, driving, beside))
     drivers = {layer.name: layer.synapse for layer in neurons}
     synapses = []
     for one in calls:
         theirs = [drivers[name] for name in reached[one.name] if name in drivers]
         drives = one.name if one.name in theirs or not theirs else min(theirs)
         synapses.append(_synapse(findings, one, one in events, drives))
-    return Layers(tuple(synapses), neurons)
+    spiking = findings.spiking
+    masks = (
+        n for n, once in beside.items() if once is None and not _draws(findings, spiking[n][0])
+    )
+    return Layers(tuple(synapses), neurons, frozenset(masks))
 
 
 def _synapse(findings: Findings, calls: SynapseCalls, events: bool, drives: str) -> SynapseLayer:
@@ -341,10 +353,10 @@ def _moves(findings: Findings, node: fx.Node) -> bool:
 # -- neurons --------------------------------------------------------------------------------------
 
 
-def _neurons(
+def _drivers(
     findings: Findings, synapses: list[SynapseCalls], reached: dict[str, set[str]]
-) -> Iterator[NeuronLayer]:
-    window, roles = findings.window, findings.connector.signals.roles
+) -> dict[str, str]:
+    """The synapse that drives each of the neurons."""
     order = {node: i for i, node in enumerate(findings.trace.graph.nodes)}
     spiking = findings.spiking
     drivers: dict[str, str] = {}
@@ -356,8 +368,14 @@ def _neurons(
                 late = fires in upstream([first])  # what has fired comes back
             if name not in drivers or not late:
                 drivers[name] = synapse.name
-    beside = _beside(findings, drivers)
-    for name, nodes in spiking.items():
+    return drivers
+
+
+def _neurons(
+    findings: Findings, drivers: dict[str, str], beside: dict[str, int | None]
+) -> Iterator[NeuronLayer]:
+    window, roles = findings.window, findings.connector.signals.roles
+    for name, nodes in findings.spiking.items():
         if (once := beside.get(name, 1)) is None:
             continue
         elements = sum(math.prod(shape(node)) for node in nodes) * once
