@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -94,19 +94,29 @@ def step(counter: fxsynops.SynOpsCounter, x: Tensor, scale: float, alone: bool) 
 
 
 def fsdp(
-    world: int, rank: int, *, made: str, checkpointed: str = "", alone=False, **options
+    world: int,
+    rank: int,
+    *,
+    made: str,
+    checkpointed: str = "",
+    alone=False,
+    weights: str = "all",
+    **options,
 ) -> Any:
     """Counts and gradients of a sharded model, and of the whole one."""
     x, whole, model = data(), Net(), Net(checkpointed)
+    if weights == "nonzero":
+        for parameter in (*whole.parameters(), *model.parameters()):
+            parameter.data[parameter.abs() < 0.05] = 0
     mine = x.chunk(world, 1)[rank]
     if made == "after":
         shard(model, **options)
-    counter = fxsynops.SynOpsCounter(model, mine, layout="TN")
+    counter = fxsynops.SynOpsCounter(model, mine, layout="TN", weights=weights)
     if made == "before":
         shard(model, **options)
     if "mp_policy" in options:
         whole, x = whole.bfloat16(), x.bfloat16()
-    single = fxsynops.SynOpsCounter(whole, x, layout="TN")
+    single = fxsynops.SynOpsCounter(whole, x, layout="TN", weights=weights)
     step(single, x, 1, alone)
     for _ in range(2):
         step(counter, mine, world, alone)
@@ -155,16 +165,18 @@ def pipeline(world: int, rank: int) -> Any:
     return {"rows": [m[0] for m in every], "whole": [m[1] for m in every], "apart": 0.0}
 
 
-def refused(world: int) -> str:
-    """What is said of tensor parallelism."""
+def refused(world: int) -> list[str]:
+    """What is said of tensor parallelism, and of the first FSDP."""
     model = nn.Sequential(nn.Linear(16, 24), lif(), nn.Linear(24, 5))
     plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
     parallelize_module(model, init_device_mesh("cpu", (world,)), plan)
-    try:
-        fxsynops.analyze(model, data(), layout="TN")
-    except fxsynops.FxSynopsError as error:
-        return str(error)
-    return ""
+    said = []
+    for one in (model, FullyShardedDataParallel(Net(), device_id=torch.device("cpu"))):
+        try:
+            fxsynops.analyze(one, data(), layout="TN")
+        except fxsynops.FxSynopsError as error:
+            said.append(str(error))
+    return said
 
 
 CASES = {
@@ -174,6 +186,7 @@ CASES = {
     "checkpointed in the forward": {"made": "after", "checkpointed": "in the forward"},
     "checkpointed around": {"made": "before", "checkpointed": "around", "alone": True},
     "kept whole after a forward": {"made": "after", "reshard_after_forward": False},
+    "weights that are not zero": {"made": "after", "weights": "nonzero"},
     "mixed precision": {
         "made": "after",
         "mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16),

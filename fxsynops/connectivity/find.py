@@ -45,6 +45,7 @@ from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.inputs import Inputs, Layout, Window
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.recorder import Inside, Known, OpenedError
+from fxsynops.tracing.sharded import gathering
 from fxsynops.tracing.trace import Trace, trace
 from fxsynops.tracing.witness import Witness
 
@@ -125,7 +126,7 @@ def find(
                     witness.forget()
 
     recorded = record(inputs, witness)
-    with unset_fake_temporarily():  # maps are real, also of models without values
+    with unset_fake_temporarily(), gathering():  # maps are real, also of models without values
         return _understand(model, inputs, options, chosen, recorded, known or {}, record)
 
 

@@ -20,6 +20,7 @@ from fxsynops.operations.linear_forms import overlay
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.random_states import RandomStates
+from fxsynops.tracing.sharded import known_whole
 from fxsynops.tracing.trace import Trace
 
 
@@ -53,6 +54,8 @@ class Values:
                 target = str(node.target)
                 place = self.trace.reads.get(target)
                 value = held = place.get() if place else self.trace.constants[target]
+                if (value := known_whole(self.trace.modules[""], value, target)) is None:
+                    return None
                 value = value.detach()  # of a parameter, it is forgotten before it may change
                 self.known[node] = value if isinstance(held, nn.Parameter) else value.clone()
             elif node.target is graph_functions.after:

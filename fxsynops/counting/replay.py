@@ -505,8 +505,12 @@ class Replay(fx.Interpreter):
         return value
 
     def keep(self, node: fx.Node, value: Tensor) -> None:
-        """Keep a value that decides what counts, as it is now: the forward may write to it."""
-        self.weights[node] = value.detach().clone() if node in self._written_to else value
+        """Keep a value that decides what counts, as it is now.
+
+        The forward may write to it, and FSDP takes its memory away.
+        """
+        changes = self._is_sharded or node in self._written_to
+        self.weights[node] = value.detach().clone() if changes else value
 
     @cached_property
     def _written_to(self) -> frozenset[fx.Node]:

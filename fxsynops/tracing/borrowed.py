@@ -43,7 +43,7 @@ from fxsynops.tracing.random_states import (
     python_random_state,
     torch_random_state,
 )
-from fxsynops.tracing.sharded import is_sharded, whole
+from fxsynops.tracing.sharded import check_not_flat, is_sharded, whole
 from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of
 from fxsynops.tracing.trees import leaves_of
 
@@ -105,6 +105,7 @@ class Borrowed:
         self._open = False
 
     def __enter__(self) -> Borrowed:
+        check_not_flat(self.model)
         self._open = True
         try:
             _ONE_AT_A_TIME.acquire()

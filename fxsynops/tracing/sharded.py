@@ -8,6 +8,9 @@ recording, which runs none, gathers what it needs itself, on all ranks at once.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -29,7 +32,8 @@ def whole(model: nn.Module, tensor: Any, name: str) -> Tensor:
     Raises:
         TraceError: it is not FSDP that shards it, or not FSDP alone.
     """
-    if tensor.device_mesh.ndim > 1 or not is_parallel(model):
+    replicated = sum(placement.is_replicate() for placement in tensor.placements)
+    if tensor.device_mesh.ndim - replicated > 1 or not is_parallel(model):
         raise TraceError(
             f"'{name}' is sharded by tensor parallelism (parallelize_module), so that no rank "
             "sees all that its synapse gets. Analyze and count the model before it is "
@@ -37,6 +41,42 @@ def whole(model: nn.Module, tensor: Any, name: str) -> Tensor:
         )
     with torch.no_grad():
         return tensor.full_tensor().detach().clone()
+
+
+_GATHERING: ContextVar[bool] = ContextVar("gathering", default=False)
+
+
+@contextmanager
+def gathering() -> Iterator[None]:
+    """An analysis is made, on all ranks at once; at other times a rank may be alone."""
+    token = _GATHERING.set(True)
+    try:
+        yield
+    finally:
+        _GATHERING.reset(token)
+
+
+def known_whole(model: nn.Module, tensor: Tensor, name: str) -> Tensor | None:
+    """A tensor as a whole; None of a sharded one, unless an analysis is made."""
+    if not is_sharded(tensor):
+        return tensor
+    return whole(model, tensor, name) if _GATHERING.get() else None
+
+
+def check_not_flat(model: nn.Module) -> None:
+    """The first FSDP keeps parameters flat, and its own views of them.
+
+    Raises:
+        TraceError: a part of the model is under it.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    kind = getattr(fsdp, "FullyShardedDataParallel", None)
+    if kind is not None and any(isinstance(module, kind) for module in model.modules()):
+        raise TraceError(
+            "the model is under FullyShardedDataParallel, whose flat parameters cannot be "
+            "followed. Use torch.distributed.fsdp.fully_shard (FSDP2), or count the model before "
+            "it is wrapped."
+        )
 
 
 def hands_on(hook: Any) -> bool:
