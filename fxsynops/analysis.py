@@ -31,6 +31,7 @@ from fxsynops.results import Audit, Bound
 from fxsynops.tracing.borrowed import Snapshot
 from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.inputs import Inputs, Layout, check_devices, check_events, check_not_nested
+from fxsynops.tracing.sharded import check_whole
 from fxsynops.tracing.witness import Witness
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Analysis(Findings, Reported):
             if rate is not None:
                 present = self._of_length(self.window.timesteps)
                 return Bound.of(estimate(present, steps, rate))
+            check_whole(self.model)
             assumptions = Assumptions(steps, max_spikes, input_max_events, input_range)
             return Bound.of(upper_bound(self._of_length(steps), assumptions))
 

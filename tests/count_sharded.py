@@ -28,6 +28,7 @@ from torch.distributed.tensor.parallel import (
     RowwiseParallel,
     parallelize_module,
 )
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import fxsynops
@@ -112,6 +113,8 @@ def fsdp(
     if made == "after":
         shard(model, **options)
     counter = fxsynops.SynOpsCounter(model, mine, layout="TN", weights=weights)
+    if made == "around":
+        fully_shard(counter)
     if made == "before":
         shard(model, **options)
     if "mp_policy" in options:
@@ -126,17 +129,55 @@ def fsdp(
         if ours.grad is not None:
             far = (ours.grad.full_tensor().to(g) - g).abs().max() / g.abs().max().clamp(min=1e-6)
             apart = max(apart, float(far))
+    try:
+        counter.analysis.upper_bound()
+        said = ""
+    except fxsynops.InputError as error:
+        said = str(error)
+    assert made != "after" or "a bound looks at every weight" in said
+    mine_alone = counter.counts.total
     counts = counter.counts.all_reduce() if world > 1 else counter.counts
     names = [
         name.replace("_checkpoint_wrapped_module.", "") for name in get_model_state_dict(counter)
     ]
     assert names == list(get_model_state_dict(whole))
+    measured = counter.measure([mine])
+    assert measured.total == mine_alone
+    if made != "around":  # where the counter itself is whole, samples are told apart
+        assert measured.per_sample is None
+        assert "sharded" in measured.extras.not_apart
     return {
         "samples": counts.samples,
         "rows": [row.synops for row in counts.rows],
         "whole": [row.synops for row in single.counts.rows],
         "apart": apart,
     }
+
+
+def averaged(world: int, rank: int) -> Any:
+    """``DistributedDataParallel`` around a counter, and a loss of SynOps alone."""
+    x, whole, model = data(), Net(), Net()
+    mine = x.chunk(world, 1)[rank]
+    counter = fxsynops.SynOpsCounter(model, mine, layout="TN")
+    single, wrapped = (
+        fxsynops.SynOpsCounter(whole, x, layout="TN"),
+        DistributedDataParallel(counter),
+    )
+    step(single, x, 1, True)
+    for _ in range(2):
+        functional.reset_net(model)
+        counter.clear()
+        wrapped.zero_grad()
+        wrapped(mine)
+        (world * counter.synops / 1e3).backward()
+    pairs = zip(model.parameters(), whole.parameters(), strict=True)
+    apart = max(
+        float((p.grad - (0 if q.grad is None else q.grad)).abs().max())
+        / (1e-6 if q.grad is None else float(q.grad.abs().max()) + 1e-6)
+        for p, q in pairs
+    )
+    rows = [row.synops for row in counter.counts.all_reduce().rows]
+    return {"rows": rows, "whole": [row.synops for row in single.counts.rows], "apart": apart}
 
 
 def pipeline(world: int, rank: int) -> Any:
@@ -182,6 +223,7 @@ def refused(world: int) -> list[str]:
 CASES = {
     "sharded before": {"made": "after"},
     "sharded later": {"made": "before"},
+    "sharded around the counter": {"made": "around", "alone": True},
     "SynOps alone": {"made": "after", "alone": True},
     "checkpointed in the forward": {"made": "after", "checkpointed": "in the forward"},
     "checkpointed around": {"made": "before", "checkpointed": "around", "alone": True},
@@ -199,6 +241,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", UserWarning)  # FSDP's, of views
     found = {name: fsdp(world, rank, **case) for name, case in CASES.items()}
+    found["averaged"] = averaged(world, rank)
     found["pipeline"] = pipeline(world, rank)
     found["refused"] = refused(world)
     if rank == 0:

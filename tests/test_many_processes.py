@@ -117,7 +117,7 @@ def test_a_sharded_model_counts_what_it_counts_as_a_whole(ranks: int, tmp_path):
     said = cases.pop("refused")
     assert "'0.weight' is sharded by tensor parallelism" in said[0]
     assert "Use torch.distributed.fsdp.fully_shard" in said[1]
-    assert len(cases) == 9
+    assert len(cases) == 11
     for name, found in cases.items():
         assert found["rows"] == found["whole"], name
         assert sum(found["rows"]) > 0

@@ -14,16 +14,16 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from fxsynops.errors import TraceError
+from fxsynops.errors import InputError, TraceError
 from fxsynops.tracing.trees import tensors_in
 
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is one of which each rank has a part."""
-    distributed = sys.modules.get("torch.distributed.tensor")
-    return distributed is not None and isinstance(tensor, distributed.DTensor)
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def whole(model: nn.Module, tensor: Any, name: str) -> Tensor:
@@ -63,6 +63,19 @@ def known_whole(model: nn.Module, tensor: Tensor, name: str) -> Tensor | None:
     return whole(model, tensor, name) if _GATHERING.get() else None
 
 
+def check_whole(model: nn.Module) -> None:
+    """A bound looks at every weight.
+
+    Raises:
+        InputError: this rank has only a part of them.
+    """
+    if name := next((name for name, p in model.named_parameters() if is_sharded(p)), None):
+        raise InputError(
+            f"'{name}' is sharded, and a bound looks at every weight. Ask for it before the model "
+            "is sharded, or of a model with the whole state dict."
+        )
+
+
 def check_not_flat(model: nn.Module) -> None:
     """The first FSDP keeps parameters flat, and its own views of them.
 
@@ -83,6 +96,11 @@ def hands_on(hook: Any) -> bool:
     """Whether a hook is FSDP's: it gathers parameters, and hands on what it gets."""
     owner = type(getattr(hook, "__self__", None))
     return owner.__module__.startswith("torch.distributed.fsdp")
+
+
+def in_a_group() -> bool:
+    """Whether this is a process of several that train one model."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def is_parallel(model: nn.Module) -> bool:
@@ -109,7 +127,8 @@ class _Tied(torch.autograd.Function):
 def tied(value: Tensor, output: Any) -> Tensor:
     """A value whose backward begins where that of a model's output does.
 
-    There FSDP gathers the parameters that it needs, also if nothing is asked of the output itself.
+    There FSDP gathers the parameters that it needs, and DistributedDataParallel waits for all
+    gradients, also if nothing is asked of the output itself.
     """
     others = [t for t in tensors_in(output) if t.requires_grad]
     return _Tied.apply(value, *others) if value.requires_grad and others else value
