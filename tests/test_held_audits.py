@@ -909,3 +909,27 @@ def test_the_way_that_attention_takes_is_as_before(enabled):
         assert torch.backends.mha.get_fastpath_enabled() is enabled
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.mean((0, 2)),
+        lambda x: x.sum((0, 2)),
+        lambda x: F.avg_pool1d(x, 6).sum((0, 2)),
+    ],
+)
+@pytest.mark.parametrize("length", [6, 600])  # 1/24 has no few digits; 600 events have too many
+def test_types_of_few_digits_are_no_fault(dtype, function, length, monkeypatch):
+    spikes = (torch.rand(4, 8, length, generator=torch.Generator().manual_seed(3)) < 0.4).to(dtype)
+    counter = fxsynops.SynOpsCounter(net(function, 8).to(dtype), spikes, layout="")
+    counter(spikes)
+    assert float(counter.synops) == float(spikes.double().sum()) * OUT
+    (row,) = counter.analysis.audit.rows
+    assert row.agrees
+    assert row.left == row.arrived
+    # And a rule that is wrong is found out all the same.
+    monkeypatch.setattr(audits, "_summed", lambda *_: 1.0)
+    with pytest.raises(fxsynops.AuditError, match="1 arrived"):
+        counter.audit(spikes)

@@ -323,6 +323,8 @@ class _Auditor:
                 "torch multiplies it in another shape, and its events have several worths"
             )
         events = _in_units(as_dense(value), unit)
+        if _is_rounded(events, value.dtype):
+            raise _UnknownError(f"{value.dtype} rounds what its events are worth")
         if not _is_whole(events):
             if any(
                 _is_graded(self.findings, n) for n in self.findings.connector.signals.behind(node)
@@ -595,13 +597,23 @@ def _equal_counts(left: float, arrived: float) -> bool:
     return left == arrived or (left % 1 > 0 and math.isclose(left, arrived, rel_tol=1e-5))
 
 
-def _is_whole(events: Tensor) -> bool:
+def _is_whole(events: Tensor, tolerance: float = 1e-3) -> bool:
     """Whether events are whole numbers, up to what rounding can do."""
     whole = events.round()
     if torch.equal(events, whole):  # nearly always, and fast
         return True
     apart = (events - whole).abs()
-    return bool((apart <= 1e-3 * events.abs().clamp(min=1)).all())
+    return bool((apart <= tolerance * events.abs().clamp(min=1)).all())
+
+
+def _is_rounded(events: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a few operations in a type of few digits may have made other events of these."""
+    if not dtype.is_floating_point or not events.numel():
+        return False
+    tolerance = 4 * torch.finfo(dtype).eps
+    if float(events.abs().amax()) * tolerance >= 0.5:
+        return True
+    return not _is_whole(events) and _is_whole(events, tolerance)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from fxsynops.reporting.report import VIEWS, Column, View, number, source_label
+from fxsynops.reporting.report import VIEWS, Column, View, count_of, number, source_label
 
 
 def _charge(row: dict[str, Any]) -> str:
@@ -81,7 +81,7 @@ def bound_content(bound: Any) -> dict[str, Any]:
 
 def _notes(bound: Any) -> Iterator[str]:
     yield (
-        f"SynOps per sample of {bound.timesteps} steps of {bound.dt:g} ms, "
+        f"SynOps per sample of {count_of(bound.timesteps, 'step')} of {bound.dt:g} ms, "
         f"with {', '.join(bound.assumptions)}."
     )
     if bound.timesteps > 1 and not bound.estimate:
@@ -96,7 +96,7 @@ def _notes(bound: Any) -> Iterator[str]:
     if bound.measured is not None:
         steps = bound.measured.timesteps
         if steps != bound.timesteps:
-            yield f"Measured over {number(steps)} steps, scaled to {bound.timesteps}."
+            yield f"Measured over {count_of(steps, 'step')}, scaled to {bound.timesteps}."
         if not bound.estimate and sum(bound.used().values()) > bound.total:
             yield "The data are above the bound: they break what it assumes of inputs (see above)."
     reasons = list(dict.fromkeys(reason for row in bound.rows for reason in row.reasons))

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fxsynops.errors import InputError
-from fxsynops.reporting.report import VIEWS, Column, Report, View, number
+from fxsynops.reporting.report import VIEWS, Column, Report, View, count_of
 
 # What is compared: the column, and what the report divides it by.
 _COMPARED = {"analysis": "Synapses", "counts": "SynOps", "bound": "SynOps", "estimate": "SynOps"}
@@ -122,7 +122,7 @@ def _said(report: Report) -> str:
     content = report.content
     if report.kind == "counts":
         return (
-            f"{content['model']}: {number(content['samples'])} samples of "
-            f"{number(content['timesteps'])} steps"
+            f"{content['model']}: {count_of(content['samples'], 'sample')} of "
+            f"{count_of(content['timesteps'], 'step')}"
         )
-    return f"{content['model']}: {number(content['timesteps'])} steps"
+    return f"{content['model']}: {count_of(content['timesteps'], 'step')}"

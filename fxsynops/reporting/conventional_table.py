@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fxsynops.reporting.energy_table import joule_column, joules
-from fxsynops.reporting.report import VIEWS, Column, View, number
+from fxsynops.reporting.report import VIEWS, Column, View, count_of, number
 
 
 def _rate(row: dict[str, Any]) -> str:
@@ -77,7 +77,7 @@ def conventional_content(conventional: Any) -> dict[str, Any]:
 
 def _notes(conventional: Any) -> Iterator[str]:
     yield (
-        f"One sample of {number(conventional.timesteps)} steps: "
+        f"One sample of {count_of(conventional.timesteps, 'step')}: "
         f"{number(conventional.macs, 0)} MACs and {number(conventional.acs, 0)} ACs, "
         f"{joules(conventional.energy())} at 4.60 pJ per MAC and 0.9 pJ per AC (45 nm; Horowitz, "
         "ISSCC 2014)."

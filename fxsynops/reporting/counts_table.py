@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fxsynops.reporting.report import VIEWS, Column, View, number, source_label
+from fxsynops.reporting.report import VIEWS, Column, View, count_of, number, source_label
 
 
 def _rate(row: dict[str, Any]) -> str:
@@ -102,8 +102,8 @@ def counts_content(counts: Any) -> dict[str, Any]:
 def _notes(counts: Any, spread: Any) -> Iterator[str]:
     per_sample = counts.total / counts.samples if counts.samples else 0
     yield (
-        f"{counts.samples:,} sample{'s' * (counts.samples != 1)} of {number(counts.timesteps)} "
-        f"step{'s' * (counts.timesteps != 1)} of {counts.dt:g} ms, "
+        f"{count_of(counts.samples, 'sample')} of {count_of(counts.timesteps, 'step')} of "
+        f"{counts.dt:g} ms, "
         f"{number(per_sample, 0)} SynOps per sample. In and SynOps over all samples and steps, "
         f'SynOps/s per sample, Rate per neuron and step (events="{counts.events}", '
         f'weights="{counts.weights}").'

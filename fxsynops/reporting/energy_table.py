@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from fxsynops.reporting.report import VIEWS, Column, View, number
+from fxsynops.reporting.report import VIEWS, Column, View, count_of, number
 
 
 def joules(value: float | None) -> str:
@@ -183,7 +183,7 @@ def _notes(energy: Any) -> Iterator[str]:
     work = energy.workload
     most = "at most " if work.bound else ""
     yield (
-        f"An estimate for one sample of {number(work.timesteps)} steps: {most}"
+        f"An estimate for one sample of {count_of(work.timesteps, 'step')}: {most}"
         f"{number(work.synops, 0)} SynOps, {number(work.macs, 0)} MACs (analog inputs), "
         f"{number(work.updates, 0)} neuron updates. "
         f"A dense ANN of the same weights does {number(work.dense_macs, 0)} MACs, once."

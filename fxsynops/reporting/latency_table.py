@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fxsynops.reporting.energy_table import joule_column, joules
-from fxsynops.reporting.report import VIEWS, Column, View, number
+from fxsynops.reporting.report import VIEWS, Column, View, count_of, number
 
 
 def seconds(value: float) -> str:
@@ -53,7 +53,7 @@ def latency_content(latency: Any) -> dict[str, Any]:
     ]
     notes = [
         f"An estimate: {seconds(latency.step)} per step, {seconds(latency.latency)} and "
-        f"{joules(latency.energy)} per sample of {number(latency.timesteps)} steps, "
+        f"{joules(latency.energy)} per sample of {count_of(latency.timesteps, 'step')}, "
         f"{number(latency.throughput, 0)} samples/s one after the other.",
         "A step takes as long as the slowest core sends or receives, and "
         f"{seconds(latency.barrier)} until all are done. Events are spread evenly over steps and "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fxsynops.reporting.energy_table import joule_column, joules
-from fxsynops.reporting.report import VIEWS, Column, View, number
+from fxsynops.reporting.report import VIEWS, Column, View, count_of, number
 
 _ACCESSES = {
     "Inputs read": "inputs",
@@ -82,7 +82,7 @@ def _notes(memory: Any) -> Iterator[str]:
     if math.isfinite(memory.total) and memory.total:
         share = f", {in_memory / memory.total:.1%} of the energy"
     yield (
-        f"An estimate for one sample of {number(memory.timesteps)} steps: {most}"
+        f"An estimate for one sample of {count_of(memory.timesteps, 'step')}: {most}"
         f"{number(memory.accesses, 0)} reads and writes, {number(memory.bytes, 0)} bytes{share}."
     )
     dense = math.fsum(row.total for row in memory.dense)

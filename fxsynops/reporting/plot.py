@@ -31,7 +31,7 @@ from fxsynops.connectivity.results import Connection, Findings
 from fxsynops.counting.counts import Counted
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.errors import InputError
-from fxsynops.reporting.report import number
+from fxsynops.reporting.report import count_of
 
 _DECADES = 2.5  # between the shortest bar and the longest, from which on an axis is logarithmic
 _ROW = 64  # neurons of one axis that fit into a row
@@ -381,7 +381,7 @@ def _by_layer(costs: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def _per_sample(steps: float, dt: float) -> str:
-    return f"SynOps per sample ({number(steps)} steps of {dt:g} ms)"
+    return f"SynOps per sample ({count_of(steps, 'step')} of {dt:g} ms)"
 
 
 def _thousands(value: float, _: object = None) -> str:

@@ -432,6 +432,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}"
 
 
+def count_of(value: float, thing: str) -> str:
+    """How many of a thing: "1 step", "20 steps"."""
+    return f"{number(value)} {thing}{'s' * (value != 1)}"
+
+
 def shortened(name: str, most: int = _NAME) -> str:
     """A long name without its middle."""
     if len(name) <= most:
