@@ -514,3 +514,28 @@ def test_an_amplitude_in_a_buffer_that_is_no_longer_one_is_seen():
     model.lif.graded_spikes_factor.fill_(2.0)
     with pytest.raises(fxsynops.UnsupportedOperationError, match="worth differs"):
         counter(x)
+
+
+class Masked(nn.Module):
+    """Half of the events do not pass, if their mask has values."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.register_buffer("mask", factor)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(x * self.mask)
+
+
+def test_masks_without_values_are_said():
+    mask, x = (torch.arange(6) % 2).float(), torch.ones(2, 6)
+    known = fxsynops.analyze(Masked(mask), x, layout="N")
+    assert known.connections[0].fanout.total == 3 * 3
+    assert "does not have" not in str(known)
+    unknown = fxsynops.analyze(Masked(mask).to("meta"), x.to("meta"), layout="N", input_events=True)
+    assert unknown.connections[0].fanout.total == 6 * 3
+    for result in (unknown, unknown.upper_bound()):
+        (said,) = [note for note in result.report().content["notes"] if "does not have" in note]
+        assert "all of them are taken to pass" in said
+        assert "test_left_behind.py" in said

@@ -34,7 +34,7 @@ from fxsynops.connectivity.results import (
     whole,
 )
 from fxsynops.connectivity.sample_axes import leading
-from fxsynops.connectivity.signals import Signals, State
+from fxsynops.connectivity.signals import Role, Signals, State
 from fxsynops.errors import InputError, UnsupportedOperationError
 from fxsynops.neurons import Neuron
 from fxsynops.operations import operations
@@ -232,6 +232,7 @@ def _doubts(recorded: Trace, signals: Signals, chosen: neurons.Chosen) -> Iterat
     said: set[str] = set()
     for node, role in signals.roles.items():
         origin, _ = origin_of(node)
+        said |= _unknown_masks(role)
         if role.kind == "other" and role.reason:
             name = origin.meta["function"].__name__
             said.add(
@@ -244,6 +245,20 @@ def _doubts(recorded: Trace, signals: Signals, chosen: neurons.Chosen) -> Iterat
                 "as it was before."
             )
     yield from sorted(said)
+
+
+def _unknown_masks(role: Role) -> set[str]:
+    """Of events that are multiplied by values that the meta device does not have."""
+    entry, call = role.operation, role.call
+    if role.kind != "routing" or entry is None or entry.factors is None or call is None:
+        return set()
+    factors = [call.constant(n) for n in call.operands() if n not in role.carriers]
+    return {
+        f"Events are multiplied {origin_of(call.node)[0].meta['site']} by values that the meta "
+        "device does not have: all of them are taken to pass, though a zero would stop them."
+        for factor in factors
+        if factor is not None and factor.is_meta
+    }
 
 
 def _check_sizes(signals: Signals, wiring: Wiring) -> Iterator[str]:
