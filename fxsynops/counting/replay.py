@@ -61,7 +61,7 @@ from fxsynops.tracing.graph_functions import forward_of
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.node_meta import Mode
 from fxsynops.tracing.places import Place
-from fxsynops.tracing.sharded import in_a_group, is_parallel, tied
+from fxsynops.tracing.sharded import in_a_group, is_parallel, outputs_of_parts, tied
 from fxsynops.tracing.torch_versions import add_note
 
 
@@ -474,9 +474,12 @@ class Replay(fx.Interpreter):
         around = self._parts, self._samples, self.weights
         self._parts, self._samples, self.weights = [None] * len(self._stops), {}, {}
         try:
-            output = self.run(*args)
-            if in_a_group():  # also where a wrapper around the counter shards, or averages
-                self._parts = [tied(part, output) for part in self._parts]
+            if not in_a_group():
+                output = self.run(*args)
+            else:  # also where a wrapper around the counter shards, or averages
+                with outputs_of_parts() as parts:
+                    output = self.run(*args)
+                self._parts = [tied(part, [output, *parts]) for part in self._parts]
             return output, self._tally()
         finally:
             self._parts, self._samples, self.weights = around

@@ -18,6 +18,7 @@ from torch.utils.hooks import BackwardHook
 
 from fxsynops.errors import SpecializationError
 from fxsynops.tracing.places import Change, Place
+from fxsynops.tracing.sharded import note_output
 
 
 def getitem(value: Any, key: Any) -> Any:
@@ -154,6 +155,7 @@ def after_call(
         else:
             result = hook(module, args, output)
         output = output if result is None else result
+    note_output(module, output)
     _check_unchanged(module, versions)
     return output if backward is None else backward.setup_output_hook(output)
 

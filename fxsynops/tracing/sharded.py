@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils import _pytree as pytree
 
 from fxsynops.errors import InputError, TraceError
-from fxsynops.tracing.trees import tensors_in
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -110,6 +110,27 @@ def is_parallel(model: nn.Module) -> bool:
     return kind is not None and any(isinstance(module, kind) for module in model.modules())
 
 
+_PUT_OUT: ContextVar[list[Any] | None] = ContextVar("put_out", default=None)
+
+
+@contextmanager
+def outputs_of_parts() -> Iterator[list[Any]]:
+    """What the parts of a model put out that are under ``fully_shard``, as they are called."""
+    found: list[Any] = []
+    token = _PUT_OUT.set(found)
+    try:
+        yield found
+    finally:
+        _PUT_OUT.reset(token)
+
+
+def note_output(module: nn.Module, output: Any) -> None:
+    """For :func:`outputs_of_parts`: the hooks of a part have run."""
+    found = _PUT_OUT.get()
+    if found is not None and any(map(hands_on, module._forward_hooks.values())):
+        found.append(output)
+
+
 class _Tied(torch.autograd.Function):
     """A value as it is, whose backward passes by others: they get a gradient of zero."""
 
@@ -124,11 +145,11 @@ class _Tied(torch.autograd.Function):
         return grads[0], *zeros
 
 
-def tied(value: Tensor, output: Any) -> Tensor:
-    """A value whose backward begins where that of a model's output does.
+def tied(value: Tensor, outputs: Any) -> Tensor:
+    """A value whose backward begins where those of a model's, and its parts', outputs do.
 
     There FSDP gathers the parameters that it needs, and DistributedDataParallel waits for all
-    gradients, also if nothing is asked of the output itself.
+    gradients, also if nothing is asked of the outputs themselves.
     """
-    others = [t for t in tensors_in(output) if t.requires_grad]
+    others = [t for t in pytree.tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad]
     return _Tied.apply(value, *others) if value.requires_grad and others else value
