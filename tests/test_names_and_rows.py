@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fxsynops
+import fxsynops.nn as fnn
 from fxsynops.connectivity.results import whole
 
 
@@ -517,3 +518,31 @@ def test_nothing_to_count_is_an_error():
     model = Runs(lambda m, x: torch.sigmoid(x))
     with pytest.raises(fxsynops.FxSynopsError, match="Runs has no spiking node"):
         fxsynops.analyze(model, torch.rand(2, 6), input_events=False)
+
+
+@pytest.mark.parametrize("events", ["value", "nonzero"])
+def test_hooks_that_look_on_have_no_rows(events):
+    """Rows behind them go by what makes the tensor, as they do without hooks."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.n = nn.Linear(6, 6), fnn.IAF()
+
+        def forward(self, x):
+            return x + self.n(self.a(x))
+
+    def rows(model):
+        counter = fxsynops.SynOpsCounter(model, torch.ones(2, 5, 6), layout="NT", events=events)
+        counter(torch.ones(2, 5, 6))
+        return counter.counts.to_rows()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Block(), Block(), nn.Linear(6, 3))
+    bare = rows(model)
+    for module in model:
+        module.register_forward_pre_hook(lambda module, args: None)
+        module.register_forward_hook(lambda module, args, output: None)
+    for neuron in (model[0].n, model[1].n):
+        neuron.reset_states()
+    assert rows(model) == bare

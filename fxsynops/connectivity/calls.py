@@ -61,3 +61,10 @@ def origin_of(node: fx.Node) -> tuple[fx.Node, list[Any]]:
         path.insert(0, node.args[1])
         node = node.args[0]  # type: ignore[assignment]
     return node, path
+
+
+def part_of(value: Any, path: list[Any]) -> fx.Node:
+    """What lies at a path, as :func:`origin_of` returns it."""
+    for key in path:
+        value = value[key]
+    return value

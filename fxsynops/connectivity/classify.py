@@ -27,7 +27,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from fxsynops import neurons
-from fxsynops.connectivity.calls import origin_of
+from fxsynops.connectivity.calls import origin_of, part_of
 from fxsynops.connectivity.known_values import Values
 from fxsynops.connectivity.signals import (
     ANALOG,
@@ -250,7 +250,7 @@ class _Classifier(Values):
         if origin.op == "get_attr":
             return self._state(str(origin.target))
         if (handed_on := graph_functions.through_hooks(origin)) is not None:
-            return self._handed_on(_part(handed_on, path), node, origin.meta["hooked"])
+            return self._handed_on(part_of(handed_on, path), node, origin.meta["hooked"])
         if origin.target is graph_functions.after:
             return self._written_to(node)
         if origin.meta.get("void"):
@@ -923,12 +923,6 @@ def _may_be_indices(nodes: list[fx.Node]) -> str:
 def _broadcasts(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
     tail = out[len(out) - len(size) :]
     return len(size) <= len(out) and all(n in (1, m) for n, m in zip(size, tail, strict=True))
-
-
-def _part(value: Any, path: list[Any]) -> fx.Node:
-    for key in path:
-        value = value[key]
-    return value
 
 
 def _is_one(tensor: Tensor) -> bool:

@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 from torch import fx, nn
 
-from fxsynops.connectivity.calls import origin_of
+from fxsynops.connectivity.calls import origin_of, part_of
 from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.operations.registry import operation_name
 from fxsynops.tracing import graph_functions
@@ -49,7 +49,7 @@ class Names:
         return {module for module, codes in places.items() if len(codes) == 1}
 
     def _name(self, node: fx.Node, role: Role | None) -> str:
-        origin, _ = origin_of(node)
+        origin, _ = origin_of(node := self._before_hooks(node))
         target = str(origin.target)
         if origin.op == "placeholder":
             return f"{target} (input)" if target in self._modules else target
@@ -75,6 +75,16 @@ class Names:
         short = function.__name__ if function else operation_name(origin.target)
         name = f"{site.module}:{short}" if site.module else short
         return self._numbered(name, site.code)
+
+    @staticmethod
+    def _before_hooks(node: fx.Node) -> fx.Node:
+        """What makes a tensor that hooks only look at."""
+        while True:
+            origin, path = origin_of(node)
+            handed_on = graph_functions.through_hooks(origin)
+            if handed_on is None or origin.meta["hooked"]:
+                return node
+            node = part_of(handed_on, path)
 
     def _owner(self, weight: fx.Node | None) -> str:
         """The module that holds the weight of a call in compiled code, where no module is seen."""
