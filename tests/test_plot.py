@@ -68,7 +68,7 @@ def test_a_bar_is_as_long_as_its_layers_synops_per_sample(counter):
     ax = drawn(plot.synops(counter.counts))
     expected = {r.connection.synapse: r.synops / 5 for r in counter.counts.rows}
     assert bars(ax) == pytest.approx(expected)
-    assert ax.get_xlabel() == "SynOps per sample (1 steps of 1 ms)"
+    assert ax.get_xlabel() == "SynOps per sample (1 step of 1 ms)"
     assert ax.get_title() == "SynOps of Sequential"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html.parser
 import io
+import itertools
 import json
 import re
 import shutil
@@ -258,14 +259,18 @@ def test_long_names_lose_their_middle():
 
 
 class Deep(nn.Module):
-    """400 connections in three modules."""
+    """400 connections in three modules, of layers that grow and shrink, or are all the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, growth: int = 1) -> None:
         super().__init__()
-        layers = [nn.Sequential(nn.Linear(4, 4), fnn.NeuromorphicReLU()) for _ in range(200)]
-        self.features = nn.Sequential(*layers)
-        self.middle = nn.Sequential(nn.Linear(4, 900), fnn.NeuromorphicReLU(), nn.Linear(900, 4))
-        others = [nn.Sequential(fnn.NeuromorphicReLU(), nn.Linear(4, 4)) for _ in range(198)]
+        widths = [4 + growth * i for i in range(201)]
+        pairs = list(itertools.pairwise(widths))
+        layers = [nn.Sequential(nn.Linear(*pair), fnn.NeuromorphicReLU()) for pair in pairs]
+        self.features, last = nn.Sequential(*layers), widths[-1]
+        self.middle = nn.Sequential(
+            nn.Linear(last, 900), fnn.NeuromorphicReLU(), nn.Linear(900, last)
+        )
+        others = [nn.Sequential(fnn.NeuromorphicReLU(), nn.Linear(b, a)) for a, b in pairs[:1:-1]]
         self.classifier = nn.Sequential(*others)
 
     def forward(self, x):
@@ -285,6 +290,28 @@ def test_400_connections_are_shown_by_module():
     assert sum(row["Synapses"] for row in shown) == report.totals["Synapses"]
     assert len(report.complete().shown()) == 400
     assert str(report.complete()).count("classifier.") > 198
+
+
+def test_repeated_blocks_are_one_row():
+    """Rows that differ in the number of a block alone, in all that they say."""
+    analysis = fxsynops.analyze(Deep(growth=0), torch.ones(2, 4))
+    report = analysis.report()
+    shown = {row["Synapse"]: row for row in report.shown()}
+    assert set(shown) == {
+        "features.0.0",  # of the input, which is no block
+        "features.*.0 × 199",
+        "middle.0",
+        "middle.2",
+        "classifier.*.1 × 198",
+    }
+    row = shown["features.*.0 × 199"]
+    assert (row["Source"], row["Neurons"], row["Synapses"]) == ("features.*.1", 4, 199 * 16)
+    assert sum(row["Synapses"] for row in report.shown()) == report.totals["Synapses"]
+    assert "sums are of all of them" in str(report)
+    assert "heaviest" not in str(report)
+    assert len(report.complete().shown()) == 400
+    few = fxsynops.analyze(Deep(growth=0).features[:20], torch.ones(2, 4)).report()
+    assert len(few.shown()) == 20
 
 
 def test_shares_of_rows_that_are_added_up_are_shares_of_their_sums():

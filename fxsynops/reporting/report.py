@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shutil
 import sys
 from collections import Counter
@@ -35,6 +36,7 @@ _MANY = 40  # rows, beyond which a table shows the heaviest and adds up the othe
 _HEAVIEST = 24
 _BAR = 10  # cells
 _NAME = 28  # characters of a name in a picture
+_NUMBER = re.compile(r"(?<![^.])\d+(?=[.:])")  # of a block, in the names of what is in it
 _SENTENCE = 24  # characters of a sentence, at least, in a line
 _SHORTEST = 12  # … and in a terminal that is too narrow
 
@@ -239,9 +241,12 @@ class Report:
         return formats.Grid(tuple(tables), tuple(self._notes(rows)))
 
     def shown(self) -> list[dict[str, Any]]:
-        """The rows of a table: of many, the heaviest, and the others added up by module."""
+        """The rows of a table: of many, repeated blocks once, and the light ones by module."""
         view, rows = self._view, self.rows
         if self.all or len(rows) <= _MANY or not view.share:
+            return rows
+        rows = self._repeated_once(rows)
+        if len(rows) <= _MANY:
             return rows
         ranks = view.rank or (view.share,)
         most = [max(row.get(name) or 0 for name in ranks) for row in rows]
@@ -255,24 +260,55 @@ class Report:
             if len(members) == 1:
                 found.append(members[0])
                 continue
-            row: dict[str, Any] = {view.group: f"{module}: {len(members)} more"}
-            for column in view.columns:
-                values = [member.get(column.name) for member in members]
-                if column.name in self.totals and column.ratio is None and column.added:
-                    row[column.name] = None if None in values else sum(values)
-            for column in view.columns:
-                if column.ratio is not None and column.name in self.totals:
-                    part, whole = (row.get(name) for name in column.ratio)
-                    row[column.name] = part / whole if whole and part is not None else None
+            found.append({view.group: f"{module}: {len(members)} more"} | self._added(members))
+        return found
+
+    def _added(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """What several rows have together, where that is known."""
+        found: dict[str, Any] = {}
+        for column in self._view.columns:
+            values = [row.get(column.name) for row in rows]
+            if column.name in self.totals and column.ratio is None and column.added:
+                found[column.name] = None if None in values else sum(values)  # type: ignore[arg-type]
+        for column in self._view.columns:
+            if column.ratio is not None and column.name in self.totals:
+                part, whole = (found.get(name) for name in column.ratio)
+                found[column.name] = part / whole if whole and part is not None else None
+        return found
+
+    def _repeated_once(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows that differ in the number of a block alone are one: "blocks.*.up × 32"."""
+        alike: dict[Any, list[dict[str, Any]]] = {}
+        for row in rows:
+            same = {
+                name: _NUMBER.sub("*", value) if isinstance(value, str) else str(value)
+                for name, value in row.items()
+            }
+            alike.setdefault(tuple(same.items()), []).append(row)
+        found = []
+        for same, members in alike.items():
+            row = members[0]
+            if len(members) > 1:
+                names = {name: value for name, value in same if isinstance(row[name], str)}
+                names[self._view.group] += f" × {len(members)}"
+                row = {**row, **names, **self._added(members)}
             found.append(row)
         return found
 
     def _notes(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if len(rows) < len(self.rows):
-            yield (
-                f"The {_HEAVIEST} heaviest of {len(self.rows):,} connections; the others are added "
-                "up by module (report.complete(), or --all, shows every one)."
-            )
+            every = "(report.complete(), or --all, shows every one)"
+            group = self._view.group
+            if repeated := any(" × " in str(row[group]) for row in rows):
+                yield (
+                    "× n: so many connections of repeated blocks, which are the same: sums are of "
+                    f"all of them, other columns of each {every}."
+                )
+            if any(str(row[group]).endswith(" more") for row in rows) or not repeated:
+                yield (
+                    f"The {_HEAVIEST} heaviest of {len(self.rows):,} connections; the others are "
+                    f"added up by module {every}."
+                )
         yield from self.content["notes"]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
