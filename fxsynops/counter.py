@@ -753,6 +753,27 @@ class SynOpsCounter(nn.Module):
                     return entries[name]
             raise
 
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """The model's modules go by its own names, and so do parameters and buffers."""
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        if remove_duplicate:
+            memo.add(self)
+        yield prefix, self
+        for name, module in self.model.named_modules(memo, prefix, remove_duplicate):
+            yield (
+                (f"{prefix}.model" if prefix else "model") if module is self.model else name,
+                module,
+            )
+
+    def _fqn_modifiers(self) -> dict[str, str]:
+        """What ``torch.distributed.checkpoint.state_dict`` finds behind the name "model"."""
+        model = self.model
+        return dict.fromkeys((*model._modules, *model._parameters, *model._buffers), "model")
+
     def extra_repr(self) -> str:
         """How many connections are counted."""
         return f"connections={len(self.analysis.connections)}"

@@ -7,7 +7,6 @@ import math
 import random
 import statistics
 from dataclasses import FrozenInstanceError, fields
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -851,19 +850,20 @@ def processes(monkeypatch):
         others[:] = [gathered(first), gathered(last)]
         monkeypatch.setattr(distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(distributed, "get_world_size", lambda group: 3)
-        monkeypatch.setattr(distributed, "get_rank", lambda group: 1)
         monkeypatch.setattr(distributed, "all_gather_object", gather)
 
     def gathered(counts):
-        sent = SimpleNamespace()
         monkeypatch.setattr(distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(distributed, "get_world_size", lambda group: 1)
-        monkeypatch.setattr(distributed, "get_rank", lambda group: 0)
-        monkeypatch.setattr(
-            distributed, "all_gather_object", lambda into, ours, group: setattr(sent, "it", ours)
-        )
+        sent = []
+
+        def alone(into, ours, group):
+            into[:] = [ours]
+            sent.append(ours)
+
+        monkeypatch.setattr(distributed, "all_gather_object", alone)
         counts.all_reduce()
-        return sent.it
+        return sent[0]
 
     return start
 

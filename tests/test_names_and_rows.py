@@ -546,3 +546,40 @@ def test_hooks_that_look_on_have_no_rows(events):
     for neuron in (model[0].n, model[1].n):
         neuron.reset_states()
     assert rows(model) == bare
+
+
+class Halves(nn.Module):
+    """Two layers behind one tensor, and behind a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Identity(), nn.Linear(6, 4))
+        self.outer, self.last = nn.Linear(6, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        between = self.inner(x)
+        return self.last(between), between, self.outer(x), x + 1
+
+
+@pytest.mark.parametrize("where", ["", "inner", "inner.0", "inner.1", "last"])
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_a_hook_hands_on_is_seen_inside_alone(where, behind, monkeypatch):
+    """Who else uses the tensor that the hook was given sees it as it was."""
+    torch.manual_seed(0)
+    model, x = Halves(), torch.ones(2, 6)
+    module = model.get_submodule(where)
+    twice = {"": lambda o: tuple(t * 2 for t in o)}.get(where, lambda o: o * 2)
+    if behind:
+        module.register_forward_hook(lambda module, args, output: twice(output))
+    else:
+        module.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    counter = fxsynops.SynOpsCounter(model, x, layout="N")
+    output, got = counter(x), []
+    with monkeypatch.context() as patch:  # what really arrives at each layer
+        linear = F.linear
+        patch.setattr(F, "linear", lambda x, *rest: got.append(x) or linear(x, *rest))
+        expected = model(x)
+    assert all(map(torch.equal, output, expected))
+    inner, _, outer = got
+    found = {name: float(synops) for name, synops in counter.per_synapse.items()}
+    assert found == {"inner.1": 4 * float(inner.sum()), "outer": 3 * float(outer.sum())}

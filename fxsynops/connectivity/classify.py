@@ -250,7 +250,8 @@ class _Classifier(Values):
         if origin.op == "get_attr":
             return self._state(str(origin.target))
         if (handed_on := graph_functions.through_hooks(origin)) is not None:
-            return self._handed_on(part_of(handed_on, path), node, origin.meta["hooked"])
+            anew = origin.meta["hooked"] or origin.meta["split"]
+            return self._handed_on(part_of(handed_on, path), node, anew)
         if origin.target is graph_functions.after:
             return self._written_to(node)
         if origin.meta.get("void"):
@@ -325,9 +326,9 @@ class _Classifier(Values):
             return _other(state.signal)
         return _other(ANALOG if target in self.trace.stateful else CONST)
 
-    def _handed_on(self, operand: fx.Node, node: fx.Node, hooked: bool) -> Role:
-        """What hooks make of a tensor: measured there, if they may change it."""
-        if not hooked or self.roles[operand].signal.kind != "events":
+    def _handed_on(self, operand: fx.Node, node: fx.Node, anew: bool) -> Role:
+        """What hooks make of a tensor: measured there, if they may change it, or take it apart."""
+        if not anew or self.roles[operand].signal.kind != "events":
             return self._same_as(operand, node)
         call = Call(node, graph_functions.after, "hook", (operand, None), {}, None, self.constant)
         role = self._measured(call, None, [operand], self.roles[operand].signal.scale)

@@ -18,6 +18,7 @@ from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.per_sample import Statistics
 from fxsynops.counting.per_step import Steps
 from fxsynops.errors import CountError, InputError
+from fxsynops.tracing.sharded import ranks_that_count_the_same
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -369,10 +370,11 @@ class Counted:
                 "all_reduce needs torch.distributed: call init_process_group first, or start the "
                 "script with torchrun."
             )
+        mine = Numbers.of(self), ranks_that_count_the_same(self.findings.model)
         everyone: list[Any] = [None] * distributed.get_world_size(group)
-        distributed.all_gather_object(everyone, Numbers.of(self), group)
-        own = distributed.get_rank(group)
-        return self.plus([numbers for rank, numbers in enumerate(everyone) if rank != own])
+        distributed.all_gather_object(everyone, mine, group)
+        once = {ranks or (rank,): numbers for rank, (numbers, ranks) in enumerate(everyone)}
+        return self._of(list(once.values()))
 
     def plus(self, others: list[Numbers]) -> Self:
         """Together with the numbers of others; those who have counted nothing add nothing.
@@ -380,15 +382,18 @@ class Counted:
         Raises:
             InputError: they are of other connections, or options.
         """
+        return self._of([Numbers.of(self), *others])
+
+    def _of(self, several: list[Numbers]) -> Self:
         ours = Numbers.of(self)
-        for other in others:
+        for other in several:
             if other.options != ours.options or set(other.rows) != set(ours.rows):
                 apart = sorted(set(other.rows) ^ set(ours.rows))
                 raise InputError(
                     f"these counts do not add up: {ours.options} and {other.options}"
                     + (f", and {apart} are not in both." if apart else ".")
                 )
-        every = [numbers for numbers in (ours, *others) if numbers.span.samples] or [ours]
+        every = [numbers for numbers in several if numbers.span.samples] or [ours]
         measured = [
             Measured(
                 row.connection,

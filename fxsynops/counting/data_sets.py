@@ -23,7 +23,7 @@ from fxsynops.counting.replay import Replay
 from fxsynops.counting.samples_apart import SamplesApart
 from fxsynops.errors import InputError
 from fxsynops.neurons import reset_states
-from fxsynops.tracing.sharded import is_parallel
+from fxsynops.tracing.sharded import is_in_parts
 
 Reset = bool | Callable[[nn.Module], object]
 
@@ -104,7 +104,7 @@ def measure(
     statistics, reason = spread.statistics() if apart.known else None, ""
     if not apart.known:
         reason = "it cannot be told which of the model's values belong to which sample"
-        if is_parallel(counter.model):
+        if is_in_parts(counter.model):
             reason = "the model is sharded, and no rank can try out alone what is a sample's"
     elif statistics is not None and statistics.samples != counts.samples:
         statistics, reason = None, "counting was interrupted in the middle of a batch"

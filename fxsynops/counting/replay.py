@@ -50,7 +50,7 @@ from fxsynops.counting.measured_nodes import (
 from fxsynops.counting.per_sample import PerSample
 from fxsynops.counting.per_step import PerStep
 from fxsynops.counting.program import Program, write
-from fxsynops.errors import SpecializationError
+from fxsynops.errors import SpecializationError, TraceError
 from fxsynops.operations.call import shape, writes_in_place
 from fxsynops.operations.operation import Scale, as_dense
 from fxsynops.operations.products import Product
@@ -61,7 +61,14 @@ from fxsynops.tracing.graph_functions import forward_of
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.node_meta import Mode
 from fxsynops.tracing.places import Place
-from fxsynops.tracing.sharded import in_a_group, is_parallel, outputs_of_parts, tied
+from fxsynops.tracing.sharded import (
+    assembled,
+    in_a_group,
+    is_in_parts,
+    is_parallelized,
+    outputs_of_parts,
+    tied,
+)
 from fxsynops.tracing.torch_versions import add_note
 
 
@@ -186,7 +193,8 @@ class Replay(fx.Interpreter):
             *self._dense,
             *self._pruned,
         ]
-        self._moments, self._is_sharded = moments, is_parallel(analysis.model)
+        self._moments, self._is_in_parts = moments, is_in_parts(analysis.model)
+        self._is_parallelized = is_parallelized(analysis.model)
         firing = list(self._keep_neurons()) if detail.rates else []
         if detail.samples:
             self._keep_samples()
@@ -512,7 +520,9 @@ class Replay(fx.Interpreter):
 
         The forward may write to it, and FSDP takes its memory away.
         """
-        changes = self._is_sharded or node in self._written_to
+        changes = self._is_in_parts or node in self._written_to
+        if self._is_parallelized:
+            value = assembled(self.analysis.model, value, shape(node))
         self.weights[node] = value.detach().clone() if changes else value
 
     @cached_property
@@ -546,6 +556,8 @@ class Replay(fx.Interpreter):
 
     def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
         """Count the events in a tapped node's value, for all connections that tap it."""
+        if self._is_parallelized:
+            value = self._assembled(stop, value)
         if value.layout is not torch.strided or value.is_quantized:
             value = as_dense(value)
         if stop.aside:
@@ -553,6 +565,17 @@ class Replay(fx.Interpreter):
         self._parts[stop.number] = sum_events(value, unit, stop.reading)
         if stop.doubtful and value.is_floating_point():
             self._samples[stop.number] = sample_events(value, unit)
+
+    def _assembled(self, stop: Stop, value: Tensor) -> Tensor:
+        """Of a model under ``parallelize_module``: what all ranks have together."""
+        whole = shape(stop.node)
+        for axis, (part, all) in enumerate(zip(value.shape, whole, strict=False)):
+            if part != all and any(map.shape[axis] > 1 for map in stop.maps):
+                raise TraceError(
+                    f"'{self.names[stop.number]}' lies in parts on several ranks, which differ in "
+                    "fan-out. Analyze and count the model before parallelize_module."
+                )
+        return assembled(self.analysis.model, value, whole)
 
     def unit(
         self, stop: Stop, times: tuple[Tensor, ...] = (), over: tuple[Tensor, ...] = ()

@@ -19,7 +19,7 @@ from fxsynops.counting.replay import Replay
 from fxsynops.errors import SpecializationError
 from fxsynops.tracing.borrowed import Borrowed
 from fxsynops.tracing.inputs import Inputs
-from fxsynops.tracing.sharded import is_parallel
+from fxsynops.tracing.sharded import is_in_parts
 
 Sums = dict[Replay, Tensor]  # of a pass, (terms, samples); of several passes of one replay, added
 
@@ -36,7 +36,7 @@ class SamplesApart:
     """
 
     def __init__(self, model: nn.Module, reset: Callable[[], object]) -> None:
-        self.known = not is_parallel(model)  # it is tried out as often as data ask for, on a rank
+        self.known = not is_in_parts(model)  # it is tried out as often as data ask for, on a rank
         self._model, self._reset = model, reset
         self._passes: list[tuple[Replay, tuple[Any, ...]]] = []
         self._sums: Sums = {}

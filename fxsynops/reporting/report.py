@@ -269,7 +269,7 @@ class Report:
         for column in self._view.columns:
             values = [row.get(column.name) for row in rows]
             if column.name in self.totals and column.ratio is None and column.added:
-                found[column.name] = None if None in values else sum(values)  # type: ignore[arg-type]
+                found[column.name] = None if None in values else sum(values)
         for column in self._view.columns:
             if column.ratio is not None and column.name in self.totals:
                 part, whole = (found.get(name) for name in column.ratio)

@@ -43,7 +43,7 @@ from fxsynops.tracing.random_states import (
     python_random_state,
     torch_random_state,
 )
-from fxsynops.tracing.sharded import check_not_flat, is_sharded, whole
+from fxsynops.tracing.sharded import check_not_flat, is_sharded, splits, whole
 from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of
 from fxsynops.tracing.trees import leaves_of
 
@@ -85,6 +85,7 @@ class Borrowed:
         shared: pairs of places that hold the same tensor; the first one is among ``places``.
         hooked: the modules on which users have put hooks, and whether these may change what goes
             in, and what comes out.
+        split: those in which other ranks have a part of what comes in, or comes out.
         generators: torch's random generators in the model's attributes.
         legacy: the modules with backward hooks of the old kind.
     """
@@ -95,6 +96,7 @@ class Borrowed:
         self.places: dict[int, Place] = {}
         self.shared: list[tuple[Place, Place]] = []
         self.hooked: dict[nn.Module, tuple[bool, bool]] = {}
+        self.split: set[nn.Module] = set()
         self.generators: list[torch.Generator] = []
         self.legacy: set[nn.Module] = set()
         self._held: dict[int, _Held] = {}
@@ -250,6 +252,8 @@ class Borrowed:
             return  # its state is out of Python's reach
         if has_hooks(module):
             self.hooked[module] = may_change(module)
+            if splits(module):
+                self.split.add(module)
         if module._backward_hooks and not module._is_full_backward_hook:
             self.legacy.add(module)
         self._visit(module.__dict__, Place(module.__dict__, (), name), 0)

@@ -664,9 +664,12 @@ class Recorder(TorchFunctionMode):
                 "be replayed. Use register_full_backward_hook."
             )
         inputs, outputs = self._borrowed.hooked[module]
+        split = module in self._borrowed.split
         call = (module, self.tensors.in_nodes(args), self.tensors.in_nodes(kwargs), inputs)
         before = self.writer.node("call_function", graph_functions.before_call, call)
-        before.meta["hooked"] = inputs
+        before.meta["hooked"], before.meta["split"] = inputs, split
+        if inputs or split:
+            args, kwargs = self._anew((args, kwargs))
         self.tensors.bind((args, kwargs), before)
         for name, (tensor, _) in self.tensors.versions.items():  # a hook may have computed it anew
             if self.tensors.reads[name].root is module.__dict__:
@@ -676,9 +679,23 @@ class Recorder(TorchFunctionMode):
         backward = self.writer.node("call_function", getitem, (before, 2))
         call = (module, *handed_on, backward, self.tensors.in_nodes(output), outputs)
         behind = self.writer.node("call_function", graph_functions.after_call, call)
-        behind.meta["hooked"] = outputs
+        behind.meta["hooked"], behind.meta["split"] = outputs, split
+        if outputs or split:
+            output = self._anew(output)
         self.tensors.bind(output, behind)
         return output
+
+    def _anew(self, value: Any) -> Any:
+        """Other tensors of the same values: what hooks return is not what they were given."""
+        made: dict[int, Any] = {}
+
+        def another(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            return made.setdefault(id(leaf), leaf.view_as(leaf))
+
+        with self._quietly():
+            return mapped(another, value)
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

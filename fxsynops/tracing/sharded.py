@@ -1,8 +1,10 @@
-"""Parameters that are sharded over processes by FSDP2, and the hooks that gather them.
+"""Parameters of which each process has a part, and the hooks that bring the parts together.
 
 ``torch.distributed.fsdp.fully_shard`` keeps a part of each parameter on each rank (a ``DTensor``),
-and puts whole ones in their places around each module's forward. A replay runs those hooks; a
-recording, which runs none, gathers what it needs itself, on all ranks at once.
+and puts whole ones in their places around each module's forward. ``parallelize_module`` leaves the
+parts where they are, and its hooks hand on what comes in and goes out in parts, or as a whole. A
+replay runs these hooks. A recording, which runs none, gathers the parameters that it needs, on all
+ranks at once: it is of the model as a whole, and so are the events that are measured in a replay.
 """
 
 from __future__ import annotations
@@ -30,14 +32,13 @@ def whole(model: nn.Module, tensor: Any, name: str) -> Tensor:
     """A sharded tensor of a model's as a whole; every rank has to ask for it.
 
     Raises:
-        TraceError: it is not FSDP that shards it, or not FSDP alone.
+        TraceError: nobody says what brings its parts together.
     """
-    replicated = sum(placement.is_replicate() for placement in tensor.placements)
-    if tensor.device_mesh.ndim - replicated > 1 or not is_parallel(model):
+    if not is_fully_sharded(model) and not is_parallelized(model):
         raise TraceError(
-            f"'{name}' is sharded by tensor parallelism (parallelize_module), so that no rank "
-            "sees all that its synapse gets. Analyze and count the model before it is "
-            "parallelized; fully_shard, DistributedDataParallel and pipeline stages are fine."
+            f"'{name}' is a DTensor, though the model is neither under fully_shard nor under "
+            "parallelize_module, so it is not known where its parts come together. Analyze and "
+            "count the model before its tensors are distributed."
         )
     with torch.no_grad():
         return tensor.full_tensor().detach().clone()
@@ -93,7 +94,11 @@ def check_not_flat(model: nn.Module) -> None:
 
 
 def hands_on(hook: Any) -> bool:
-    """Whether a hook is FSDP's: it gathers parameters, and hands on what it gets."""
+    """Whether a hook of torch's brings parts together, and hands on what it gets."""
+    return _is_of_fsdp(hook) or _is_of_tensors(hook)
+
+
+def _is_of_fsdp(hook: Any) -> bool:
     owner = type(getattr(hook, "__self__", None))
     return owner.__module__.startswith("torch.distributed.fsdp")
 
@@ -103,11 +108,75 @@ def in_a_group() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def is_parallel(model: nn.Module) -> bool:
+def is_in_parts(model: nn.Module) -> bool:
+    """Whether no process has all of a model's parameters."""
+    return is_fully_sharded(model) or is_parallelized(model)
+
+
+def is_fully_sharded(model: nn.Module) -> bool:
     """Whether a model, or a part of it, is under ``fully_shard``."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     kind = getattr(fsdp, "FSDPModule", None)
     return kind is not None and any(isinstance(module, kind) for module in model.modules())
+
+
+def is_parallelized(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, is under ``parallelize_module``."""
+    return in_a_group() and any(map(splits, model.modules()))
+
+
+def splits(module: nn.Module) -> bool:
+    """Whether hooks of tensor parallelism hand on in parts what comes into a module, or out."""
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    return any(map(_is_of_tensors, hooks))
+
+
+def _is_of_tensors(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("torch.distributed.tensor")
+
+
+def _mesh_of(model: nn.Module) -> Any:
+    """The processes that work together on each forward of a model."""
+    tensors = (p for module in model.modules() for p in module.parameters() if splits(module))
+    sharded: Any = next(filter(is_sharded, tensors))
+    mesh = sharded.device_mesh
+    return mesh if mesh.ndim == 1 else mesh[mesh.mesh_dim_names[-1]]
+
+
+def ranks_that_count_the_same(model: nn.Module) -> tuple[int, ...]:
+    """The processes that do a part of each forward, if several do: each counts the whole."""
+    if not is_parallelized(model):
+        return ()
+    return tuple(_mesh_of(model).mesh.flatten().tolist())
+
+
+def assembled(model: nn.Module, value: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A value in a parallelized model, of which this process may have a part, as a whole.
+
+    Args:
+        model: the model.
+        value: in its forward.
+        size: of the whole.
+
+    Raises:
+        TraceError: it is not known how the parts lie in the whole.
+    """
+    if is_sharded(value):
+        return value.full_tensor()  # type: ignore[attr-defined]
+    if value.shape == size:
+        return value
+    parts = [axis for axis, (n, all) in enumerate(zip(value.shape, size, strict=False)) if n != all]
+    if value.dim() != len(size) or len(parts) != 1:
+        raise TraceError(
+            f"a tensor of {tuple(value.shape)} is part of one of {size}, and it is not known "
+            "which. Analyze and count the model before parallelize_module."
+        )
+    tensors = sys.modules["torch.distributed.tensor"]
+    stride = torch.empty(size, device="meta").stride()
+    whole = tensors.DTensor.from_local(
+        value, _mesh_of(model), [tensors.Shard(parts[0])], shape=torch.Size(size), stride=stride
+    )
+    return whole.full_tensor()
 
 
 _PUT_OUT: ContextVar[list[Any] | None] = ContextVar("put_out", default=None)
@@ -127,7 +196,7 @@ def outputs_of_parts() -> Iterator[list[Any]]:
 def note_output(module: nn.Module, output: Any) -> None:
     """For :func:`outputs_of_parts`: the hooks of a part have run."""
     found = _PUT_OUT.get()
-    if found is not None and any(map(hands_on, module._forward_hooks.values())):
+    if found is not None and any(map(_is_of_fsdp, module._forward_hooks.values())):
         found.append(output)
 
 

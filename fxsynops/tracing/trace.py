@@ -49,10 +49,10 @@ class Trace:
     Attributes:
         graph: the nodes; ``node.meta`` holds ``spec`` (a TensorSpec, absent for other values),
             ``site`` and ``mode``, ``data`` (whether its value depends on any), ``hooked`` if hooks
-            may change it there, ``writes`` if the call wrote to its operands, ``function`` for a
-            custom autograd function, ``as`` for a virtual node that says the same in other
-            operations, and ``also`` for a part of a returned tuple that stands at
-            other places in it, too.
+            may change it there, ``split`` if they may take it apart, ``writes`` if the call wrote
+            to its operands, ``function`` for a custom autograd function, ``as`` for a virtual node
+            that says the same in other operations, and ``also`` for a part of a returned tuple
+            that stands at other places in it, too.
         reads: places in the model that ``get_attr`` nodes read, by target.
         constants: tensors from outside of the model that ``get_attr`` nodes read, by target.
         stateful: those of ``reads`` that the forward writes to, or puts another tensor in place of.
