@@ -7,9 +7,11 @@ import html.parser
 import io
 import itertools
 import json
+import math
 import re
 import shutil
 import subprocess
+from collections import OrderedDict
 
 import pandas
 import pytest
@@ -395,3 +397,45 @@ def test_files_that_are_no_reports(tmp_path, text, match):
 def test_a_form_that_does_not_exist():
     with pytest.raises(InputError, match="no format 'xml'"):
         results()["counts"].report().to("xml")
+
+
+def test_unbounded_stays_so_in_every_form(tmp_path):
+    """And names stay names, also that of a layer which is called so."""
+    layers = OrderedDict(unbounded=nn.Linear(8, 10), fire=fnn.IAF(), out=nn.Linear(10, 4))
+    analysis = fxsynops.analyze(nn.Sequential(layers), torch.ones(2, 3, 8), layout="NT")
+    bound = analysis.upper_bound()
+    assert math.isinf(bound.structural)
+    assert bound.to_rows()[1]["Structural"] == math.inf
+    read = list(csv.DictReader(io.StringIO(bound.to_csv())))
+    assert [row["Structural"] for row in read] == ["240", "unbounded"]
+    saved = json.loads(bound.to_json())
+    assert saved["structural"] == saved["totals"]["Structural"] == "unbounded"
+    assert saved["rows"][1]["Events per step"] == "unbounded"
+    (tmp_path / "bound.json").write_text(bound.to_json())
+    loaded = fxsynops.load(tmp_path / "bound.json")
+    assert loaded.rows == bound.report().rows
+    assert loaded.rows[0]["Synapse"] == "unbounded"
+    assert loaded.totals["Structural"] == math.inf
+    for form in ("table", "markdown", "latex", "html"):
+        assert loaded.to(form) == bound.report().to(form)
+        assert "unbounded" in loaded.to(form)
+
+
+def test_whole_numbers_have_no_point():
+    bound = fxsynops.analyze(nn.Linear(8, 4), torch.ones(2, 3, 8), layout="NT").upper_bound()
+    numbers = {name: value for name, value in bound.to_rows()[0].items() if type(value) is float}
+    assert numbers == {"Share": 1.0}
+    assert ".0" not in bound.to_csv().replace("1.0,", "")
+
+
+def test_bounds_without_an_end_are_compared():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    analysis = fxsynops.analyze(model, torch.ones(2, 3, 8), layout="NT", spiking=nn.ReLU)
+    endless, bounded = (analysis.upper_bound(max_spikes=cap) for cap in (None, 1))
+    rows = {row["Layer"]: row for row in compare(endless.report(), bounded.report()).rows}
+    assert rows["2"]["Before"] == math.inf
+    assert rows["2"]["After"] == 8 * 3 * 2
+    assert rows["2"]["Difference"] is rows["2"]["Change"] is None
+    assert "unbounded" in str(compare(endless.report(), bounded.report()))
+    back = {row["Layer"]: row for row in compare(bounded.report(), endless.report()).rows}
+    assert back["2"]["Difference"] == back["2"]["Change"] == math.inf

@@ -436,3 +436,41 @@ def test_the_signs_of_events_of_all_inputs_are_an_assumption(first, second, nega
 def test_nothing_is_said_of_analog_inputs_where_there_are_none():
     words = fxsynops.analyze(nn.Linear(2, 3), torch.ones(1, 2)).upper_bound().assumptions
     assert not any("analog" in word for word in words)
+
+
+class Recurrent(nn.Module):
+    """A loop whose recurrence begins with its second step."""
+
+    def __init__(self, calls=1):
+        super().__init__()
+        self.calls = calls
+        self.into, self.back = nn.Linear(8, 10), nn.Linear(10, 10)
+
+    def forward(self, x):
+        spikes, back = None, 0.0
+        for t in range(x.shape[1]):
+            if spikes is not None:
+                back = sum(self.back(spikes) for _ in range(self.calls))
+            spikes = (self.into(x[:, t]) + back > -1e9).float()
+        return spikes
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 10])
+@pytest.mark.parametrize("calls", [1, 2])
+def test_what_a_first_step_leaves_out_is_in_no_fraction(steps, calls):
+    """Neurons and synapses are of a step in which it happens; the bound is of those that do."""
+    x = torch.ones(2, steps, 8)
+    counter = fxsynops.SynOpsCounter(Recurrent(calls), x, layout="NT")
+    connection = next(c for c in counter.analysis.connections if c.synapse == "back")
+    assert connection.neurons == 10
+    assert connection.fanout.total == 100 * calls
+    assert connection.synapses == pytest.approx(100 * calls * (steps - 1) / steps, rel=1e-12)
+    counter(x)  # every neuron fires in every step
+    for window in (1, steps, 50):
+        bound = counter.analysis.upper_bound(timesteps=window) if window >= steps else None
+        if bound is not None:
+            most = {row.connection.synapse: row.structural for row in bound.rows}
+            assert most == pytest.approx({"into": 80 * window, "back": 100 * calls * (window - 1)})
+    rows = {row.connection.synapse: row for row in counter.counts.rows}
+    assert rows["back"].synops == 2 * 100 * calls * (steps - 1)
+    assert rows["back"].rate == pytest.approx((steps - 1) / steps)

@@ -242,7 +242,7 @@ def estimate(findings: Findings, timesteps: int, rate: float | dict[str, float])
         if mean is None:
             missing = [s for s in connection.sources if s not in rates]
             raise InputError(f"rate says nothing of {missing}. Give one for every source.")
-        cost = mean * timesteps * connection.fanout.total
+        cost = mean * timesteps * connection.synapses
         rows.append(BoundRow(connection, mean, cost, cost))
     total = math.fsum(row.structural for row in rows)
     said = ", ".join(f"{r:g} from '{n}'" for n, r in rates.items()) or f"{rate:g}"
@@ -290,7 +290,7 @@ def events_of(bound: Bounded) -> EventTotals:
 
         def most(one: Connection) -> float:
             mean = _mean(expected, one)
-            return math.nan if mean is None else mean * bound.timesteps * one.fanout.total
+            return math.nan if mean is None else mean * bound.timesteps * one.synapses
 
     return EventTotals(
         {c.key: most(_with_maps(findings, c, _arriving(c))) for c in findings.connections},
@@ -309,7 +309,7 @@ def _with_maps(findings: Findings, one: Connection, taps: tuple[Tap, ...]) -> Co
         for tap in taps
     )
     total /= findings.window.samples * findings.window.timesteps
-    return replace(one, taps=taps, fanout=replace(one.fanout, total=total))
+    return replace(one, taps=taps, synapses=total)
 
 
 def _of_neurons(findings: Findings) -> Iterator[tuple[str, Connection]]:
@@ -324,7 +324,7 @@ def _of_neurons(findings: Findings) -> Iterator[tuple[str, Connection]]:
         calls = SynapseCalls("", "", None, ())
         fanout = FanOut(ones, 1.0, 0.0, None)
         one = Connection(
-            name, (name,), "", "", name, 0, (), fanout, False, False, taps=taps, calls=calls
+            name, (name,), "", "", name, 0, (), fanout, False, False, 0.0, taps=taps, calls=calls
         )
         yield name, _with_maps(findings, one, taps)
 
@@ -337,7 +337,7 @@ def _structural(
     if assumptions.input_max_events is not None and _is_of_input(connection):
         weights = sum(map(partial(_heaviest_steps, findings), connection.taps))
         return most, assumptions.input_max_events * weights / findings.window.samples
-    total = connection.fanout.total
+    total = connection.synapses
     return most, most * assumptions.timesteps * total if total else 0.0
 
 

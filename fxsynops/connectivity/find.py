@@ -286,17 +286,25 @@ def _connection(edge: Edge, window: Window, layout: Layout) -> Connection:
         float(tap.map.sum()) * (math.prod(shape(tap.node)) / tap.map.numel()) * tap.repeats
         for tap in edge.taps
     )
-    total = synapses / per_step
     size = tuple(shape(edge.taps[0].node))
     beside = leading(size, len(edge.taps), window, layout).axes
+    own = tuple(n for axis, n in enumerate(size) if axis not in beside)
+    neurons = elements / per_step
+    total = mean = synapses / per_step
+    alike = all(shape(tap.node) == size for tap in edge.taps)
+    some_steps = len(edge.taps) == 1 and len(own) > 1 and 1 < own[0] < window.timesteps
+    if alike and not some_steps and math.prod(size) == window.samples * math.prod(own):
+        # Each tap is of one step, and some steps may have none: a recurrence, the first.
+        neurons = math.ceil(neurons / math.prod(own)) * math.prod(own)
+        total = synapses * neurons / elements
     return Connection(
         source=edge.sources[0] if len(edge.sources) == 1 else edge.measured_at,
         sources=edge.sources,
         synapse=edge.name,
         kind=edge.synapse.kind,
         measured_at=edge.measured_at,
-        neurons=whole(elements / per_step),
-        shape=tuple(n for axis, n in enumerate(size) if axis not in beside),
+        neurons=whole(neurons),
+        shape=own,
         fanout=FanOut(
             map.round().to(torch.int64),
             mean=synapses / elements,
@@ -305,6 +313,7 @@ def _connection(edge: Edge, window: Window, layout: Layout) -> Connection:
         ),
         folded=edge.folded,
         guessed=edge.guessed,
+        synapses=whole(mean),
         taps=edge.taps,
         calls=edge.synapse,
     )

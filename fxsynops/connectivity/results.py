@@ -69,6 +69,8 @@ class Connection:
         folded: whether a constant is added to the events on their way (batch norm), which chips
             fold into the next weights.
         guessed: whether a custom function is taken for a neuron because it makes whole numbers.
+        synapses: those that all events reach, per sample and step, in the mean of the steps: less
+            than ``fanout.total`` where it does not happen in each (a recurrence, in the first).
     """
 
     source: str
@@ -81,6 +83,7 @@ class Connection:
     fanout: FanOut
     folded: bool
     guessed: bool
+    synapses: float
     taps: tuple[Tap, ...] = field(repr=False, compare=False)
     calls: SynapseCalls = field(repr=False, compare=False)
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from fxsynops.connectivity.results import whole
 from fxsynops.reporting.report import VIEWS, Column, View, count_of, number, source_label
 
 
 def _charge(row: dict[str, Any]) -> str:
-    return "–" if row.get("Reasons") else number(_infinite(row["Charge"]))
+    return "–" if row.get("Reasons") else number(row["Charge"])
 
 
 VIEWS["bound"] = View(
@@ -20,11 +21,11 @@ VIEWS["bound"] = View(
         Column("Synapse", text=True),
         Column("Neurons", optional=8),
         Column("Synapses", optional=5),
-        Column("Events per step", "Events/step", optional=6, missing="unbounded"),
-        Column("Structural", missing="unbounded", optional=2),
-        Column("Charge", missing="unbounded", show=_charge, optional=4),
-        Column("SynOps", "SynOps (bound)", missing="unbounded"),
-        Column("SynOps/s", digits=0, optional=9, missing="unbounded", timed=True),
+        Column("Events per step", "Events/step", optional=6),
+        Column("Structural", optional=2),
+        Column("Charge", show=_charge, optional=4),
+        Column("SynOps", "SynOps (bound)"),
+        Column("SynOps/s", digits=0, optional=9, timed=True),
         Column("Measured", digits=0),
         Column("Used", percent=True, ratio=("Measured", "SynOps")),
     ),
@@ -42,19 +43,14 @@ VIEWS["estimate"] = replace(
 )
 
 
-def _infinite(value: float | None) -> float:
-    """What JSON has as null."""
-    return math.inf if value is None else value
-
-
 def bound_content(bound: Any) -> dict[str, Any]:
-    """What a report of a bound holds; what is unbounded is null."""
+    """What a report of a bound holds; what is unbounded is infinite."""
     seconds = bound.timesteps * bound.dt / 1000
     totals = {
-        "Structural": bound.structural,
-        "Charge": bound.charge,
-        "SynOps": bound.total,
-        "SynOps/s": bound.total / seconds,
+        "Structural": whole(bound.structural),
+        "Charge": whole(bound.charge),
+        "SynOps": whole(bound.total),
+        "SynOps/s": whole(bound.total / seconds),
     }
     if bound.measured is not None:
         measured = sum(bound.used().values())
@@ -68,10 +64,10 @@ def bound_content(bound: Any) -> dict[str, Any]:
         "timesteps": bound.timesteps,
         "steps_known": bound.findings.options.layout.known or bound.timesteps > 1,
         "dt": bound.dt,
-        "structural": bound.structural,
-        "charge": bound.charge,
-        "total": bound.total,
-        "peak": bound.peak,
+        "structural": whole(bound.structural),
+        "charge": whole(bound.charge),
+        "total": whole(bound.total),
+        "peak": None if bound.peak is None else whole(bound.peak),
         "totals": totals,
         "assumptions": list(bound.assumptions),
         "rows": _rows(bound),
@@ -120,13 +116,13 @@ def _rows(bound: Any) -> list[dict[str, Any]]:
             "Measured at": row.connection.measured_at,
             "Neurons": row.connection.neurons,
             "Synapses": row.connection.fanout.total,
-            "Events per step": row.max_events,
-            "Structural": row.structural,
-            "Charge": row.charge,
-            "SynOps": row.charge,
-            "SynOps/step": row.charge / bound.timesteps,
-            "Peak": row.peak,
-            "SynOps/s": row.charge / seconds,
+            "Events per step": whole(row.max_events),
+            "Structural": whole(row.structural),
+            "Charge": whole(row.charge),
+            "SynOps": whole(row.charge),
+            "SynOps/step": whole(row.charge / bound.timesteps),
+            "Peak": None if row.peak is None else whole(row.peak),
+            "SynOps/s": whole(row.charge / seconds),
             "Share": row.charge / bound.total if finite else None,
             "Reasons": list(row.reasons),
         }

@@ -78,7 +78,7 @@ def compare(before: Report, after: Report) -> Report:
             more = f" and {len(only) - 8} more" if len(only) > 8 else ""
             notes.append(f"Only {name}: {', '.join(sorted(only)[:8])}{more}.")
     models = dict.fromkeys((str(before.content["model"]), str(after.content["model"])))
-    total = _row({}, _sum(first), _sum(second))
+    total = _row({}, math.fsum(first.values()), math.fsum(second.values()))
     what = "Synapses" if before.kind == "analysis" else "SynOps per sample"
     return Report.of(
         {
@@ -93,28 +93,24 @@ def compare(before: Report, after: Report) -> Report:
     )
 
 
-def _by_layer(report: Report) -> dict[str, float | None]:
-    """The value of each layer; None if it is unbounded."""
+def _by_layer(report: Report) -> dict[str, float]:
+    """The value of each layer; infinite if it is unbounded."""
     name = "Layer" if report.kind == "counts" else "Synapse"
     divisor = report.content["samples"] or 1 if report.kind == "counts" else 1
-    found: dict[str, float | None] = {}
+    found: dict[str, float] = {}
     for row in report.rows:
         value, layer = row[_COMPARED[report.kind]], row[name]
-        known = found.get(layer, 0.0)
-        found[layer] = None if value is None or known is None else known + value / divisor
+        value = math.nan if value is None else value
+        found[layer] = found.get(layer, 0.0) + value / divisor
     return found
 
 
-def _sum(layers: dict[str, float | None]) -> float | None:
-    values = list(layers.values())
-    return None if None in values else math.fsum(v for v in values if v is not None)
-
-
 def _row(row: dict[str, Any], before: float | None, after: float | None) -> dict[str, Any]:
-    known = before is not None and after is not None
-    row |= {"Before": before, "After": after}
-    row["Difference"] = after - before if known else None  # type: ignore[operator]
-    row["Change"] = (after - before) / before if known and before else None  # type: ignore[operator]
+    row |= {"Before": before, "After": after, "Difference": None, "Change": None}
+    if before is None or after is None or not math.isfinite(before):
+        return row  # infinity minus anything is no number
+    row["Difference"] = after - before
+    row["Change"] = (after - before) / before if before else None
     return row
 
 

@@ -37,6 +37,7 @@ _HEAVIEST = 24
 _BAR = 10  # cells
 _NAME = 28  # characters of a name in a picture
 _NUMBER = re.compile(r"(?<![^.])\d+(?=[.:])")  # of a block, in the names of what is in it
+_UNBOUNDED = "unbounded"  # where nothing can be infinite
 _SENTENCE = 24  # characters of a sentence, at least, in a line
 _SHORTEST = 12  # … and in a terminal that is too narrow
 
@@ -126,7 +127,7 @@ class Report:
     @classmethod
     def of(cls, content: dict[str, Any]) -> Report:
         """Of a result's content, which is completed by the versions of this package and schema."""
-        return cls({"schema": SCHEMA, "fxsynops": VERSION, **_finite(content)})
+        return cls({"schema": SCHEMA, "fxsynops": VERSION, **_known(content)})
 
     @property
     def kind(self) -> str:
@@ -150,12 +151,12 @@ class Report:
     # -- forms -----------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """All of it; ``fxsynops.load`` reads it again. What is infinite is null."""
-        return json.dumps(self.content, indent=2, allow_nan=False)
+        """All of it; ``fxsynops.load`` reads it again. What is infinite is "unbounded"."""
+        return json.dumps(_in_words(self.content), indent=2, allow_nan=False)
 
     def to_csv(self) -> str:
-        """The rows, with all columns and plain numbers."""
-        return formats.csv(self.rows)
+        """The rows, with all columns and plain numbers, or "unbounded"."""
+        return formats.csv(_in_words(self.rows))
 
     def to_markdown(self) -> str:
         """The table, with title, total and notes."""
@@ -170,7 +171,7 @@ class Report:
         return formats.html(self.grid(), page=True)
 
     def to_pandas(self) -> Any:
-        """The rows as a ``pandas.DataFrame``.
+        """The rows as a ``pandas.DataFrame``; what is unbounded is ``inf``.
 
         Raises:
             InputError: pandas is not installed.
@@ -213,7 +214,9 @@ class Report:
 
     def _share_of(self, row: dict[str, Any]) -> float | None:
         value, total = row.get(self._view.share), self.totals.get(self._view.share)
-        return value / total if value is not None and total else None
+        if value is None or not total or math.isinf(total):
+            return None
+        return float(value / total)
 
     def grid(self) -> formats.Grid:
         """The table as text: what every form but JSON and CSV is made of."""
@@ -273,7 +276,9 @@ class Report:
         for column in self._view.columns:
             if column.ratio is not None and column.name in self.totals:
                 part, whole = (found.get(name) for name in column.ratio)
-                found[column.name] = part / whole if whole and part is not None else None
+                found[column.name] = None
+                if part is not None and whole and math.isfinite(whole):
+                    found[column.name] = part / whole
         return found
 
     def _repeated_once(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -433,7 +438,7 @@ def load(path: str | Path) -> Report:
             f"the report '{path}' has schema {content['schema']} and kind {content['kind']!r}, and "
             f"this version of fxsynops reads schema {SCHEMA}: make it anew, or update fxsynops."
         )
-    return Report(content)
+    return Report(_in_numbers(content))
 
 
 # -- cells ----------------------------------------------------------------------------------------
@@ -462,7 +467,7 @@ def number(value: float | None, digits: int = 2) -> str:
     if value is None:
         return "–"
     if math.isinf(value):
-        return "unbounded"
+        return _UNBOUNDED
     if float(value).is_integer():
         return f"{int(value):,}"
     return f"{value:,.{digits}f}"
@@ -590,9 +595,30 @@ def _bar(share: float | None, heavy: bool, ascii_only: bool) -> Text:
     return Text.assemble(f"{share:6.1%} ", (bar, "cyan"), " " if bar and mark else "", mark)
 
 
-def _finite(value: Any) -> Any:
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same, with other leaves."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: _each(v, change) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_each(v, change) for v in value]
+    return change(value)
+
+
+def _known(content: Any) -> Any:
+    return _each(content, lambda v: None if isinstance(v, float) and math.isnan(v) else v)
+
+
+def _in_words(content: Any) -> Any:
+    return _each(content, lambda v: _UNBOUNDED if v == math.inf else v)
+
+
+def _in_numbers(content: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`_in_words` was given; names stay names."""
+    texts = {column.name for column in VIEWS[content["kind"]].columns if column.text}
+
+    def back(row: dict[str, Any]) -> dict[str, Any]:
+        return {k: math.inf if v == _UNBOUNDED and k not in texts else v for k, v in row.items()}
+
+    texts |= {"title", "model"}
+    rows = [back(row) for row in content["rows"]]
+    return {**back(content), "rows": rows, "totals": back(content["totals"])}
