@@ -61,6 +61,7 @@ RELEASES = [
     Release("bindsnet", "0.3.4"),
     Release("snntorch-ternary", "0.1.3"),
     Release("exact-snn-nn", "3.2.3", "test_exact_snn.py"),
+    Release("nir", "1.0.4", needs=("nirtorch==1.0",)),
     Release("rockpool", "2.9.2"),
     Release("rockpool", "3.1.0"),
     Release("brevitas", "0.13.4", needs=("dependencies==2.0.1", "unfoldNd")),

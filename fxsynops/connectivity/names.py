@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 
 import torch
 from torch import fx, nn
@@ -27,7 +28,7 @@ class Names:
 
     def __init__(self, trace: Trace, signals: Signals) -> None:
         self._modules = trace.modules
-        self._inputs = frozenset(trace.names)
+        self._inputs, self._places = frozenset(trace.names), trace.reads
         self._taken = {*trace.modules, *trace.names, *trace.reads}
         self._sites: dict[str, dict[object, int]] = defaultdict(dict)
         self._single = self._modules_with_one_synapse(signals)
@@ -71,6 +72,8 @@ class Names:
             _is_torch_layer(module) or (is_synapse and site.module in self._single)
         ):
             return site.module
+        if is_synapse and role and role.synapse and (held := self._held(role.synapse.weight)):
+            return self._numbered(held, site.code, (*self._modules, *self._inputs))
         function = origin.meta.get("function")
         short = function.__name__ if function else operation_name(origin.target)
         name = f"{site.module}:{short}" if site.module else short
@@ -88,14 +91,25 @@ class Names:
 
     def _owner(self, weight: fx.Node | None) -> str:
         """The module that holds the weight of a call in compiled code, where no module is seen."""
-        held = [n for n in upstream([weight]) if n.op == "get_attr"] if weight else []
-        name = (held[0].meta.get("parameter") or str(held[0].target)) if held else ""
-        owner = name.rpartition(".")[0]
+        owner = self._parameter(weight).rpartition(".")[0]
         return owner if owner in self._modules else ""
 
-    def _numbered(self, name: str, code: object) -> str:
-        numbers = self._sites[name]
-        number = numbers.setdefault(code, len(numbers) + 1 + (name in self._taken))
+    def _held(self, weight: fx.Node | None) -> str:
+        """The name of a parameter that is held by no layer of torch's, turned around perhaps."""
+        name = self._parameter(weight)
+        return "" if _is_torch_layer(self._modules.get(name.rpartition(".")[0])) else name
+
+    def _parameter(self, weight: fx.Node | None) -> str:
+        """The name of the one parameter that a weight is made of."""
+        held = [n for n in upstream([weight]) if n.op == "get_attr"] if weight else []
+        place = self._places.get(str(held[0].target)) if len(held) == 1 else None
+        if place is None or not isinstance(place.get(), nn.Parameter):
+            return ""
+        return str(held[0].meta.get("parameter") or held[0].target)
+
+    def _numbered(self, name: str, code: object, taken: Collection[str] | None = None) -> str:
+        numbers, taken = self._sites[name], self._taken if taken is None else taken
+        number = numbers.setdefault(code, len(numbers) + 1 + (name in taken))
         return name if number == 1 else f"{name}#{number}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def read_graph(path: Path, where: str) -> Any:
     if not path.is_file():
         raise InputError(f"there is no file {where}.")
     try:
-        return nir.read(path, type_check=False)  # older files do not pass
+        checks = "type_check" in signature(nir.read).parameters
+        return nir.read(
+            path, **({"type_check": False} if checks else {})
+        )  # older files do not pass
     except Exception as error:
         raise InputError(
             f"{where} is no NIR file that can be read: {_fault(path, error)}"
