@@ -16,8 +16,8 @@ from fxsynops.cli.demo import prepare
 
 
 def main() -> None:
-    """Count a hundred digits, and draw the table."""
-    counter, batches = prepare(100)
+    """Count forty digits, and draw the table."""
+    counter, batches = prepare(40)
     counts = counter.measure(batches, progress=False)
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
     console.print(counts)

@@ -385,9 +385,10 @@ def test_layouts_tell_samples_and_steps(layout, shape, options, window):
     found = counter.analysis.window
     assert (found.samples, found.timesteps) == window
     (connection,) = counter.analysis.connections
-    steps = options.get("timesteps", 1) if layout == "N" else 1
+    steps = options.get("timesteps", 1) if layout == "N" else 1  # of which one reads the input
     assert connection.shape == (8,)
-    assert connection.neurons * steps == 8
+    assert connection.neurons == 8
+    assert connection.synapses * steps == pytest.approx(24)
     assert (counter.counts.samples, counter.counts.timesteps) == window
     assert counter.counts.total == math.prod(shape) * 3
 

@@ -78,13 +78,13 @@ def test_a_product_and_its_sum_are_a_synapse(name):
     with torch.no_grad():
         fired = Step.apply(function(model, x)).reshape(len(x), -1)
     model.fc = nn.Linear(fired.shape[1], 2)
-    assert counted(model, x) == {"sum": float(x.sum()) * fanout, "fc": float(fired.sum()) * 2}
+    assert counted(model, x) == {"w": float(x.sum()) * fanout, "fc": float(fired.sum()) * 2}
 
 
 def test_a_locally_connected_layer():
     x = spikes(2, 3, 4, 4)
     model = Written(lambda m, x: Step.apply((unfolded(x) * m.w).sum(2)), w=randn(5, 12, 9))
-    assert counted(model, x) == {"sum": float(F.unfold(x, 2).sum()) * 5}
+    assert counted(model, x) == {"w": float(F.unfold(x, 2).sum()) * 5}
 
 
 def test_only_weights_that_are_not_zero_are_synapses():
@@ -653,7 +653,7 @@ BETWEEN = {
 def test_a_product_and_its_sum_with_a_shape_between(name):
     model = Written(lambda m, x: Step.apply(BETWEEN[name](m, x)), w=randn(5, 8))
     x = spikes(3, 8)
-    assert counted(model, x) == {"sum": float(x.sum()) * 5}
+    assert counted(model, x) == {"w": float(x.sum()) * 5}
 
 
 @pytest.mark.parametrize(
@@ -669,7 +669,7 @@ def test_a_product_and_its_sum_with_a_shape_between(name):
 def test_a_product_that_spreads_events_over_weights_is_a_synapse_alone(between):
     model = Written(lambda m, x: Step.apply(between(x.unsqueeze(1) * m.w)), w=randn(5, 8))
     x = spikes(3, 8)
-    assert counted(model, x) == {"mul": float(x.sum()) * 5}
+    assert counted(model, x) == {"w": float(x.sum()) * 5}
 
 
 def test_weights_of_a_product_fold_into_the_next_synapse():

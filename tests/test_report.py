@@ -439,3 +439,19 @@ def test_bounds_without_an_end_are_compared():
     assert "unbounded" in str(compare(endless.report(), bounded.report()))
     back = {row["Layer"]: row for row in compare(bounded.report(), endless.report()).rows}
     assert back["2"]["Difference"] == back["2"]["Change"] == math.inf
+
+
+def test_latex_has_the_columns_that_are_asked_for():
+    """What is wider than a page is made smaller; quotes are a book's."""
+    counts = results()["counts"]
+    whole, some = counts.to_latex(), counts.to_latex(["Layer", "In", "SynOps"])
+    assert whole.count(r"\resizebox{\textwidth}{!}{") == 1
+    assert r"\end{tabular}}" in whole
+    assert "resizebox" not in some
+    header, *rows = (line for line in some.splitlines() if line.endswith(r" \\"))
+    assert header == r"Layer & In (events) & SynOps \\"
+    assert len(rows) == len(counts.rows) + 1
+    assert "events=``value''" in some
+    assert '"' not in some
+    with pytest.raises(InputError, match=r"no columns \['Spikes'\]; there are Layer, "):
+        counts.to_latex(["Spikes"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from rich.console import Console
@@ -32,21 +34,22 @@ def digits(samples: int) -> Tensor:
 
 def network(batch_size: int) -> nn.Sequential:
     """The how-to's SNN on (batch, time, 1, 28, 28) spikes."""
-    return nn.Sequential(
-        snn.FlattenTime(),
-        nn.Conv2d(1, 16, 5, bias=False),
-        snn.IAFSqueeze(batch_size),
-        nn.AvgPool2d(2),
-        nn.Conv2d(16, 32, 5, bias=False),
-        snn.IAFSqueeze(batch_size),
-        nn.AvgPool2d(2),
-        nn.Conv2d(32, 120, 4, bias=False),
-        snn.IAFSqueeze(batch_size),
-        nn.Flatten(),
-        nn.Linear(120, 10, bias=False),
-        snn.IAFSqueeze(batch_size),
-        snn.UnflattenTime(batch_size),
+    layers = OrderedDict(
+        merge=snn.FlattenTime(),
+        conv1=nn.Conv2d(1, 16, 5, bias=False),
+        spike1=snn.IAFSqueeze(batch_size),
+        pool1=nn.AvgPool2d(2),
+        conv2=nn.Conv2d(16, 32, 5, bias=False),
+        spike2=snn.IAFSqueeze(batch_size),
+        pool2=nn.AvgPool2d(2),
+        conv3=nn.Conv2d(32, 120, 4, bias=False),
+        spike3=snn.IAFSqueeze(batch_size),
+        flatten=nn.Flatten(),
+        linear=nn.Linear(120, 10, bias=False),
+        spike4=snn.IAFSqueeze(batch_size),
+        split=snn.UnflattenTime(batch_size),
     )
+    return nn.Sequential(layers)
 
 
 def _spike_trains(images: Tensor) -> DataLoader[tuple[Tensor, ...]]:
@@ -72,8 +75,9 @@ def prepare(samples: int) -> tuple[SynOpsCounter, DataLoader[tuple[Tensor, ...]]
     for layer in model:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.weight.data *= 2  # an untrained network would hardly spike
-    example = torch.zeros(BATCH, TIMESTEPS, 1, 28, 28)
-    return SynOpsCounter(model, example, layout="NT"), _spike_trains(images)
+    batches = _spike_trains(images)
+    (example,) = next(iter(batches))
+    return SynOpsCounter(model, example), batches
 
 
 def run(samples: int = 300, console: Console | None = None) -> SynOpsCounter:

@@ -21,9 +21,10 @@ class Names:
     """Names of sources, gates and synapses.
 
     A module kept whole goes by its path, and so does a ``torch.nn`` module, or any module with
-    only one synapse in its forward. Other functions are ``<module path>:<function>``. One place in
-    the code has one name, however often it is passed; further places with the same name are
-    numbered (``#2``). A name is never that of two things: a module keeps it.
+    only one synapse in its forward. A synapse whose weights the user's own module holds goes by
+    their name, but for "weight". Other functions are ``<module path>:<function>``. One place in the
+    code has one name, however often it is passed; further places with the same name are numbered
+    (``#2``). A name is never that of two things: a module keeps it.
     """
 
     def __init__(self, trace: Trace, signals: Signals) -> None:
@@ -95,15 +96,16 @@ class Names:
         return owner if owner in self._modules else ""
 
     def _held(self, weight: fx.Node | None) -> str:
-        """The name of a parameter that is held by no layer of torch's, turned around perhaps."""
+        """The name of a tensor that is held by no layer of torch's, turned around perhaps."""
         name = self._parameter(weight)
-        return "" if _is_torch_layer(self._modules.get(name.rpartition(".")[0])) else name
+        owner, _, own = name.rpartition(".")
+        says_nothing = own == "weight" or _is_torch_layer(self._modules.get(owner))
+        return "" if says_nothing else name
 
     def _parameter(self, weight: fx.Node | None) -> str:
-        """The name of the one parameter that a weight is made of."""
+        """The name of the one tensor of the model's that a weight is made of."""
         held = [n for n in upstream([weight]) if n.op == "get_attr"] if weight else []
-        place = self._places.get(str(held[0].target)) if len(held) == 1 else None
-        if place is None or not isinstance(place.get(), nn.Parameter):
+        if len(held) != 1 or str(held[0].target) not in self._places:
             return ""
         return str(held[0].meta.get("parameter") or held[0].target)
 

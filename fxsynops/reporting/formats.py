@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv as _csv
 import html as _html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 FORMS = ("table", "json", "csv", "markdown", "latex", "html")
+
+
+_PAGE = 84  # characters of a table that is as wide as an article's text
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,17 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
+    text = re.sub(r"(?<!\w)'([^']*)'(?!\w)", r"`\1'", text)
+    text = re.sub(r'"([^"]*)"', r"``\1''", text)
     return "".join(_LATEX.get(character, character) for character in text)
 
 
 def latex(grid: Grid) -> str:
-    """A ``table`` with a caption, of LaTeX's own commands."""
+    """A ``table`` with a caption; what is wider than a page is made smaller (``graphicx``)."""
     lines = [r"\begin{table}", r"\centering"]
     for cells in grid.tables:
+        if too_wide := _width(cells) > _PAGE:
+            lines.append(r"\resizebox{\textwidth}{!}{% \usepackage{graphicx}")
         lines.append(rf"\begin{{tabular}}{{{''.join('l' if t else 'r' for t in cells.text)}}}")
         lines.append(r"\hline")
         for i, row in enumerate([cells.headers, *cells.rows, *([cells.total] * bool(cells.total))]):
@@ -100,9 +108,15 @@ def latex(grid: Grid) -> str:
             lines.append(" & ".join(map(_latex, row)) + r" \\")
             if i == 0:
                 lines.append(r"\hline")
-        lines += [r"\hline", r"\end{tabular}", ""]
+        lines += [r"\hline", r"\end{tabular}" + "}" * too_wide, ""]
     notes = " ".join([f"{grid.tables[0].title}.", *grid.notes])
     return "\n".join([*lines, rf"\caption{{{_latex(notes)}}}", r"\end{table}", ""])
+
+
+def _width(cells: Cells) -> int:
+    """Of a table, in characters."""
+    columns = zip(*[cells.headers, *cells.rows, *([cells.total] * bool(cells.total))], strict=True)
+    return sum(2 + max(map(len, column)) for column in columns)
 
 
 _STYLE = """

@@ -72,7 +72,6 @@ def synops(
             rest: math.fsum(bars[n] for n in others)
         }
         marks[rest] = math.fsum(marks.get(n, math.inf) for n in others)
-    own = ax is None
     if ax is None:
         ax = _figure(7.0, (1.7 if bound else 1.3) + 0.28 * len(bars))
     found = [(marks[n], i) for i, n in enumerate(bars) if math.isfinite(marks.get(n, math.inf))]
@@ -93,8 +92,12 @@ def synops(
         ax.set_xlim(0, (1.45 if found else 1.25) * max(values, default=1.0))
     _label(ax, bars, marks)
     if found:
-        ax.figure.legend(loc="outside lower right", ncols=2) if own else ax.legend(loc="best")
+        above = (1.0, 1.0)
+        ax.legend(loc="lower right", bbox_to_anchor=above, ncols=2, fontsize="small", frameon=False)
     _finish(ax, f"SynOps of {counts.model}", _per_sample(steps, counts.dt), "layer")
+    if found:  # beside the legend
+        ax.set_title(ax.get_title(), fontsize="medium", loc="left")
+        ax.set_title("")
     ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
     return ax
 
@@ -199,8 +202,9 @@ def fanout_map(
     if len(title) > 45:
         title = title.replace(" → ", "\n→ ")
     folded = len(first.shape) < 2 and image.shape[0] > 1
-    _finish(ax, title, "neuron" if len(first.shape) < 2 else "column (neurons)", "")
-    ax.set_ylabel(f"row of {image.shape[1]:,} neurons" if folded else "row (neurons)")
+    down, across = _axes_of(first)
+    _finish(ax, title, across, "")
+    ax.set_ylabel(f"row of {image.shape[1]:,} neurons" if folded else down)
     for axis, size in ((ax.xaxis, image.shape[1]), (ax.yaxis, image.shape[0])):
         axis.set_major_locator(MaxNLocator(min(size, 8), integer=True))
     if image.shape[0] == 1:
@@ -288,6 +292,19 @@ def training(
     return ax
 
 
+def _axes_of(connection: Connection) -> tuple[str, str]:
+    """What the last two axes of a source are, as its synapse takes them."""
+    axes = len(connection.shape)
+    if axes < 2:
+        return "", "neuron"
+    if connection.kind.endswith("1d"):
+        return "channel", "position"
+    if connection.kind.startswith("conv"):
+        return "row", "column"
+    names = {"linear": "feature"}
+    return f"axis {axes - 2}", names.get(connection.kind, f"axis {axes - 1}")
+
+
 # -- maps ------------------------------------------------------------------------------------------
 
 
@@ -361,7 +378,7 @@ def _label(ax: Axes, bars: dict[str, float], marks: dict[str, float]) -> None:
         mark = marks.get(name, math.inf)
         said = "silent" if not value else _thousands(value)
         if 0 < mark < math.inf:
-            said += f" of {_thousands(mark)}" + (f" ({value / mark:.0%})" if value else "")
+            said += f" of {_thousands(mark)}" + (f" ({_percent(value / mark)})" if value else "")
         place = (max(value, mark if mark < math.inf else 0.0, ax.get_xlim()[0]), i)
         ax.annotate(
             said,
@@ -371,6 +388,10 @@ def _label(ax: Axes, bars: dict[str, float], marks: dict[str, float]) -> None:
             va="center",
             fontsize="small",
         )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.095 else f"{100 * share:.1g} %".replace(" ", "")
 
 
 def _by_layer(costs: Iterable[tuple[str, float]]) -> dict[str, float]:

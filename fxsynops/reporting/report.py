@@ -162,9 +162,17 @@ class Report:
         """The table, with title, total and notes."""
         return formats.markdown(self.grid())
 
-    def to_latex(self) -> str:
-        """A ``table`` environment that needs no package."""
-        return formats.latex(self.grid())
+    def to_latex(self, columns: Sequence[str] | None = None) -> str:
+        """A ``table`` environment, as wide as a page at most.
+
+        Args:
+            columns: which ones, by the names that a table shows or that rows have; all if None. A
+                table that would be too wide needs the package ``graphicx``.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        return formats.latex(self.grid(columns))
 
     def to_html(self) -> str:
         """A page of its own, without scripts and addresses."""
@@ -212,15 +220,23 @@ class Report:
             return columns
         return [replace(c, header=c.title + " ?") if c.timed else c for c in columns]
 
+    def _some_columns(self, names: Sequence[str]) -> list[Column]:
+        known = {column.name: column for column in self._columns()}
+        known |= {column.title: column for column in known.values()}
+        if unknown := [name for name in names if name not in known]:
+            said = ", ".join(dict.fromkeys(column.title for column in known.values()))
+            raise InputError(f"there are no columns {unknown}; there are {said}.")
+        return [known[name] for name in names]
+
     def _share_of(self, row: dict[str, Any]) -> float | None:
         value, total = row.get(self._view.share), self.totals.get(self._view.share)
         if value is None or not total or math.isinf(total):
             return None
         return float(value / total)
 
-    def grid(self) -> formats.Grid:
+    def grid(self, only: Sequence[str] | None = None) -> formats.Grid:
         """The table as text: what every form but JSON and CSV is made of."""
-        columns = self._columns()
+        columns = self._columns() if only is None else self._some_columns(only)
         rows = self.shown()
         total = {**self.totals, self._view.name: "Total"}
         tables = [
@@ -382,9 +398,9 @@ class Reported:
         """See :meth:`Report.to_markdown`."""
         return self.report().to_markdown()
 
-    def to_latex(self) -> str:
+    def to_latex(self, columns: Sequence[str] | None = None) -> str:
         """See :meth:`Report.to_latex`."""
-        return self.report().to_latex()
+        return self.report().to_latex(columns)
 
     def to_html(self) -> str:
         """See :meth:`Report.to_html`."""

@@ -38,7 +38,8 @@ def draw(analysis: Findings, path: str | os.PathLike[str], counts: Counted | Non
     Args:
         analysis: what to draw.
         path: the file.
-        counts: of the same model; lines are then as wide as their SynOps, else as their synapses.
+        counts: of the same model; lines are then the wider the more SynOps they carry, else
+            synapses: two points for each factor of ten.
 
     Raises:
         InputError: another suffix, a place that cannot be written to, or counts of another model.
