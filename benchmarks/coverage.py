@@ -27,9 +27,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests import conftest
+from tests import without_torchvision
 
-conftest.pytest_configure()  # spikingjelly's zoo imports torchvision
+without_torchvision.stand_in()  # spikingjelly's zoo imports torchvision
 from tests.constructions import CONSTRUCTIONS  # noqa: E402
 from tests.outcome import Case, count  # noqa: E402
 from tests.zoo import ZOO  # noqa: E402

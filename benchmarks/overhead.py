@@ -32,9 +32,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests import conftest
+from tests import without_torchvision
 
-conftest.pytest_configure()  # spikingjelly's zoo imports torchvision
+without_torchvision.stand_in()  # spikingjelly's zoo imports torchvision
 import snntorch  # noqa: E402
 from spikingjelly.activation_based import functional, neuron  # noqa: E402
 from spikingjelly.activation_based.model import sew_resnet, spikformer  # noqa: E402

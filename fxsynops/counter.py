@@ -667,7 +667,8 @@ class SynOpsCounter(nn.Module):
 
         Args:
             loader: batches; of a tuple or list (inputs, labels, …), the first as many as the model
-                takes, else the batch itself, is the input.
+                takes, of a dict what the forward has parameters for, else the batch itself, is the
+                input.
             inputs: gets the model's input (a tensor, or a tuple of arguments) out of a batch, if
                 that is something else.
             reset: True, neurons of known libraries are reset before each batch by their libraries'

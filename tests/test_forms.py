@@ -1026,7 +1026,7 @@ def test_another_sparse_weight_has_other_synapses():
         counter(x)
         kept = (weight.to_dense() != 0).float()
         assert float(counter.synops) == float((kept @ x.t()).sum())
-    assert counted(model, x, weights="nonzero") == {"_sparse_mm": float((kept @ x.t()).sum())}
+    assert counted(model, x, weights="nonzero") == {"w": float((kept @ x.t()).sum())}
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")

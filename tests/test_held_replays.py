@@ -583,7 +583,7 @@ def test_a_model_takes_as_many_parts_of_a_batch_as_it_was_analyzed_with():
 @pytest.mark.parametrize(
     ("batch", "inputs", "said"),
     [
-        ({"image": ONES}, None, "a batch of the loader is a dict: pass inputs="),
+        ({"image": ONES}, None, "is a dict of 'image', and Sequential.forward takes 'input'"),
         (ONES.numpy(), None, "a batch of the loader is a ndarray"),
         (("a", ONES), None, r"holds no tensor for the model, but \('a',\)"),
         (ONES, lambda _: "b", "holds no tensor for the model, but"),

@@ -419,3 +419,29 @@ def test_the_bar_shows_samples_synops_and_time_on_a_terminal_only():
     pipe = Console(file=io.StringIO(), force_terminal=False)
     counter.measure(loader, progress=pipe)
     assert pipe.file.getvalue() == ""
+
+
+class Masked(nn.Module):
+    """A forward with parameters of several names, as of a batch that is a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, spikes, scale=1, mask=None):
+        return self.layer(spikes if mask is None else spikes * mask)
+
+
+def test_of_a_dict_a_forward_gets_what_it_has_parameters_for():
+    model, x = Masked(), (torch.rand(6, 8) < 0.5).float()
+    mask = torch.ones(6, 8)
+    mask[:, :4] = 0
+    plain = [{"spikes": x, "label": torch.zeros(6)}]
+    assert fxsynops.count(model, plain).total == 4 * float(x.sum())
+    masked = [{"label": torch.zeros(6), "mask": mask, "spikes": x}]
+    assert fxsynops.count(model, masked).total == 4 * float((x * mask).sum())
+    counter = fxsynops.SynOpsCounter(model, x)
+    assert counter.measure(plain * 2).total == 2 * 4 * float(x.sum())
+    for batch in ({"image": x, "label": x}, {"mask": mask}):
+        with pytest.raises(InputError, match=r"Masked\.forward takes 'spikes', 'scale', 'mask'"):
+            fxsynops.count(model, [batch])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -169,7 +169,7 @@ def evaluating(model: _Model) -> Iterator[None]:
 def input_of(
     batch: Any,
     arguments: int,
-    model: _Model,
+    model: nn.Module,
     inputs: Callable[[Any], Any] | None,
     device: torch.device | str | None,
 ) -> tuple[Any, ...]:
@@ -191,6 +191,8 @@ def input_of(
         found = (batch,)
     elif isinstance(batch, tuple | list):
         found = tuple(batch[:arguments])
+    elif isinstance(batch, Mapping):
+        found = _by_name(batch, model)
     else:
         raise InputError(
             f"a batch of the loader is a {type(batch).__name__}: pass inputs=, a function that "
@@ -211,6 +213,28 @@ def input_of(
         ) from error
 
 
+def _by_name(batch: Mapping[str, Any], model: nn.Module) -> tuple[Any, ...]:
+    """Of a dict, what a forward has parameters for, in their order.
+
+    Raises:
+        InputError: it has none, or not all that the forward needs.
+    """
+    signature = inspect.signature(model.forward)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    known = {p.name: p.default for p in signature.parameters.values() if p.kind in kinds}
+    given = [name for name in known if name in batch]
+    lacking = [name for name, default in known.items() if default is signature.empty]
+    if not given or not set(lacking) <= set(given):
+        raise InputError(
+            f"a batch of the loader is a dict of {', '.join(map(repr, batch))}, and "
+            f"{type(model).__name__}.forward takes {', '.join(map(repr, known)) or 'none'}: pass "
+            "inputs=, a function that gets the model's input out of a batch, such as "
+            "inputs=lambda batch: batch['image']."
+        )
+    values = {name: batch.get(name, default) for name, default in known.items()}
+    return tuple(values.values())[: list(known).index(given[-1]) + 1]
+
+
 def _forwards(
     batch: Any,
     counter: _Counting,
@@ -220,15 +244,15 @@ def _forwards(
     """The arguments of the forwards that a batch takes: one, but for models that take steps."""
     layout, count = counter.analysis.options.layout, counter.arguments
     if not layout.by_step:
-        yield input_of(batch, count, counter, inputs, device)
+        yield input_of(batch, count, counter.model, inputs, device)
         return
     steps = None if inputs is None else inputs(batch)
     if steps is None or isinstance(steps, Tensor | tuple):
         one = batch if steps is None else steps
-        arguments = input_of(one, count, counter, None, device)
+        arguments = input_of(one, count, counter.model, None, device)
         yield from [arguments] * (layout.timesteps or 1)
     else:
-        yield from (input_of(step, count, counter, None, device) for step in steps)
+        yield from (input_of(step, count, counter.model, None, device) for step in steps)
 
 
 def _reset(counter: _Counting, reset: Reset) -> None:
