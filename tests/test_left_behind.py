@@ -64,7 +64,7 @@ def test_masks_of_any_worth_are_no_weights(worth):
     assert counts(Masked(mask), X) == {"fc": led * OUT}
     weights = mask.clone()
     weights[0] *= 0.7
-    assert counts(Masked(weights), X) == {"sum": float(X.sum()) * 6}
+    assert counts(Masked(weights), X) == {"values": float(X.sum()) * 6}
 
 
 def test_states_of_computed_worths_keep_them_apart_in_every_trace():

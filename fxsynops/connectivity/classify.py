@@ -17,7 +17,7 @@ tensor (``cat``), a mask tells them apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -453,10 +453,12 @@ class _Classifier(Values):
         if call.node in self.weighing and (
             product := written_out.unsummed(call.node, self.calls.__getitem__)
         ):
-            which = next(i for i in (0, 1) if self._weighs(product, i, written_out.spreads))
-            return self._product_with(call, product, which)
+            return self._product_with(call, product, self._weights_among(product))
         if operation.factors and any(map(self.vanishes, operands)):
             return _other(ZERO)
+        looks_up = not carriers and operation.analog_only and any(map(self._is_weight, operands))
+        if looks_up and (chosen := list(self._whose_places(data))):
+            return self._unknown(call, chosen, _CHOOSE, weighted=True)
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
         if operation.led and any(map(self._is_index_without_values, call.operands())):
@@ -479,7 +481,7 @@ class _Classifier(Values):
         self, call: Call, operation: Operation, operands: list[fx.Node], led: list[fx.Node]
     ) -> Role:
         """Only constants are carried; what steers may depend on data all the same."""
-        choosing = self._events(led)
+        choosing = self._events(led) or list(self._whose_places(led))
         if led and (operation.led or operation.moves):
             return self._placed(call, operation, choosing)
         if operation.masks and self.const(operands).fixed:
@@ -487,6 +489,17 @@ class _Classifier(Values):
         if operation.kind in (Kind.SYNAPSE, Kind.PRODUCT):
             self.found_firing.update(self.firing_behind(call.x))  # and all anew, knowing that
         return _other(ANALOG if led and operation.carries else self.const(operands))
+
+    def _is_weight(self, node: fx.Node) -> bool:
+        return self.roles[node].signal.kind == "const" and self.holds_weights(node)
+
+    def _whose_places(self, led: list[fx.Node]) -> Iterator[fx.Node]:
+        """The events whose places some indices are (``spikes.nonzero()``)."""
+        for node in upstream(led):
+            if node.op == "call_function":
+                call, operation = self.calls[node]
+                if operation is not None and operation.places:
+                    yield from self._events(call.operands())
 
     def _placed(self, call: Call, operation: Operation, choosing: list[fx.Node]) -> Role:
         """Constants come out at places that data choose: events, if all but one of them are zero.
@@ -562,6 +575,13 @@ class _Classifier(Values):
                 self._hold(version, weights[-1:])
             synapse = SynapseCall(call, rule, pair[which], weights[-1], kept)
             return self._driven(call, operation, synapse)
+        return self._of_activations(call, operation, data, product)
+
+    def _of_activations(
+        self, call: Call, operation: Operation, data: list[fx.Node], product: Product
+    ) -> Role:
+        """Attention: events times events, events times analog values, or analog values alone."""
+        pair = product.operands
         if any(self.roles[n].signal.mask is not None for n in pair):
             return self._unknown(call, data, "events and analog values meet in it", True)
         events = [n for n in pair if self.roles[n].signal.kind == "events"]
@@ -580,10 +600,16 @@ class _Classifier(Values):
         product, made = found
         way = written_out.mixes if call.node in self.weighing else written_out.differs
         which = next((i for i in (0, 1) if self._weighs(product, i, way)), None)
-        if which is None:
+        if which is not None:
+            self.summed.add(made)
+            return self._product_with(call, product, which)
+        operation = self.calls[call.node][1]
+        if operation is None or not all(map(self.is_activation, product.operands)):
+            return None
+        if not written_out.attends(product):
             return None
         self.summed.add(made)
-        return self._product_with(call, product, which)
+        return self._of_activations(call, operation, list(product.operands), product)
 
     def _weighs(
         self, product: Product, which: int, in_what_way: Callable[[Product, int], bool]
@@ -593,6 +619,11 @@ class _Classifier(Values):
         kinds = self.roles[weight].signal.kind, self.roles[x].signal.kind
         known = kinds[0] == "const" and kinds[1] != "const" and in_what_way(product, which)
         return known and self.holds_weights(weight)
+
+    def _weights_among(self, product: Product) -> int:
+        """Which operand of a product that is a synapse of its own holds the weights."""
+        ways = (written_out.spreads, lambda *_: True)
+        return next(i for way in ways for i in (0, 1) if self._weighs(product, i, way))
 
     def _product_with(self, call: Call, product: Product, which: int) -> Role:
         rule = product.synapse(1 - which, True, call.name)
@@ -611,13 +642,18 @@ class _Classifier(Values):
         for node, role in self.roles.items():
             for carrier in role.carriers:
                 ahead[carrier].append(node)
-        return {
-            node
-            for node, role in self.roles.items()
-            if (role.kind == "routing" and node not in self.summed and self._is_weighted(node))
-            or (role.kind == "unknown" and role.reason.startswith(_CHOOSE))
-            if self._ends(node, ahead, chosen=role.kind == "unknown")
-        }
+        found = set()
+        for node, role in self.roles.items():
+            if role.kind == "unknown" and role.reason.startswith(_CHOOSE):
+                if self._ends(node, ahead, chosen=True):
+                    found.add(node)
+                continue
+            open_end = role.kind == "routing" and node not in self.summed
+            if not open_end or not self._has_weights(node) or not self._ends(node, ahead, False):
+                continue
+            if self._is_weighted(node) or self._is_mixed_later(node, ahead):
+                found.add(node)
+        return found
 
     def _ends(self, node: fx.Node, ahead: dict[fx.Node, list[fx.Node]], chosen: bool) -> bool:
         """Whether events come from a node to no synapse; if they choose weights, to a sum."""
@@ -633,6 +669,60 @@ class _Classifier(Values):
             found = written_out.product(self.calls[node][0], entry)
             product, way = (found[0] if found else None), written_out.mixes
         return product is not None and any(self._weighs(product, i, way) for i in (0, 1))
+
+    def _has_weights(self, node: fx.Node) -> bool:
+        """Whether a node multiplies events with weights, or adds up such a product."""
+        entry = self.calls.__getitem__
+        product = written_out.unsummed(node, entry)
+        if product is None:
+            found = written_out.product(self.calls[node][0], entry)
+            product = found[0] if found else None
+        return product is not None and any(
+            self._weighs(product, i, lambda *_: True) for i in (0, 1)
+        )
+
+    def _is_mixed_later(self, node: fx.Node, ahead: dict[fx.Node, list[fx.Node]]) -> bool:
+        """Whether a product's elements that have different weights are added up on their way."""
+        product = written_out.unsummed(node, self.calls.__getitem__)
+        if product is None:
+            return False
+        weight = product.operands[self._weights_among(product)]
+        reached = reachable([node], lambda n: ahead.get(n, ()))
+        kinds = ("routing", "unknown")
+        along = {n for n in reached if n is not node and self.roles[n].kind in kinds}
+        numbers = torch.arange(1.0, math.prod(shape(weight)) + 1, dtype=torch.float64)
+        numbers = numbers.reshape(shape(weight)).expand(shape(node))
+        # Of the numbers of all weights in a sum: how many, their sum, the sum of their squares.
+        values = {node: [torch.ones_like(numbers), numbers, numbers * numbers]}
+        for later in sorted(along, key=list(self.roles).index):
+            try:
+                found = [self._carried(later, values, i) for i in range(3)]
+            except (RuntimeError, TypeError, ValueError, IndexError):
+                return False
+            count, total, squares = values[later] = found
+            apart = (count * squares - total * total).abs()
+            if bool((apart > 1e-9 * (1 + total * total)).any()):
+                return True
+        return False
+
+    def _carried(self, to: fx.Node, values: dict[fx.Node, list[Tensor]], which: int) -> Tensor:
+        """What an operation makes of values in the place of events; factors are not looked at."""
+        (call, operation), carriers = self.calls[to], self.roles[to].carriers
+
+        def operand(node: fx.Node) -> Tensor:
+            if node in values:
+                return values[node][which]
+            known = self.constant(node)
+            if known is not None and not known.is_floating_point():
+                return known  # says where they go
+            if known is not None and operation and operation.factors and node not in carriers:
+                return (known != 0).double().expand(shape(node))
+            return torch.zeros(shape(node), dtype=torch.float64)
+
+        if operation and operation.elementwise and not operation.merges and not operation.factors:
+            return operand(carriers[0]).expand(shape(to))
+        found = call.again(operand, leave_out=("dtype",))
+        return found if call.output is None else found[call.output]
 
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""

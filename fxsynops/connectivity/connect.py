@@ -27,9 +27,10 @@ from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.names import Names
 from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.operations.call import shape
-from fxsynops.operations.operation import Scale, Slot, SynapseCall
+from fxsynops.operations.operation import Kind, Scale, Slot, SynapseCall
 from fxsynops.operations.products import Product
 from fxsynops.operations.transpose import compress
+from fxsynops.tracing.graph_walk import upstream
 from fxsynops.tracing.inputs import Layout
 from fxsynops.tracing.node_meta import Site
 from fxsynops.tracing.trace import Trace
@@ -331,6 +332,24 @@ def _runs_apart(node: fx.Node, role: Role) -> bool:
     return measured and "virtual" in origin_of(node)[0].meta
 
 
+def _is_of_weights_alone(trace: Trace, signals: Signals, role: Role) -> bool:
+    """Whether a product makes weights, by way of a state: a power iteration, say."""
+    if role.synapse is None or role.carriers:
+        return False
+    pair, seen = (role.synapse.input, role.synapse.weight), set[fx.Node]()
+    ahead = [node for node in pair if node is not None]
+    while ahead:
+        behind = [node for node in upstream(ahead) if node not in seen]
+        seen.update(behind)
+        for node in behind:
+            _, entry = signals.calls[node] if node.op == "call_function" else (None, None)
+            if node.op in ("placeholder", "call_module") or (entry and entry.kind is Kind.RANDOM):
+                return False
+        written = (trace.written.get(str(n.target)) for n in behind if n.op == "get_attr")
+        ahead = [node for node in written if node is not None and node not in seen]
+    return any(str(node.target) in trace.stateful for node in seen if node.op == "get_attr")
+
+
 def connect(
     trace: Trace, signals: Signals, layout: Layout, graded: bool, sparse: bool
 ) -> tuple[Wiring, Connector]:
@@ -347,6 +366,7 @@ def connect(
     analog: list[AnalogEdge] = []
     for synapse, map in _synapses(signals, connector.names):
         roles = [signals.roles[node] for node in synapse.calls]
+        roles = [role for role in roles if not _is_of_weights_alone(trace, signals, role)]
         if any(_macs(signals, role, False) for role in roles):
             macs = sum(_macs(signals, role, sparse) for role in roles)
             analog.append(AnalogEdge(synapse, macs))

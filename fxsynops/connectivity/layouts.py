@@ -105,7 +105,8 @@ def of_inputs(
     signs = list(_signs(recorded, signals))
     why = _contradiction(signs)
     if why:
-        return plain if given.timesteps else replace(plain, said=_UNKNOWN.format(why), known=False)
+        unknown = replace(plain, said=_UNKNOWN.format(why), known=False, open=not signs)
+        return plain if given.timesteps else unknown
     sign = next((sign for sign in signs if sign.axis is not None), signs[0])
     fit = list(_fitting(plain, inputs, signs))
     alone = fit if len(fit) == 1 and recorded.branches else []  # another way is no proof
@@ -139,7 +140,7 @@ def recounted(layout: Layout, recorded: Trace, signals: Signals, inputs: Inputs)
         return layout
     signs = list(_signs(recorded, signals))
     if not layout.known:  # perhaps a loop that has run only once in the example
-        if _contradiction(signs) or layout.axes != "N":
+        if not layout.open or _contradiction(signs) or layout.axes != "N":
             return layout
         fit = list(_fitting(layout, inputs, signs))
         static = len(fit) == 1 and fit[0].axes == "N"

@@ -24,7 +24,7 @@ operations.add(
 operations.add(
     """eq ne not_equal logical_and logical_or logical_xor logical_not bitwise_and bitwise_or
     bitwise_xor bitwise_not and or xor one_hot isnan
-    isfinite isinf isposinf isneginf signbit count_nonzero histc bincount any all isclose""",
+    isfinite isinf isposinf isneginf signbit count_nonzero histc any all isclose""",
     Operation(Kind.THRESHOLD, "*", carries="*", whole=True),
 )
 _whole = Operation(Kind.THRESHOLD, "*", carries="*", whole=True, of_whole=True)
@@ -32,6 +32,15 @@ operations.add(
     """floor_divide floordiv rfloordiv bitwise_right_shift bitwise_left_shift rshift lshift rrshift
     rlshift""",
     _whole,
+)
+_counted_bins = Operation(Kind.THRESHOLD, "*", carries="*", whole=True)
+_summed_bins = Operation(Kind.UNCOUNTED, "*", carries="*", analog_only=True)
+operations.add(
+    "bincount",
+    replace(
+        _counted_bins,
+        resolve=lambda call: _counted_bins if call["weights"] is None else _summed_bins,
+    ),
 )
 operations.add(
     "bucketize searchsorted",  # of events, which part is no matter of counting
@@ -48,13 +57,14 @@ operations.add(
     """log_softmax exp2 log log2 log10 rsqrt sin cos tan asin acos atan atan2 sinh cosh erfc erfinv
     gelu silu mish elu selu celu softplus softsign tanhshrink log_sigmoid hardswish glu
     layer_norm group_norm instance_norm rms_norm local_response_norm normalize norm vector_norm var
-    std var_mean std_mean cosine_similarity reciprocal rdiv logsumexp pairwise_distance
+    std var_mean std_mean reciprocal rdiv logsumexp
     cross_entropy mse_loss nll_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy
     binary_cross_entropy_with_logits kl_div cosine_embedding_loss logit sinc frac hypot argmax
     argmin argsort logcumsumexp rpow multi_margin_loss
-    multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss nonzero""",
+    multilabel_margin_loss soft_margin_loss hinge_embedding_loss ctc_loss""",
     Operation(Kind.ANALOG, "*", carries="*"),
 )
+operations.add("nonzero argwhere", Operation(Kind.ANALOG, "*", carries="*", places=True))
 operations.add("tanh", Operation(Kind.ANALOG, range=shrinks))
 operations.add(
     "sigmoid exp expm1 log1p sqrt erf special_expit special_erf special_expm1 special_log1p",
@@ -147,7 +157,8 @@ operations.add(
 )
 # Of events, they are sums with weights that nothing shows; of analog values, no synapses.
 operations.add(
-    """cdist stft istft fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2
-    fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn""",
+    """cdist cosine_similarity pairwise_distance stft istft fft_fft fft_ifft fft_rfft fft_irfft
+    fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn
+    fft_irfftn""",
     Operation(Kind.UNCOUNTED, "*", carries="*", analog_only=True),
 )

@@ -160,6 +160,7 @@ class Operation:
             of a window or an axis.
         moves: of a gate, whether elements (and ``fills``) come out as they are, in other places.
         powers: whether a gate raises values to a power, so that an event must be worth one.
+        places: whether it says where events are, as indices.
         masks: whether what passes is a random choice (dropout), so that it makes masks of ones.
         draws: whether what it puts out is random.
         fires: whether a threshold is a neuron's, also where its input is events.
@@ -207,6 +208,7 @@ class Operation:
     picks: int = 0
     moves: bool = False
     powers: bool = False
+    places: bool = False
     masks: bool = False
     draws: Callable[[Call], bool] = never
     fires: bool = False

@@ -57,6 +57,16 @@ def spreads(product: Product, weights: int) -> bool:
     return bool(_long(product, weights) - _long(product, 1 - weights))
 
 
+def attends(product: Product) -> bool:
+    """Whether two activations meet as in a matrix product: one is repeated along what is kept.
+
+    Of two tensors of one size, the sum of their product is a gate, and a sum.
+    """
+    kept = set(product.kept)
+    left, right = _long(product, 0), _long(product, 1)
+    return bool((left & right) - kept) and bool((left ^ right) & kept)
+
+
 def _long(product: Product, operand: int) -> set[Index]:
     """The indices along which an operand has more than one element."""
     axes, sizes = product.axes[operand], shape(product.operands[operand])

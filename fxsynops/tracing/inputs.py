@@ -161,6 +161,7 @@ class Layout:
         auto: whether the model is to tell it.
         said: how the model has told it; empty if the user did.
         known: whether the steps are known; if not, the whole pass counts as one.
+        open: whether the steps may still be told by another forward, where they are not known.
     """
 
     axes: str = "N"
@@ -170,6 +171,7 @@ class Layout:
     auto: bool = False
     said: str = ""
     known: bool = True
+    open: bool = False
 
     @classmethod
     def of(cls, text: str, batch_size: int | None = None, timesteps: int | None = None) -> Layout:
