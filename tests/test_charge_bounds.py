@@ -323,6 +323,28 @@ def test_a_late_weight_of_either_sign_is_not_evened_out(name):
     assert counter.counts.rows[-1].synops == 1 <= row.charge
 
 
+class Swaps(nn.Module):
+    """At every second step, each of two samples gets the events of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node, self.out = fnn.IAF(STEPS // 2 + 1.0), nn.Linear(1, 1)
+
+    def forward(self, x):
+        own = torch.tensor([1.0, 0.0] * (STEPS // 2))[:, None]
+        return self.out(self.node(x * own + x.flip(0) * (1 - own)))
+
+
+def test_events_that_go_to_one_sample_or_to_another_are_not_evened_out():
+    """In pairs of steps each sample gets as much; all of both samples' events may meet in one."""
+    x = torch.zeros(2, STEPS, 1)
+    x[0, ::2] = x[1, 1::2] = 1
+    counter = fxsynops.SynOpsCounter(Swaps(), x, layout="NT")
+    row = counter.analysis.upper_bound(input_max_events=STEPS // 2).rows[-1]
+    counter(x)
+    assert counter.counts.rows[-1].synops / 2 == 0.5 <= row.charge
+
+
 # -- neurons that drive each other -----------------------------------------------------------------
 
 

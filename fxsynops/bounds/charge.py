@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxsynops.bounds.driven_neurons import Events, Source, Sources, filled
+from fxsynops.bounds.driven_neurons import Events, Source, Sources, filled, split_shape
 from fxsynops.bounds.events_per_step import Assumptions, Caps
 from fxsynops.bounds.ranges import Ranges, unit_of
 from fxsynops.connectivity.calls import origin_of
@@ -151,7 +151,7 @@ class Charge:
             return self._totals[key]
         if source.dynamics is None:
             most = source.most if source.most is not None else source.cap * source.positions
-            size = source.steps.split(filled(source.nodes[0], 0.0)).shape[1:]
+            size = split_shape(source.nodes[0], source.steps)[1:]
             all_most = torch.full(size, most, dtype=torch.float64)
             self._totals[key] = Events(all_most, all_most if source.signed else None)
             return self._totals[key]
@@ -313,7 +313,7 @@ class _Leaves:
         self, node: fx.Node, source: Source, known: Events, at_rest: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Positive and negative events of one call, spread over all steps evenly."""
-        steps = source.steps.split(filled(node, 0.0)).shape[0]
+        steps = split_shape(node, source.steps)[0]
 
         def part(total: Tensor) -> Tensor:
             each = torch.zeros_like(total) if at_rest else total / source.positions
@@ -393,7 +393,7 @@ class _Leaves:
                 if not bool(missed.any()):
                     continue
                 verdict = "again"
-                factor = torch.where(missed, all_steps / used.clamp(min=1), 1.0)
+                factor = torch.where(missed, all_steps / used, 1.0)
                 with torch.no_grad():
                     for pair in calls:
                         part = pair[i]
