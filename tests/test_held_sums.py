@@ -366,6 +366,7 @@ def test_only_what_is_added_up_in_float32_can_be_inexact():
         (tally,) = tallies_of(contraction, [reading], [[x]])
         found, most = add_up([tally], torch.device("cpu"))
         assert (found.flatten().tolist(), float(most)) == ([2.0**30, 2.0**30], largest)
+        assert found.dtype == most.dtype == torch.float64
 
 
 # -- some of the events ----------------------------------------------------------------------------
@@ -635,6 +636,15 @@ def test_calls_of_one_size_are_one_row_of_rates_and_others_another():
         assert [r.source for r in counter.counts.rates.values()] == ["relu", "relu#2"]
     counter.clear()
     assert counter.counts.rates == {}
+
+
+def test_rates_of_neurons_that_drive_nothing_have_derivatives():
+    model = nn.Sequential(nn.Linear(3, 2, bias=False), fnn.NeuromorphicReLU())
+    nn.init.constant_(model[0].weight, 1.0)
+    counter = fxsynops.SynOpsCounter(model, torch.ones(1, 3), rates=True)
+    counter(torch.ones(1, 3))
+    (found,) = torch.autograd.grad(counter.rates["1"].events.sum(), model[0].weight)
+    assert found.eq(1).all()
 
 
 # -- what was counted ------------------------------------------------------------------------------
