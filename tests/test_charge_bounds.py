@@ -264,6 +264,37 @@ def test_where_time_does_not_matter_the_second_layer_is_bounded_exactly(name, ev
     assert bound.rows[2].charge == 2 * 3 * events * times
 
 
+class Beside(nn.Module):
+    """Few events of an input, and others of which only a cap is known."""
+
+    def __init__(self, others: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.few, self.many = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        self.capped, self.node = fnn.IAF(max_spikes_per_step=1), fnn.IAF()
+        self.others, self.out = others, nn.Linear(1, 1)
+        nn.init.constant_(self.few.weight, 1.0)
+        nn.init.constant_(self.many.weight, 0.5)
+
+    def forward(self, x, z):
+        return self.out(self.node(self.few(x) + self.many(self.others(self, z))))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        lambda m, z: (z > 0).float(),
+        lambda m, z: m.capped(z),
+        lambda m, z: torch.nan_to_num(m.capped(z)),
+    ],
+)
+def test_few_events_count_once_and_capped_ones_at_every_step(others):
+    """One event of one whole charge, and half a charge in each step."""
+    x, z = torch.ones(1, STEPS, 1), torch.rand(1, STEPS, 1)
+    options = {"layout": "NT", "input_events": [True, False]}
+    bound = fxsynops.analyze(Beside(others), (x, z), **options).upper_bound(input_max_events=1)
+    assert bound.rows[-1].charge == 1 + STEPS * 0.5
+
+
 class Signed(nn.Module):
     """Events meet positive and negative weights of a neuron of both signs, the latter over time."""
 

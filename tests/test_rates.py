@@ -173,6 +173,14 @@ def test_more_than_one_event_per_step_is_no_chance(rate):
     assert estimated(torch.maximum, (3,), rate=rate) == pytest.approx(7 * 3)
 
 
+@pytest.mark.parametrize("gate", [lambda x: x, F.relu])
+def test_a_choice_among_sources_lets_pass_what_the_most_active_of_them_fires(gate):
+    """No more than that can come, wherever the choice falls."""
+    first = torch.tensor([True, False, True])
+    found = estimated(lambda x, y: gate(torch.where(first, x, y)), (3,))
+    assert found == pytest.approx(7 * 3 * max(RATES.values()))
+
+
 # -- names, steps, and what is missing -------------------------------------------------------------
 
 

@@ -150,6 +150,16 @@ def test_intervals_of_forms_in_which_every_source_stands_once(name):
     assert row.structural == most * row.connection.fanout.total
 
 
+@pytest.mark.parametrize(("caps", "most"), [({"a": 0}, 0), ({"a": A, "b": B}, 2 * A * B)])
+def test_coincidences_are_as_many_as_pairs_of_events(caps, most):
+    """Two places at which both may fire, and five synapses behind what comes out."""
+    x = torch.ones(1, 2)
+    bound = fxsynops.analyze(Two(lambda a, b: a @ b.mT, x), (x, x)).upper_bound(max_spikes=caps)
+    assert [row.max_events for row in bound.rows] == [most, most]
+    assert [row.structural for row in bound.rows] == [most, 5 * most]
+    assert "-0" not in str(bound)
+
+
 def test_what_is_rounded_down_may_be_below_zero():
     run = lambda a, b: F.relu(b - (-a / 2).floor())  # noqa: E731
     assert reached(run, 1) == B + 2 <= bounded(run, 1).max_events

@@ -267,13 +267,14 @@ class Charge:
         ranges = Ranges(self._findings, leaves.get, self._steps)
         with torch.enable_grad():
             ranges.run(nodes, frozenset(tap.node for tap in taps))
-            cost = torch.zeros((), dtype=torch.float64)
+            costs = []
             for tap in taps:
                 value = ranges.values[tap.node]
                 size = value.up if value.down is None else value.up + value.down
                 size = size if value.center is None else size + value.center.abs()
                 each = self._slack(tap) * tap.repeats
-                cost = cost + (tap.map * (_in_units(size, self._worth(tap)) * each)).sum()
+                costs.append((tap.map * (_in_units(size, self._worth(tap)) * each)).sum())
+            cost = torch.stack(costs).sum()
         if not bool(cost.isfinite()):
             return math.inf
         return float(cost.detach()) * self._passes + leaves.heaviest(cost)

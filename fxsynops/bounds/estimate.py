@@ -8,7 +8,6 @@ what is multiplied multiplies (r₁·r₂ for an AND), the largest of k is silen
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,8 +119,7 @@ def _among(call: Call) -> float:
     kernel = call.get("kernel_size")
     if kernel is None:
         return math.prod(shape(call.x)) / max(math.prod(shape(call.node)), 1)
-    named = re.search(r"\d", call.name)
-    axes = int(named[0]) if named else len(shape(call.x)) - 2
+    axes = next(int(c) for c in call.name if c.isdigit())  # max_pool2d
     return math.prod(kernel) if isinstance(kernel, tuple | list) else float(kernel) ** axes
 
 

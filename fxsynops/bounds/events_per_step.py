@@ -147,7 +147,7 @@ class Caps:
 
     def _peak(self, node: fx.Node) -> float:
         low, high = self.ranges[node]
-        return min(max(-low, high), self._most)
+        return min(max(0.0, -low, high), self._most)  # none: 0.0, and not -0.0
 
     def _range(self, node: fx.Node, role: Role) -> Interval:
         """The least and the most that an element can be, in events (interval arithmetic)."""
