@@ -526,12 +526,19 @@ def test_coincidences_belong_to_the_sample_that_both_are_of(equation, apart, n):
 
 @pytest.mark.parametrize(
     ("layout", "equation"),
-    [("NT", "nti,nti->nt"), ("(NT)", "bi,bi->b"), ("(TN)", "bi,bi->b"), ("(NT)", "bi,bj->b")],
+    [
+        ("NT", "nti,nti->nt"),
+        ("NT", "nti,nsi->nts"),  # of the step of the left one
+        ("(NT)", "bi,bi->b"),
+        ("(TN)", "bi,bi->b"),
+        ("(NT)", "bi,bj->b"),
+    ],
 )
 def test_coincidences_are_of_the_step_and_the_sample_that_both_are_of(layout, equation):
     n, t = 2, 3
     pair = [torch.randint(0, 3, (n, t, 4)).float() for _ in "xy"]
-    each = torch.einsum(f"nti,nt{equation[4]}->tn" if layout != "NT" else "nti,nti->tn", *pair)
+    apart = equation.partition("->")[0].replace("b", "nt")
+    each = torch.einsum(f"{apart}->tn", *pair)
     merged = {"(NT)": lambda x: x.flatten(0, 1), "(TN)": lambda x: x.transpose(0, 1).flatten(0, 1)}
     pair = tuple(merged.get(layout, lambda x: x)(x) for x in pair)
     options = {"batch_size": n} if layout in merged else {}
@@ -858,20 +865,28 @@ def test_what_makes_counts_of_sums_is_made_once(options, input_events):
     same_one = counter._account.last[1].contraction is made[0]
     followed = "weights" in options and (input_events or "events" in options)
     assert same_one is not followed
+    followed = followed or "weights" in options or ("events" in options and not input_events)
+    assert bool(counter._account.last[0]._sparse) is followed
 
 
-def test_analog_values_count_where_neither_they_nor_weights_are_zero():
+@pytest.mark.parametrize("events", ["value", "nonzero"])
+def test_analog_values_count_where_weights_and_if_asked_for_they_themselves_are_not_zero(events):
     """Also where weights become zero after the counter was made."""
     model, x = nn.Linear(4, 3), torch.tensor([[0.5, 0, 2, 1], [1, 1, 0, 0]])
-    counter = fxsynops.SynOpsCounter(
-        model, x, input_events=False, events="nonzero", weights="nonzero"
-    )
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False, events=events, weights="nonzero")
+    met = torch.ones(2, 4) if events == "value" else (x != 0).float()
     for kept in (torch.ones(3, 4), torch.eye(3, 4), torch.tensor([[1.0, 0, 1, 1]]).expand(3, 4)):
         with torch.no_grad():
             model.weight.copy_(kept)
         counter.clear()
         counter(x)
-        assert counter.counts.macs == {"linear": float(((x != 0).float() @ kept.T).sum())}
+        assert counter.counts.macs == {"linear": float((met @ kept.T).sum())}
+
+
+def test_events_in_a_sparse_layout_count():
+    counter = fxsynops.SynOpsCounter(net(lambda x: x.to_dense()), X.to_sparse())
+    counter(X.to_sparse())
+    assert float(counter.synops.detach()) == OUT * float(X.sum())
 
 
 def test_zeros_among_weights_count_unless_they_are_left_out():
