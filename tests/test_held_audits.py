@@ -154,6 +154,7 @@ INDIRECT = {
     ),
     "written over constants": (net(lambda x: written(x)), X, "meet constants"),
     "a constant more": (net(lambda x: x + 0.3), X, "constant is added"),
+    "sums and a constant": (net(lambda x: x.cumsum(1) + 0.3), X, "constant is added"),
     "one more": (net(lambda x: x + 1.0), X, "meet constants"),
     "a norm": (nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, OUT)).eval(), X, "constant is added"),
     "a norm and a pool": (
@@ -439,7 +440,19 @@ class Meet(nn.Module):
         return self.function(x)
 
 
+class Past(nn.Module):
+    """Events of a neuron are cut off, and a constant is added to those of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.neuron, self.head = fnn.NeuromorphicReLU(), nn.Linear(6, OUT)
+
+    def forward(self, x):
+        return self.head(torch.cat([x, self.neuron(x)], 1)[:, :6] + 0.3)
+
+
 BLIND = {
+    "events of which none arrive": (Past(), X, "'neuron' is in its way"),
     "events with themselves": (Meet(lambda x: x @ x.mT), X, "which of its factors is which"),
     "no product of torch's": (
         Net(lambda m, x: torch.outer(x[0], m.by), 3, by=torch.randn(3)),
