@@ -385,6 +385,20 @@ def crossed(net, xs):
         yield spikes
 
 
+def from_a_buffer(net, xs):
+    """Each call starts anew."""
+    for x in xs:
+        yield net.node(x, net.start)[0]
+
+
+def from_data(net, xs):
+    """The first call starts with what the input says."""
+    mem = 4 * xs[0]
+    for x in xs:
+        spikes, mem = net.node(x, mem)
+        yield spikes
+
+
 @pytest.mark.parametrize(
     ("run", "spikes"),
     [
@@ -400,6 +414,8 @@ def crossed(net, xs):
         (chained(lambda net: None, lambda mem: mem + 0.5), None),
         (by_keywords, 2),
         (crossed, None),
+        (from_a_buffer, None),
+        (from_data, None),
     ],
 )
 def test_a_state_that_comes_from_the_last_call_keeps_the_argument(run, spikes):

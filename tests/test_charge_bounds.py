@@ -473,6 +473,21 @@ def test_what_comes_through_gates_in_all(name, cap):
     assert counter.counts.rows[-1].synops <= row.charge
 
 
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0, -0.5])
+@pytest.mark.parametrize("scaled", [lambda s, f: F.relu(s * f), lambda s, f: (s / f).abs()])
+def test_events_behind_a_gate_are_as_many_whatever_a_learned_factor_makes_them_worth(
+    scaled, factor
+):
+    """All 14 of (4, 8, 2, 0) that are worth something beyond the gate."""
+    model = Gated(lambda s: s, 8)
+    model.factor = nn.Parameter(torch.tensor(factor))
+    model.run = lambda s: scaled(s, model.factor)
+    analysis = fxsynops.analyze(model, torch.zeros(1, 4, 1), layout="NT")
+    row = analysis.upper_bound(input_max_events=4).rows[-1]
+    passed = 14 * float(scaled(torch.ones(()), torch.tensor(factor)) > 0)
+    assert row.charge == pytest.approx(3 * passed, rel=1e-5, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("factor", "charge"), [(1.0, 1.0), (0.5, 0.5), (-1.0, 0.0), (0.0, 0.0), (3.0, 3.0)]
 )

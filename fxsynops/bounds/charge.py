@@ -130,10 +130,10 @@ class Charge:
             ]
         else:  # earlier passes have left what the later calls of a pass bring
             one = len(source.nodes) == 1  # else what other calls bring is anything
-            times, nothing = (float(self._passes), 0.0) if one else (math.inf, math.inf)
+            left = [x * self._passes if one else torch.full_like(x, math.inf) for x in charge]
             events = [
-                source.emitted(drive, (part[-1] * times).nan_to_num(nan=nothing)).expand_as(part)
-                for drive, part in zip(source.drives, running, strict=False)
+                source.emitted(drive, whole).expand_as(part)
+                for drive, whole, part in zip(source.drives, left, running, strict=False)
             ]
         self._so_far[id(source)] = _SoFar(done, charge, events[0][-1])
         return events
@@ -174,7 +174,7 @@ class Charge:
             return None
         need_down = len(source.drives) > 1
         charges = self._window(source, leaves, nodes)
-        if not leaves.empty() and bool(charges[0].isfinite().all()):
+        if bool(charges[0].isfinite().all()):
             weights = (
                 torch.rand(charges[0].shape[1:], generator=self._random, dtype=torch.float64) + 0.5
             )
@@ -325,10 +325,6 @@ class _Leaves:
     def finite(self) -> bool:
         """Whether all totals are finite."""
         return all(known.finite() for _, known in self._sources)
-
-    def empty(self) -> bool:
-        """Whether there is nothing whose timing could matter."""
-        return not self._emitted
 
     def get(self, node: fx.Node, role: Role) -> Range | None:
         """See :class:`fxsynops.bounds.ranges.Ranges`."""

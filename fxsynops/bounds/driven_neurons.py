@@ -277,7 +277,7 @@ class Sources:
                 or self._comes_from(part, before, (*path, name))
                 for i, (name, part) in enumerate(zip(names, state, strict=True))
             )
-        while isinstance(state, fx.Node) and state.op == "call_function":
+        while isinstance(state, fx.Node):
             call, operation = self._findings.connector.signals.calls[state]
             if operation is None or not operation.is_copy(call):
                 break
