@@ -401,6 +401,15 @@ def test_samples_of_any_layout_are_those_that_are_run_alone(layout, n):
     assert counts.per_sample.max == max(each)
 
 
+@pytest.mark.parametrize("layout", ["T", ""])
+def test_samples_that_have_no_axis_are_not_told_apart(layout):
+    counter = fxsynops.SynOpsCounter(net(lambda x: x), X, layout=layout, batch_size=2)
+    counts = counter.measure([X, X], progress=False)
+    assert (counts.samples, counts.total) == (4, 2 * OUT * float(X.sum()))
+    assert counts.per_sample is None
+    assert counts.extras.not_apart
+
+
 def in_samples(lead, fanouts, samples, values):
     readings = [Reading(v.shape, tuple(range(v.dim()))) for v in values]
     terms = [Term(k, source, fanout, r) for k, (source, fanout, r) in enumerate(fanouts)]
