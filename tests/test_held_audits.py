@@ -756,6 +756,23 @@ def test_events_are_whole_but_for_rounding(events, whole):
     assert audits._is_whole(torch.tensor(events, dtype=torch.float64)) is whole
 
 
+def test_only_types_of_few_digits_round_events():
+    fraction = torch.tensor([24.05])
+    assert audits._is_rounded(fraction, torch.bfloat16)
+    assert not audits._is_rounded(fraction, torch.float32)
+    assert not audits._is_rounded(fraction, torch.int64)
+    assert not audits._is_rounded(torch.zeros(0), torch.bfloat16)
+
+
+@pytest.mark.parametrize("weights", ["all", "nonzero"])
+def test_weights_may_be_the_first_factor_on_random_events(weights):
+    model = Net(lambda m, x: (m.w @ (x + 0.3).mT).mT, 4, w=torch.randn(4, 6))
+    row = audit_of(model, X, weights=weights).rows[0]
+    assert row.agrees
+    assert row.left == row.arrived > 0
+    assert row.reason.startswith("on random events")
+
+
 @pytest.mark.parametrize(
     ("values", "alike"),
     [
