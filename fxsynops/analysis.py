@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops.bounds.bound import estimate, upper_bound
 from fxsynops.bounds.events_per_step import Assumptions, Interval
@@ -113,7 +114,7 @@ class Analysis(Findings, Reported):
         layout = self.options.layout
         known = layout.timesteps if layout.by_step else None
         steps = known or self.window.timesteps if timesteps is None else timesteps
-        with own_device():
+        with own_device(), unset_fake_temporarily():
             if rate is not None:
                 present = self._of_length(self.window.timesteps)
                 return Bound.of(estimate(present, steps, rate))

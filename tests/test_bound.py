@@ -16,9 +16,11 @@ from spikingjelly.activation_based import neuron as sj
 from spikingjelly.activation_based import surrogate
 from spikingjelly.activation_based.model import spiking_vgg
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxsynops
 import fxsynops.nn as fnn
+from fxsynops.bounds.bound import events_of
 from fxsynops.errors import InputError
 from tests import bounded, howto
 from tests.zoo import SLOW, ZOO
@@ -381,8 +383,6 @@ def test_a_gate_behind_merges_is_bounded_by_all_that_meets_in_it():
 def test_models_without_values_have_a_structural_bound(kind):
     from contextlib import nullcontext
 
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     def structural(x, device=None):
         layers = [nn.Conv2d(3, 8, 3), fnn.NeuromorphicReLU(), nn.AvgPool2d(2), nn.Conv2d(8, 8, 3)]
         model = nn.Sequential(*layers)
@@ -393,6 +393,16 @@ def test_models_without_values_have_a_structural_bound(kind):
         device = "meta" if kind == "meta" else None
         found = structural(torch.ones(2, 3, 32, 32, device=device), device)
     assert found == structural(torch.ones(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("kind", ["meta", "fake"])
+def test_without_values_as_many_events_are_said_as_the_caps_allow(kind):
+    with torch.device("meta") if kind == "meta" else FakeTensorMode():
+        model = nn.Sequential(nn.Linear(4, 3), sj.IFNode(step_mode="m"), nn.Linear(3, 2))
+        bound = fxsynops.analyze(model, torch.ones(5, 1, 4), layout="TN").upper_bound()
+    events = events_of(bound)
+    assert list(events.arriving.values()) == [5 * 4, 5 * 3]
+    assert events.fired == {"1": 5 * 3}
 
 
 def test_a_large_model_on_meta_allocates_nothing():
@@ -450,6 +460,16 @@ def test_the_report_has_every_figure_per_connection(counted):
         assert word in text
     measured = bound.compare(counter.counts).to_rows()
     assert [r["Measured"] for r in measured] == [r.synops / 2 for r in counter.counts.rows]
+
+
+def test_a_bound_is_shown_and_compared_by_its_figures(counted):
+    counter, bound = counted
+    shown = repr(bound.compare(counter.counts))
+    assert "structural=" in shown
+    assert not any(f"{name}=" in shown for name in ("findings", "measured", "asked"))
+    x = torch.ones(2, 10, 8)
+    first, second = (fxsynops.analyze(counter.model, x, layout="NT") for _ in range(2))
+    assert first.upper_bound() == second.upper_bound() != first.upper_bound(max_spikes=0)
 
 
 def test_a_budget_names_what_breaks_it(counted):

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import snntorch
 import torch
+from norse.torch.functional.iaf import IAFFeedForwardState
+from norse.torch.module.iaf import IAFCell
 from spikingjelly.activation_based import neuron as sj
 from torch import fx, nn
 
@@ -383,6 +385,20 @@ def crossed(net, xs):
         yield spikes
 
 
+def from_a_buffer(net, xs):
+    """Each call starts anew."""
+    for x in xs:
+        yield net.node(x, net.start)[0]
+
+
+def from_data(net, xs):
+    """The first call starts with what the input says."""
+    mem = 4 * xs[0]
+    for x in xs:
+        spikes, mem = net.node(x, mem)
+        yield spikes
+
+
 @pytest.mark.parametrize(
     ("run", "spikes"),
     [
@@ -398,6 +414,8 @@ def crossed(net, xs):
         (chained(lambda net: None, lambda mem: mem + 0.5), None),
         (by_keywords, 2),
         (crossed, None),
+        (from_a_buffer, None),
+        (from_data, None),
     ],
 )
 def test_a_state_that_comes_from_the_last_call_keeps_the_argument(run, spikes):
@@ -410,6 +428,26 @@ def test_a_state_that_comes_from_the_last_call_keeps_the_argument(run, spikes):
     counter = fxsynops.SynOpsCounter(make(), x, layout="NT")
     counter(x)
     assert counter.counts.rows[-1].synops <= row.charge
+
+
+def test_a_state_of_plain_numbers_is_not_that_of_the_last_call():
+    """Each call starts with 0.75: half a charge pays for a spike."""
+
+    class Anew(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.node, self.out = nn.Linear(1, 1, bias=False), IAFCell(), nn.Linear(1, 1)
+            nn.init.constant_(self.fc.weight, 0.5)
+
+        def forward(self, x):
+            steps = [self.node(self.fc(x[:, t]), IAFFeedForwardState(0.75))[0] for t in range(9)]
+            return torch.stack([self.out(spikes) for spikes in steps], 1)
+
+    counter = fxsynops.SynOpsCounter(Anew(), torch.ones(1, 9, 1), layout="NT")
+    counter(torch.ones(1, 9, 1))
+    row = counter.analysis.upper_bound().rows[-1]
+    assert counter.counts.rows[-1].synops == row.charge == 9
+    assert row.reasons == ("'node': its state does not come from its last call",)
 
 
 # -- neurons whose windows start with something ----------------------------------------------------

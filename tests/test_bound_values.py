@@ -277,6 +277,12 @@ def test_whole_numbers_that_may_wrap_are_unknown(factor, wraps):
     assert (row.charge == math.inf) == wraps or row.charge >= factor * STEPS
 
 
+def test_whole_numbers_that_wrap_around_bring_charge_of_the_other_sign():
+    """-200 is 56 in eight bits."""
+    net = Net(lambda m, y: ((y * -200.0).to(torch.int16).to(torch.int8) - 0).float())
+    assert bounded(net, torch.ones(1, STEPS, 1))[0] == 56 * STEPS
+
+
 # -- what forwards leave to the next ---------------------------------------------------------------
 
 

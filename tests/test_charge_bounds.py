@@ -264,6 +264,37 @@ def test_where_time_does_not_matter_the_second_layer_is_bounded_exactly(name, ev
     assert bound.rows[2].charge == 2 * 3 * events * times
 
 
+class Beside(nn.Module):
+    """Few events of an input, and others of which only a cap is known."""
+
+    def __init__(self, others: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.few, self.many = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        self.capped, self.node = fnn.IAF(max_spikes_per_step=1), fnn.IAF()
+        self.others, self.out = others, nn.Linear(1, 1)
+        nn.init.constant_(self.few.weight, 1.0)
+        nn.init.constant_(self.many.weight, 0.5)
+
+    def forward(self, x, z):
+        return self.out(self.node(self.few(x) + self.many(self.others(self, z))))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        lambda m, z: (z > 0).float(),
+        lambda m, z: m.capped(z),
+        lambda m, z: torch.nan_to_num(m.capped(z)),
+    ],
+)
+def test_few_events_count_once_and_capped_ones_at_every_step(others):
+    """One event of one whole charge, and half a charge in each step."""
+    x, z = torch.ones(1, STEPS, 1), torch.rand(1, STEPS, 1)
+    options = {"layout": "NT", "input_events": [True, False]}
+    bound = fxsynops.analyze(Beside(others), (x, z), **options).upper_bound(input_max_events=1)
+    assert bound.rows[-1].charge == 1 + STEPS * 0.5
+
+
 class Signed(nn.Module):
     """Events meet positive and negative weights of a neuron of both signs, the latter over time."""
 
@@ -321,6 +352,28 @@ def test_a_late_weight_of_either_sign_is_not_evened_out(name):
     counter = fxsynops.SynOpsCounter(model, x, layout="NT")
     counter(x)
     assert counter.counts.rows[-1].synops == 1 <= row.charge
+
+
+class Swaps(nn.Module):
+    """At every second step, each of two samples gets the events of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node, self.out = fnn.IAF(STEPS // 2 + 1.0), nn.Linear(1, 1)
+
+    def forward(self, x):
+        own = torch.tensor([1.0, 0.0] * (STEPS // 2))[:, None]
+        return self.out(self.node(x * own + x.flip(0) * (1 - own)))
+
+
+def test_events_that_go_to_one_sample_or_to_another_are_not_evened_out():
+    """In pairs of steps each sample gets as much; all of both samples' events may meet in one."""
+    x = torch.zeros(2, STEPS, 1)
+    x[0, ::2] = x[1, 1::2] = 1
+    counter = fxsynops.SynOpsCounter(Swaps(), x, layout="NT")
+    row = counter.analysis.upper_bound(input_max_events=STEPS // 2).rows[-1]
+    counter(x)
+    assert counter.counts.rows[-1].synops / 2 == 0.5 <= row.charge
 
 
 # -- neurons that drive each other -----------------------------------------------------------------
@@ -418,6 +471,21 @@ def test_what_comes_through_gates_in_all(name, cap):
     counter = fxsynops.SynOpsCounter(Gated(run, cap), x, layout="NT")
     counter(x)
     assert counter.counts.rows[-1].synops <= row.charge
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0, -0.5])
+@pytest.mark.parametrize("scaled", [lambda s, f: F.relu(s * f), lambda s, f: (s / f).abs()])
+def test_events_behind_a_gate_are_as_many_whatever_a_learned_factor_makes_them_worth(
+    scaled, factor
+):
+    """All 14 of (4, 8, 2, 0) that are worth something beyond the gate."""
+    model = Gated(lambda s: s, 8)
+    model.factor = nn.Parameter(torch.tensor(factor))
+    model.run = lambda s: scaled(s, model.factor)
+    analysis = fxsynops.analyze(model, torch.zeros(1, 4, 1), layout="NT")
+    row = analysis.upper_bound(input_max_events=4).rows[-1]
+    passed = 14 * float(scaled(torch.ones(()), torch.tensor(factor)) > 0)
+    assert row.charge == pytest.approx(3 * passed, rel=1e-5, abs=1e-3)
 
 
 @pytest.mark.parametrize(

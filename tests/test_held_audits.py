@@ -154,6 +154,7 @@ INDIRECT = {
     ),
     "written over constants": (net(lambda x: written(x)), X, "meet constants"),
     "a constant more": (net(lambda x: x + 0.3), X, "constant is added"),
+    "sums and a constant": (net(lambda x: x.cumsum(1) + 0.3), X, "constant is added"),
     "one more": (net(lambda x: x + 1.0), X, "meet constants"),
     "a norm": (nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, OUT)).eval(), X, "constant is added"),
     "a norm and a pool": (
@@ -439,7 +440,19 @@ class Meet(nn.Module):
         return self.function(x)
 
 
+class Past(nn.Module):
+    """Events of a neuron are cut off, and a constant is added to those of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.neuron, self.head = fnn.NeuromorphicReLU(), nn.Linear(6, OUT)
+
+    def forward(self, x):
+        return self.head(torch.cat([x, self.neuron(x)], 1)[:, :6] + 0.3)
+
+
 BLIND = {
+    "events of which none arrive": (Past(), X, "'neuron' is in its way"),
     "events with themselves": (Meet(lambda x: x @ x.mT), X, "which of its factors is which"),
     "no product of torch's": (
         Net(lambda m, x: torch.outer(x[0], m.by), 3, by=torch.randn(3)),
@@ -741,6 +754,23 @@ def test_whole_counts_are_equal_to_the_integer(left, arrived, equal):
 )
 def test_events_are_whole_but_for_rounding(events, whole):
     assert audits._is_whole(torch.tensor(events, dtype=torch.float64)) is whole
+
+
+def test_only_types_of_few_digits_round_events():
+    fraction = torch.tensor([24.05])
+    assert audits._is_rounded(fraction, torch.bfloat16)
+    assert not audits._is_rounded(fraction, torch.float32)
+    assert not audits._is_rounded(fraction, torch.int64)
+    assert not audits._is_rounded(torch.zeros(0), torch.bfloat16)
+
+
+@pytest.mark.parametrize("weights", ["all", "nonzero"])
+def test_weights_may_be_the_first_factor_on_random_events(weights):
+    model = Net(lambda m, x: (m.w @ (x + 0.3).mT).mT, 4, w=torch.randn(4, 6))
+    row = audit_of(model, X, weights=weights).rows[0]
+    assert row.agrees
+    assert row.left == row.arrived > 0
+    assert row.reason.startswith("on random events")
 
 
 @pytest.mark.parametrize(

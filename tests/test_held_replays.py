@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -400,6 +401,15 @@ def test_samples_of_any_layout_are_those_that_are_run_alone(layout, n):
     assert counts.per_sample.max == max(each)
 
 
+@pytest.mark.parametrize("layout", ["T", ""])
+def test_samples_that_have_no_axis_are_not_told_apart(layout):
+    counter = fxsynops.SynOpsCounter(net(lambda x: x), X, layout=layout, batch_size=2)
+    counts = counter.measure([X, X], progress=False)
+    assert (counts.samples, counts.total) == (4, 2 * OUT * float(X.sum()))
+    assert counts.per_sample is None
+    assert counts.extras.not_apart
+
+
 def in_samples(lead, fanouts, samples, values):
     readings = [Reading(v.shape, tuple(range(v.dim()))) for v in values]
     terms = [Term(k, source, fanout, r) for k, (source, fanout, r) in enumerate(fanouts)]
@@ -523,6 +533,31 @@ def test_coincidences_belong_to_the_sample_that_both_are_of(equation, apart, n):
         assert counts.per_sample.samples == n
 
 
+@pytest.mark.parametrize(
+    ("layout", "equation"),
+    [
+        ("NT", "nti,nti->nt"),
+        ("NT", "nti,nsi->nts"),  # of the step of the left one
+        ("(NT)", "bi,bi->b"),
+        ("(TN)", "bi,bi->b"),
+        ("(NT)", "bi,bj->b"),
+    ],
+)
+def test_coincidences_are_of_the_step_and_the_sample_that_both_are_of(layout, equation):
+    n, t = 2, 3
+    pair = [torch.randint(0, 3, (n, t, 4)).float() for _ in "xy"]
+    apart = equation.partition("->")[0].replace("b", "nt")
+    each = torch.einsum(f"{apart}->tn", *pair)
+    merged = {"(NT)": lambda x: x.flatten(0, 1), "(TN)": lambda x: x.transpose(0, 1).flatten(0, 1)}
+    pair = tuple(merged.get(layout, lambda x: x)(x) for x in pair)
+    options = {"batch_size": n} if layout in merged else {}
+    counter = fxsynops.SynOpsCounter(Attends(equation), pair, layout=layout, steps=True, **options)
+    counter(*pair)
+    total = counter.counts.steps.total
+    assert total.mean == tuple(each.mean(1).tolist())
+    assert total.max == tuple(each.amax(1).tolist())
+
+
 # -- data sets -------------------------------------------------------------------------------------
 
 
@@ -633,7 +668,9 @@ def test_without_batches_there_is_an_error_unless_it_was_interrupted(partial):
         return
     counts = counter.measure(nothing(), progress=False)
     assert (counts.samples, counts.partial, counts.total) == (0, True, 0)
-    assert counts.per_sample.samples == 0
+    of_none = counts.per_sample
+    assert (of_none.samples, of_none.mean, of_none.squares, of_none.std) == (0, 0, 0, 0)
+    assert (of_none.min, of_none.max) == (math.inf, -math.inf)
 
 
 def test_an_interruption_between_counting_and_keeping_apart_is_said():
@@ -730,6 +767,7 @@ def test_the_bar_shows_how_far_it_is(terminal, sized):
         assert ("5 of 5 samples" in shown) is sized
         assert (" 5 samples" in shown.replace("of 5 samples", "")) is not sized
         assert f"{5 * 2 * 3} SynOps" in shown
+        assert "\x1b[2K" in shown.rpartition("SynOps")[2]  # its line is cleared in the end
 
 
 # -- what is written out ---------------------------------------------------------------------------
@@ -789,6 +827,13 @@ def test_sums_are_kept_apart_only_where_they_must(detail):
     assert list(replay.names.values()) == ["input", "1"]
 
 
+@pytest.mark.parametrize(("weights", "sizes"), [("all", {(1, 1)}), ("nonzero", {(1, 6)})])
+def test_sums_of_analog_values_are_kept_apart_only_where_weights_may_be_left_out(weights, sizes):
+    options = {"input_events": False, "events": "nonzero", "weights": weights}
+    replay = Replay(fxsynops.analyze(nn.Linear(6, OUT), X, **options))
+    assert {stop.reading.shape for stop in replay._stops.values()} == sizes
+
+
 @pytest.mark.parametrize(
     ("between", "sizes"),
     [
@@ -805,10 +850,19 @@ def test_sums_are_kept_apart_along_the_axes_that_masks_or_places_vary_along(betw
     assert {stop.reading.shape for stop in replay._stops.values()} == sizes
 
 
-@pytest.mark.parametrize("options", [{}, {"weights": "nonzero"}])
-def test_what_makes_counts_of_sums_is_made_once(options):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"weights": "nonzero"},
+        {"events": "nonzero"},
+        {"events": "nonzero", "weights": "nonzero"},
+    ],
+)
+@pytest.mark.parametrize("input_events", [True, False])
+def test_what_makes_counts_of_sums_is_made_once(options, input_events):
     model = net(lambda x: x)
-    counter = fxsynops.SynOpsCounter(model, X, **options)
+    counter = fxsynops.SynOpsCounter(model, X, input_events=input_events, **options)
     made = []
     for k in range(4):
         counter(X + k)
@@ -818,7 +872,100 @@ def test_what_makes_counts_of_sums_is_made_once(options):
         model.head.weight[0, 0] = 0
     counter(X)
     same_one = counter._account.last[1].contraction is made[0]
-    assert same_one is ("weights" not in options)
+    followed = "weights" in options and (input_events or "events" in options)
+    assert same_one is not followed
+    followed = followed or "weights" in options or ("events" in options and not input_events)
+    assert bool(counter._account.last[0]._sparse) is followed
+
+
+@pytest.mark.parametrize("events", ["value", "nonzero"])
+def test_analog_values_count_where_weights_and_if_asked_for_they_themselves_are_not_zero(events):
+    """Also where weights become zero after the counter was made."""
+    model, x = nn.Linear(4, 3), torch.tensor([[0.5, 0, 2, 1], [1, 1, 0, 0]])
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False, events=events, weights="nonzero")
+    met = torch.ones(2, 4) if events == "value" else (x != 0).float()
+    for kept in (torch.ones(3, 4), torch.eye(3, 4), torch.tensor([[1.0, 0, 1, 1]]).expand(3, 4)):
+        with torch.no_grad():
+            model.weight.copy_(kept)
+        counter.clear()
+        counter(x)
+        assert counter.counts.macs == {"linear": float((met @ kept.T).sum())}
+
+
+def test_events_in_a_sparse_layout_count():
+    counter = fxsynops.SynOpsCounter(net(lambda x: x.to_dense()), X.to_sparse())
+    counter(X.to_sparse())
+    assert float(counter.synops.detach()) == OUT * float(X.sum())
+
+
+def test_zeros_among_weights_count_unless_they_are_left_out():
+    """Also where a mask, which is always looked at, says which events arrive."""
+    masked = Net(lambda m, x: x * m.mask, mask=torch.tensor([1.0, 1, 1, 0, 0, 0]))
+    with torch.no_grad():
+        masked.head.weight.fill_(1.0)[:, 0] = 0
+    for weights, arrives in (("all", X[:, :3]), ("nonzero", X[:, 1:3])):
+        counter = fxsynops.SynOpsCounter(masked, X, weights=weights)
+        counter(X)
+        assert float(counter.synops.detach()) == OUT * float(arrives.sum())
+
+
+def test_what_no_connection_counts_keeps_no_history():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron = snntorch.Leaky(
+                0.5, graded_spikes_factor=0.5, learn_graded_spikes_factor=True
+            )
+
+        def forward(self, x):
+            return self.neuron(x, torch.zeros_like(x))[0]
+
+    x = torch.tensor([[2.0, 0, 3, 4]])
+    replay = Replay(fxsynops.analyze(Last(), x, input_events=False))
+    _, tally = replay.count((x,))
+    assert [float(part.sum()) for part in tally.parts] == [3]
+    assert not any(part.requires_grad for part in tally.parts)
+
+
+@pytest.mark.parametrize(
+    ("between", "behind"),
+    [
+        (lambda x: x, "linear"),
+        (lambda x: x.flip(1).flatten(1), "linear"),
+        (lambda x: x.mul_(2), "x"),
+    ],
+)
+def test_inputs_are_measured_behind_the_first_synapse_if_only_it_reads_them(between, behind):
+    """Then they are in cache, and it has not waited."""
+    due = Replay(fxsynops.analyze(net(between), X))._due
+    assert next(node.name for node, stops in due.items() if "x" in map(str, stops)) == behind
+
+
+def test_inputs_of_a_call_that_is_understood_otherwise_are_counted():
+    """The first synapse is none that runs: what it is taken for is beside the forward."""
+    model = Net(lambda m, x: torch.linalg.vecdot(x[:, None], m.weight), 4, weight=torch.rand(4, 6))
+    counter = fxsynops.SynOpsCounter(model, X)
+    counter(X)
+    assert float(counter.synops.detach()) == 4 * float(X.sum())
+
+
+def test_synapses_without_weights_count_beside_those_with_some():
+    """Analog values in the place of weights: no element is left out."""
+
+    class Meets(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 6 * OUT)
+
+        def forward(self, x):
+            return torch.bmm(x[:, None], self.fc(x).view(-1, 6, OUT))
+
+    model = Meets()
+    with torch.no_grad():
+        model.fc.weight.fill_(1.0)[0] = 0
+    counter = fxsynops.SynOpsCounter(model, X, weights="nonzero")
+    counter(X)
+    assert float(counter.synops.detach()) == float(X.sum()) * (6 * OUT - 1 + OUT)
 
 
 class CallsMore(nn.Linear):

@@ -28,6 +28,8 @@ from fxsynops.counting.exact_sums import (
 )
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.per_sample import Spread, Statistics
+from fxsynops.counting.per_step import StepRow, Steps, _one_after_the_other
+from fxsynops.counting.replay import Detail, Replay, Rows
 from fxsynops.errors import CountError, InputError
 
 # -- one read --------------------------------------------------------------------------------------
@@ -357,6 +359,15 @@ def test_passes_add_up_whatever_their_sizes(lengths):
     assert float(most) == largest
 
 
+def test_pairs_of_events_are_those_of_each_pass():
+    """None of one pass meets one of another."""
+    given = [tuple(torch.randint(0, 4, (2, 3, 4)).float() for _ in "xy") for _ in range(3)]
+    replay = Replay(fxsynops.analyze(Coincidences(), given[0]))
+    tallies = [replay.count(pair)[1].detached() for pair in given]
+    found, _ = add_up(tallies, torch.device("cpu"))
+    assert float(found[1, 0]) == sum(float((x @ y.mT).sum()) for x, y in given)
+
+
 def test_only_what_is_added_up_in_float32_can_be_inexact():
     reading = Reading((4,))
     contraction = Contraction([Term(0, 0, torch.ones(1), 1)], 1, [reading], [], torch.device("cpu"))
@@ -365,6 +376,7 @@ def test_only_what_is_added_up_in_float32_can_be_inexact():
         (tally,) = tallies_of(contraction, [reading], [[x]])
         found, most = add_up([tally], torch.device("cpu"))
         assert (found.flatten().tolist(), float(most)) == ([2.0**30, 2.0**30], largest)
+        assert found.dtype == most.dtype == torch.float64
 
 
 # -- some of the events ----------------------------------------------------------------------------
@@ -636,6 +648,42 @@ def test_calls_of_one_size_are_one_row_of_rates_and_others_another():
     assert counter.counts.rates == {}
 
 
+def test_rates_of_neurons_that_drive_nothing_have_derivatives():
+    model = nn.Sequential(nn.Linear(3, 2, bias=False), fnn.NeuromorphicReLU())
+    nn.init.constant_(model[0].weight, 1.0)
+    counter = fxsynops.SynOpsCounter(model, torch.ones(1, 3), rates=True)
+    counter(torch.ones(1, 3))
+    (found,) = torch.autograd.grad(counter.rates["1"].events.sum(), model[0].weight)
+    assert found.eq(1).all()
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
+def test_steps_of_two_parts_have_maxima_if_both_have_some():
+    def steps(mean: tuple[float, ...], most: tuple[float, ...] | None, samples: int) -> Steps:
+        total = StepRow("", "", "", mean, most)
+        return Steps((), total, (samples,) * len(mean), 1.0, (max(mean), sum(mean)))
+
+    first, second = steps((2.0, 6.0), (3.0, 9.0), 2), steps((5.0,), (8.0,), 1)
+    both = first + second
+    assert both.total.mean == ((2 * 2 + 5) / 3, 6)
+    assert both.total.max == (8, 9)
+    assert both.samples == (3, 2)
+    assert both.windows == (6, 8)
+    for one, other in ((first, steps((5.0,), None, 1)), (steps((5.0,), None, 1), first)):
+        assert (one + other).total.max is None
+
+
+def test_a_pass_of_all_steps_is_not_copied():
+    table = torch.rand(2, 3, 1)
+    assert _one_after_the_other([(["a", "b"], table, 0)])[1] is table
+    joined = _one_after_the_other([(["a", "b"], table, 0), (["b"], table[:1], 0)])[1]
+    expected = torch.zeros(2, 6, 1)
+    expected[:, :3], expected[1, 3:] = table, table[0]
+    assert joined.equal(expected)
+
+
 # -- what was counted ------------------------------------------------------------------------------
 
 
@@ -763,7 +811,14 @@ def test_a_guessed_neuron_that_puts_out_fractions_is_none(values):
     assert counter.counts.total == 4 * 3
 
 
-FROZEN = (Span(1, 2), Extras(), Statistics(), FiringRates("a", torch.ones(1), 1))
+FROZEN = (
+    Span(1, 2),
+    Extras(),
+    Statistics(),
+    FiringRates("a", torch.ones(1), 1),
+    Detail(),
+    Rows(()),
+)
 
 
 @pytest.mark.parametrize("result", [*FROZEN, "counts", "row", "tally", "term"])

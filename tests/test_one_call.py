@@ -52,6 +52,32 @@ def test_data_may_be_a_tensor_a_tuple_or_a_loader(data):
     assert all(module.training for module in model.modules())
 
 
+class Any(nn.Linear):
+    def forward(self, *xs):
+        return super().forward(xs[0])
+
+
+class More(nn.Linear):
+    def forward(self, x, *others, **options):
+        return sum(others, super().forward(x))
+
+
+class Optional(nn.Linear):
+    def forward(self, x, mask=None):
+        return super().forward(x if mask is None else x * mask)
+
+
+class Named(nn.Linear):
+    def forward(self, x, *, mask=None):
+        return super().forward(x if mask is None else x * mask)
+
+
+@pytest.mark.parametrize("kind", [Any, More, Optional, Named])
+def test_labels_are_given_to_no_argument_that_a_forward_can_do_without(kind):
+    x = torch.ones(2, 4)
+    assert fxsynops.count(kind(4, 3), [(x, torch.zeros(2, 1))]).total == 2 * 4 * 3
+
+
 def test_inputs_are_taken_out_of_batches():
     model, x = network(), spikes(4)
     data = [{"events": x[:2], "label": 0}, {"events": x[2:], "label": 1}]

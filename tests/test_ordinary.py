@@ -6,10 +6,13 @@ import collections
 import dataclasses
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from spikingjelly.activation_based import neuron as sj
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -303,6 +306,31 @@ def test_an_analysis_inside_of_another_default_device():
         counter = analysis.counter()
         counter(x)
     assert counter.synops.item() >= 4 * x.sum().item()
+
+
+def test_a_first_use_inside_of_another_default_device():
+    """Modules that are imported with it keep no tensors there."""
+    code = """
+import torch
+from spikingjelly.activation_based import neuron
+layers = torch.nn.Linear(6, 3), neuron.IFNode(), torch.nn.Linear(3, 2)
+model, x = torch.nn.Sequential(*layers), torch.ones(1, 6)
+with torch.device("meta"):
+    import fxsynops
+    counter = fxsynops.SynOpsCounter(model, x)
+counter(x)
+print(counter.analysis.upper_bound().structural)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == 6 * 3 + 3 * 2
+
+
+def test_what_a_bound_costs_inside_of_another_default_device():
+    model = nn.Sequential(nn.Linear(6, 4), sj.IFNode(step_mode="m"), nn.Linear(4, 2))
+    bound = fxsynops.analyze(model, torch.ones(3, 1, 6), layout="TN").upper_bound()
+    outside = [str(bound.memory()), str(bound.conventional), str(bound.energy())]
+    with torch.device("meta"):
+        assert [str(bound.memory()), str(bound.conventional), str(bound.energy())] == outside
 
 
 def test_names_in_spiking_that_match_nothing_are_said():

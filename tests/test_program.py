@@ -202,6 +202,22 @@ def test_an_error_names_the_node_and_the_users_line():
     assert "test_program.py:" in note
 
 
+def test_an_error_that_says_more_already_keeps_its_notes():
+    class Refuses(nn.Module):
+        def forward(self, x):
+            if x.amax() > 5:
+                error = ValueError("too much")
+                error.add_note("by the module itself")
+                raise error
+            return x
+
+    model = nn.Sequential(Refuses(), nn.Linear(4, 3))
+    counter = fxsynops.SynOpsCounter(model, torch.ones(1, 4), spiking=[Refuses])
+    with pytest.raises(ValueError, match="too much") as caught:
+        counter(9 * torch.ones(1, 4))
+    assert caught.value.__notes__ == ["by the module itself"]
+
+
 def test_a_replay_is_freed_without_the_garbage_collector():
     counter = fxsynops.SynOpsCounter(nn.Linear(4, 3), torch.ones(2, 4))
     counter(torch.ones(2, 4))

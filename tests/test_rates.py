@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import fxsynops
 import fxsynops.nn as fnn
+from fxsynops.bounds.bound import events_of
 
 RATES = {"x": 0.3, "y": 0.6}
 Run = Callable[[Tensor, Tensor], Tensor]
@@ -172,6 +173,14 @@ def test_more_than_one_event_per_step_is_no_chance(rate):
     assert estimated(torch.maximum, (3,), rate=rate) == pytest.approx(7 * 3)
 
 
+@pytest.mark.parametrize("gate", [lambda x: x, F.relu])
+def test_a_choice_among_sources_lets_pass_what_the_most_active_of_them_fires(gate):
+    """No more than that can come, wherever the choice falls."""
+    first = torch.tensor([True, False, True])
+    found = estimated(lambda x, y: gate(torch.where(first, x, y)), (3,))
+    assert found == pytest.approx(7 * 3 * max(RATES.values()))
+
+
 # -- names, steps, and what is missing -------------------------------------------------------------
 
 
@@ -213,6 +222,21 @@ def test_rates_cost_steps_times_neurons_times_synapses(steps, rate, found):
     assert [row.max_events for row in bound.rows] == pytest.approx(
         [x / n for x, n in zip(found, (6, 12, 20), strict=True)]
     )
+
+
+def test_rates_are_of_events_whatever_they_cost():
+    """Of 2 inputs, of 3 neurons (at the gate behind them), and of 4, in six steps."""
+    analysis = fxsynops.analyze(Chain(), torch.ones(1, 1, 2), layout="NT")
+    events = events_of(analysis.upper_bound(6, rate={"x": 1.0, "node": 0.5, "other": 0.25}))
+    assert list(events.arriving.values()) == [6 * 2 * 1.0, 6 * 3 * 0.5, 6 * 4 * 0.25]
+    assert events.fired == {"node": 6 * 3 * 0.5, "other": 6 * 4 * 0.25}
+
+
+def test_nothing_is_said_of_neurons_that_drive_nothing_and_have_no_rate():
+    model = nn.Sequential(nn.Linear(2, 3), fnn.IAF())
+    analysis = fxsynops.analyze(model, torch.ones(1, 1, 2), layout="NT")
+    assert math.isnan(events_of(analysis.upper_bound(rate={"input": 1.0})).fired["1"])
+    assert events_of(analysis.upper_bound(rate={"input": 1.0, "1": 0.5})).fired["1"] == 1.5
 
 
 @pytest.mark.parametrize(

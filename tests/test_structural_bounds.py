@@ -71,6 +71,8 @@ def filled_in(a: Tensor, value: float) -> Tensor:
 # Forms in which every source stands once: intervals give what some input reaches.
 EXACT: dict[str, tuple[Run, float]] = {
     "a sum": (lambda a, b: F.relu(a + b), 5),
+    "a number less what is there": (lambda a, b: F.relu(2 - a.bool().float()), 2),
+    "a number less what is above one": (lambda a, b: F.relu(2 - (a > 1).float()), 2),
     "a difference": (lambda a, b: F.relu(a - b), 3),
     "the other difference": (lambda a, b: F.relu(b - a), 2),
     "the magnitude of a difference": (lambda a, b: (b - a).abs(), 3),
@@ -102,6 +104,10 @@ EXACT: dict[str, tuple[Run, float]] = {
         lambda a, b: F.relu(torch.cat([a, torch.full((1, 1), 1.0)], -1)),
         3,
     ),
+    "a constant without elements beside": (
+        lambda a, b: F.relu(torch.cat([a, torch.zeros(1, 0)], -1)),
+        3,
+    ),
     "padding with nothing": (lambda a, b: F.relu(F.pad(a, (1, 1))), 3),
     "a number written": (lambda a, b: filled_in(a.repeat(1, 2), 6.0), 6),
     "a small number written": (lambda a, b: filled_in(a.repeat(1, 2), 1.0), 3),
@@ -109,6 +115,10 @@ EXACT: dict[str, tuple[Run, float]] = {
     "a product and a number": (
         lambda a, b: torch.addmm(torch.full((1, 1), 6.0), a.mT, b),
         12,
+    ),
+    "a product and nothing of a number": (
+        lambda a, b: torch.addmm(torch.full((1, 1), 6.0), a.mT, b, beta=0),
+        6,
     ),
     "a product less a number": (
         lambda a, b: torch.addmm(torch.full((1, 1), 5.0), a.mT, b, beta=-1),
@@ -138,6 +148,21 @@ def test_intervals_of_forms_in_which_every_source_stands_once(name):
     assert reached(run, 1) == most
     assert row.max_events == most
     assert row.structural == most * row.connection.fanout.total
+
+
+@pytest.mark.parametrize(("caps", "most"), [({"a": 0}, 0), ({"a": A, "b": B}, 2 * A * B)])
+def test_coincidences_are_as_many_as_pairs_of_events(caps, most):
+    """Two places at which both may fire, and five synapses behind what comes out."""
+    x = torch.ones(1, 2)
+    bound = fxsynops.analyze(Two(lambda a, b: a @ b.mT, x), (x, x)).upper_bound(max_spikes=caps)
+    assert [row.max_events for row in bound.rows] == [most, most]
+    assert [row.structural for row in bound.rows] == [most, 5 * most]
+    assert "-0" not in str(bound)
+
+
+def test_what_is_rounded_down_may_be_below_zero():
+    run = lambda a, b: F.relu(b - (-a / 2).floor())  # noqa: E731
+    assert reached(run, 1) == B + 2 <= bounded(run, 1).max_events
 
 
 # Sums over places: every element once.
@@ -300,6 +325,64 @@ def test_a_neuron_with_both_signs_sends_both():
         counter(torch.ones(1, 1))
         row = counter.analysis.upper_bound().rows[-1]
         assert counter.counts.rows[-1].synops <= row.charge <= row.structural == most
+
+
+def test_a_step_that_is_written_with_a_sign_is_one_event_at_most():
+    class Sign(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(2, 3), nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.out((torch.sign(self.fc(x)) + 1) / 2)
+
+    row = fxsynops.analyze(Sign(), torch.ones(1, 2)).upper_bound().rows[-1]
+    assert (row.max_events, row.structural) == (1, 3 * 4)
+
+
+# -- the most expensive step -----------------------------------------------------------------------
+
+
+class Loop(nn.Module):
+    """A layer of 2 x 3 synapses and one of 3 x 4, and neurons that are called at some steps."""
+
+    def __init__(self, steps: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.fc, self.node, self.out = nn.Linear(2, 3), sj.IFNode(), nn.Linear(3, 4)
+        self.steps = steps
+
+    def forward(self, x):
+        return torch.stack([self.out(self.node(self.fc(step))) for step in self.steps(x)], 1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "layout", "options", "peaks"),
+    [
+        (lambda x: x.unbind(1), "NT", {}, [2 * 3, 3 * 4]),
+        (lambda x: x.unbind(1), "NT", {"max_spikes": 0.5}, [2 * 3, 0.5 * 3 * 4]),
+        (lambda x: x.unbind(1), "NT", {"input_max_events": 2}, [2 * 2 * 3, 3 * 4]),
+        (lambda x: x.unbind(1), "NT", {"input_max_events": 0}, [0, 3 * 4]),
+        (lambda x: x.unbind(1)[::2], "NT", {}, [2 * 3, None]),  # at which steps is not known
+        (lambda x: [x], "N", {"timesteps": 5}, [2 * 3, 3 * 4]),  # each step is a forward
+        (lambda x: [x], "N", {"timesteps": 5, "input_max_events": 2}, [2 * 2 * 3, 3 * 4]),
+        (lambda x: [x], "N", {}, [2 * 3, 3 * 4]),
+    ],
+)
+def test_a_step_costs_what_all_can_emit_in_it(steps, layout, options, peaks):
+    """One event of each input and neuron, times its synapses; of few, all may come at once."""
+    model, x = Loop(steps), torch.ones(2, 5, 2) if layout == "NT" else torch.ones(2, 2)
+    nn.init.constant_(model.fc.bias, 9.0)  # charge allows as many events as there are steps
+    bound = fxsynops.analyze(model, x, layout=layout).upper_bound(**options)
+    assert [row.peak for row in bound.rows] == peaks
+    assert bound.peak == (None if None in peaks else sum(peaks))
+
+
+@pytest.mark.parametrize(("reads", "peaks"), [(5, [2 * 3, 3 * 4]), (1, [2 * 3, None])])
+def test_a_static_input_counts_in_every_step_in_which_it_is_read(reads, peaks):
+    model, x = Loop(lambda x: [x] * reads), torch.ones(2, 2)
+    nn.init.constant_(model.fc.bias, 9.0)
+    bound = fxsynops.analyze(model, x, layout="N", timesteps=5).upper_bound()
+    assert [row.peak for row in bound.rows] == peaks
 
 
 # -- what may be assumed ---------------------------------------------------------------------------

@@ -5,6 +5,8 @@ Every network is a function of spikes, and a linear layer. The right counts are 
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -205,6 +207,7 @@ def test_limits_bound_the_number_of_events():
         lambda m, s: F.max_pool1d((s * m.held)[None], 1)[0],
         lambda m, s: F.rrelu(-s, training=True),
         lambda m, s: (s * m.held).cumprod(1),
+        lambda m, s: (s / math.inf).clamp(0, 2),
     ],
 )
 def test_what_an_event_is_worth_is_not_guessed(f):

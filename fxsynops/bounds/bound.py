@@ -29,6 +29,7 @@ from fxsynops.errors import InputError
 from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale
+from fxsynops.tracing.devices import own_device
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -97,7 +98,7 @@ class Bounded:
     findings: Findings = field(repr=False, compare=False)
     estimate: bool = False
     measured: Measured | None = field(repr=False, default=None)
-    asked: Assumptions | Given | None = field(repr=False, compare=False, default=None)
+    asked: Assumptions | Given | None = field(repr=False, default=None)
 
     @property
     def total(self) -> float:
@@ -275,6 +276,7 @@ class EventTotals:
     fired: dict[str, float]
 
 
+@own_device()
 def events_of(bound: Bounded) -> EventTotals:
     """The events behind a bound or an estimate, for the weights and states of now."""
     findings, asked = bound.findings, bound.asked

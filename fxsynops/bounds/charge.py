@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxsynops.bounds.driven_neurons import Events, Source, Sources, filled
+from fxsynops.bounds.driven_neurons import Events, Source, Sources, filled, split_shape
 from fxsynops.bounds.events_per_step import Assumptions, Caps
 from fxsynops.bounds.ranges import Ranges, unit_of
 from fxsynops.connectivity.calls import origin_of
@@ -130,10 +130,10 @@ class Charge:
             ]
         else:  # earlier passes have left what the later calls of a pass bring
             one = len(source.nodes) == 1  # else what other calls bring is anything
-            times, nothing = (float(self._passes), 0.0) if one else (math.inf, math.inf)
+            left = [x * self._passes if one else torch.full_like(x, math.inf) for x in charge]
             events = [
-                source.emitted(drive, (part[-1] * times).nan_to_num(nan=nothing)).expand_as(part)
-                for drive, part in zip(source.drives, running, strict=False)
+                source.emitted(drive, whole).expand_as(part)
+                for drive, whole, part in zip(source.drives, left, running, strict=False)
             ]
         self._so_far[id(source)] = _SoFar(done, charge, events[0][-1])
         return events
@@ -151,7 +151,7 @@ class Charge:
             return self._totals[key]
         if source.dynamics is None:
             most = source.most if source.most is not None else source.cap * source.positions
-            size = source.steps.split(filled(source.nodes[0], 0.0)).shape[1:]
+            size = split_shape(source.nodes[0], source.steps)[1:]
             all_most = torch.full(size, most, dtype=torch.float64)
             self._totals[key] = Events(all_most, all_most if source.signed else None)
             return self._totals[key]
@@ -174,7 +174,7 @@ class Charge:
             return None
         need_down = len(source.drives) > 1
         charges = self._window(source, leaves, nodes)
-        if not leaves.empty() and bool(charges[0].isfinite().all()):
+        if bool(charges[0].isfinite().all()):
             weights = (
                 torch.rand(charges[0].shape[1:], generator=self._random, dtype=torch.float64) + 0.5
             )
@@ -267,13 +267,14 @@ class Charge:
         ranges = Ranges(self._findings, leaves.get, self._steps)
         with torch.enable_grad():
             ranges.run(nodes, frozenset(tap.node for tap in taps))
-            cost = torch.zeros((), dtype=torch.float64)
+            costs = []
             for tap in taps:
                 value = ranges.values[tap.node]
                 size = value.up if value.down is None else value.up + value.down
                 size = size if value.center is None else size + value.center.abs()
                 each = self._slack(tap) * tap.repeats
-                cost = cost + (tap.map * (_in_units(size, self._worth(tap)) * each)).sum()
+                costs.append((tap.map * (_in_units(size, self._worth(tap)) * each)).sum())
+            cost = torch.stack(costs).sum()
         if not bool(cost.isfinite()):
             return math.inf
         return float(cost.detach()) * self._passes + leaves.heaviest(cost)
@@ -313,7 +314,7 @@ class _Leaves:
         self, node: fx.Node, source: Source, known: Events, at_rest: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Positive and negative events of one call, spread over all steps evenly."""
-        steps = source.steps.split(filled(node, 0.0)).shape[0]
+        steps = split_shape(node, source.steps)[0]
 
         def part(total: Tensor) -> Tensor:
             each = torch.zeros_like(total) if at_rest else total / source.positions
@@ -324,10 +325,6 @@ class _Leaves:
     def finite(self) -> bool:
         """Whether all totals are finite."""
         return all(known.finite() for _, known in self._sources)
-
-    def empty(self) -> bool:
-        """Whether there is nothing whose timing could matter."""
-        return not self._emitted
 
     def get(self, node: fx.Node, role: Role) -> Range | None:
         """See :class:`fxsynops.bounds.ranges.Ranges`."""
@@ -393,7 +390,7 @@ class _Leaves:
                 if not bool(missed.any()):
                     continue
                 verdict = "again"
-                factor = torch.where(missed, all_steps / used.clamp(min=1), 1.0)
+                factor = torch.where(missed, all_steps / used, 1.0)
                 with torch.no_grad():
                     for pair in calls:
                         part = pair[i]

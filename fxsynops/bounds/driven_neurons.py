@@ -68,7 +68,7 @@ class Source:
     steps: Steps = Steps()
     positions: int = 1
     cap: float = math.inf
-    amplitude: Tensor = torch.ones((), dtype=torch.float64)
+    amplitude: Tensor = torch.ones((), dtype=torch.float64, device="cpu")
     signed: bool = False
     most: float | None = None
     dynamics: Dynamics | None = None
@@ -186,7 +186,7 @@ class Sources:
     def _input(self, node: fx.Node) -> Source:
         layout, window = self._findings.options.layout, self._findings.window
         steps = input_steps(layout, window, shape(node))
-        positions = steps.split(filled(node, 0.0)).shape[0] * self._passes
+        positions = split_shape(node, steps)[0] * self._passes
         signed = is_negative(example_value(self._findings, node))
         most = self._assumptions.input_max_events
         cap = 1.0 if most is None else float(most)
@@ -223,7 +223,7 @@ class Sources:
             dynamics = _dynamics(neuron.dynamics, module, start)
             check_untouched(self._findings, module, dynamics.resets, self._constant)
             positions = start.length()
-            sizes = {steps.split(filled(n, 0.0)).shape[1:] for n in nodes}
+            sizes = {split_shape(n, steps)[1:] for n in nodes}
             if len(sizes) > 1:
                 raise NoArgumentError("its calls differ in shape")
             _check_broadcast(dynamics, sizes.pop())
@@ -277,7 +277,7 @@ class Sources:
                 or self._comes_from(part, before, (*path, name))
                 for i, (name, part) in enumerate(zip(names, state, strict=True))
             )
-        while isinstance(state, fx.Node) and state.op == "call_function":
+        while isinstance(state, fx.Node):
             call, operation = self._findings.connector.signals.calls[state]
             if operation is None or not operation.is_copy(call):
                 break
@@ -332,6 +332,11 @@ def input_steps(layout: Layout, window: Window, size: tuple[int, ...]) -> Steps:
     if layout.merged:
         return Steps(layout.order.index("T"), window.samples)
     return Steps(layout.place("T", len(size)))
+
+
+def split_shape(node: fx.Node, steps: Steps) -> torch.Size:
+    """The shape of a node's tensor, with its steps first."""
+    return steps.split(torch.empty(shape(node), device="meta")).shape
 
 
 def filled(node: fx.Node, value: float) -> Tensor:

@@ -8,7 +8,6 @@ what is multiplied multiplies (r₁·r₂ for an AND), the largest of k is silen
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,8 +74,7 @@ class Rates:
             return None
         if operation.masks and isinstance(kept := call.get("p"), int | float):
             return rate * (1 - kept)
-        among = _among(call) if operation.picks else 1.0
-        if rate > 1 or among <= 1:
+        if rate > 1 or not operation.picks or (among := _among(call)) <= 1:
             return rate
         return 1 - (1 - rate) ** among if operation.picks > 0 else rate**among
 
@@ -84,22 +82,22 @@ class Rates:
         self, role: Role, call: Call, operation: Operation, rates: list[float | None]
     ) -> float | None:
         """The mean over what comes out: as many events as reach it, spread over its elements."""
-        if any(rate is None for rate in rates) or operation.pull is None:
-            return _largest(rates)
+        known = [rate for rate in rates if rate is not None]
+        if len(known) < len(rates):
+            return None
         if operation.terms is not None and _is_complement(operation.terms(call)):
-            return abs(1 - float(rates[0] or 0))
+            return abs(1 - known[0])
         size = math.prod(shape(call.node))
         ones = torch.ones([1] * len(shape(call.node)), dtype=torch.float64)
         arriving = dict.fromkeys(role.carriers, 0.0)
+        assert operation.pull is not None
         for slot in operation.pull(call, ones):
             if slot.node in arriving:
                 whole = torch.empty(shape(slot.node), device="meta")
                 part = whole if slot.where is None else whole[slot.where]
                 arriving[slot.node] += float(slot.map.sum()) * part.numel() / slot.map.numel()
-        each = [
-            self._merged(float(self._of[carrier] or 0), count / max(size, 1))
-            for carrier, count in arriving.items()
-        ]
+        rate = dict(zip(role.carriers, known, strict=True))
+        each = [self._merged(rate[n], count / max(size, 1)) for n, count in arriving.items()]
         if self._graded and operation.merges:
             return 1 - math.prod(1 - min(rate, 1.0) for rate in each)
         return math.fsum(each)
@@ -121,8 +119,7 @@ def _among(call: Call) -> float:
     kernel = call.get("kernel_size")
     if kernel is None:
         return math.prod(shape(call.x)) / max(math.prod(shape(call.node)), 1)
-    named = re.search(r"\d", call.name)
-    axes = int(named[0]) if named else len(shape(call.x)) - 2
+    axes = next(int(c) for c in call.name if c.isdigit())  # max_pool2d
     return math.prod(kernel) if isinstance(kernel, tuple | list) else float(kernel) ** axes
 
 

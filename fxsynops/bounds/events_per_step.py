@@ -24,6 +24,7 @@ from fxsynops.neurons import Chosen, Neuron, describe, registered
 from fxsynops.neurons.registry import is_librarys, is_patched
 from fxsynops.operations import Call, Kind, Operation
 from fxsynops.operations.operation import Scale
+from fxsynops.operations.products import Product
 from fxsynops.tracing.hooks import has_hooks
 
 Interval = tuple[float, float]
@@ -146,7 +147,7 @@ class Caps:
 
     def _peak(self, node: fx.Node) -> float:
         low, high = self.ranges[node]
-        return min(max(-low, high), self._most)
+        return min(max(0.0, -low, high), self._most)  # none: 0.0, and not -0.0
 
     def _range(self, node: fx.Node, role: Role) -> Interval:
         """The least and the most that an element can be, in events (interval arithmetic)."""
@@ -163,7 +164,7 @@ class Caps:
             return (-most if most != 1 else 0.0), most
         if role.product is not None:
             low, high = _multiplied([self.ranges[operand] for operand in role.carriers])
-            terms, (less, more) = role.product.contracted, self._added(role, call)
+            terms, (less, more) = role.product.contracted, self._added(role, role.product, call)
             return _times(low, terms) + less, _times(high, terms) + more
         if role.kind == "gate" and (operation.factors or operation.kind is Kind.PRODUCT):
             return _multiplied([self.ranges[carrier] for carrier in role.carriers])
@@ -194,7 +195,7 @@ class Caps:
     def _events(self, role: Role, value: Interval) -> Interval:
         """How many events of a role these values are."""
         worth = _worth(role)
-        if not math.isfinite(worth) or worth == 0:
+        if not math.isfinite(worth):
             return (0.0, 0.0) if value == (0.0, 0.0) else (-math.inf, math.inf)
         low, high = sorted((value[0] / worth, value[1] / worth))
         return _rounded(low), _rounded(high)
@@ -233,13 +234,11 @@ class Caps:
             return None
         return self._events(role, _hull(self._value(n) for n in constants))
 
-    def _added(self, role: Role, call: Call) -> Interval:
-        """What a product of events adds to it (``addmm``)."""
+    def _added(self, role: Role, product: Product, call: Call) -> Interval:
+        """What is added to a product of events (``addmm``)."""
         beta = call.get("beta", 1)
-        if role.product is None or role.product.added is None or not beta:
-            return 0.0, 0.0
-        low, high = self._value(role.product.added)
-        return self._events(role, tuple(sorted((low * beta, high * beta))))
+        low, high = sorted(_times(end, beta) for end in self._value(product.added))
+        return self._events(role, (low, high))
 
     def _merged(self, role: Role, call: Call, operation: Operation) -> Interval:
         """A sum of events and constants."""
@@ -266,8 +265,10 @@ class Caps:
             if known is not None:
                 return known
             value = self._constant(operand)
-            if value is None or value.is_meta or not value.numel():
+            if value is None or value.is_meta:
                 return -math.inf, math.inf
+            if not value.numel():
+                return 0.0, 0.0
             return float(value.min()), float(value.max())
         number = float(operand) if isinstance(operand, int | float) else 0.0
         return number, number

@@ -54,7 +54,7 @@ class Tap:
     scale: Scale
     repeats: int = 1
     product: Product | None = None
-    arriving: Tensor = torch.ones((), dtype=torch.float64)
+    arriving: Tensor = torch.ones((), dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class Units:
             return None
         if not isinstance(factor, fx.Node):
             number = float(factor) if isinstance(factor, int | float) else 0.0
-            return scale * Scale(1 / number if divides else number) if number else None
+            found = scale * Scale(1 / number if divides else number) if number else None
+            return found if found and found.factor else None  # divided by inf, or an underflow
         if shape(factor) and max(shape(factor)) > 1:
             sizes = self._magnitudes(factor)
             if factor.meta["spec"].dtype == torch.bool:

@@ -26,6 +26,7 @@ from fxsynops.neurons.updates import ASSUMED
 from fxsynops.operations import Kind
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import SynapseCall
+from fxsynops.tracing.devices import own_device
 from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.places import Place
 
@@ -150,6 +151,7 @@ def calls_of(findings: Findings) -> list[SynapseCalls]:
     return sorted(dict.fromkeys(found), key=lambda calls: order[calls.calls[0]])
 
 
+@own_device()
 def layers_of(findings: Findings) -> Layers:
     """The synapses and neurons of an analyzed model."""
     calls = calls_of(findings)

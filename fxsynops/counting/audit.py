@@ -402,7 +402,7 @@ class _Auditor:
             return call.again(
                 lambda n: values[n] if n in role.carriers else (self._constant(n) != 0).double()
             )
-        if entry.merges and entry.terms:
+        if entry.terms:
             # Only where terms cancel may one of them count more than once.
             parts = [
                 values[n] * (1 if entry.parameters else abs(factor))

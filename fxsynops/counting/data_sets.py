@@ -63,10 +63,10 @@ def measure(
     counter: _Counting,
     loader: Iterable[Any],
     *,
-    inputs: Callable[[Any], Any] | None = None,
-    reset: Reset = True,
-    device: torch.device | str | None = None,
-    progress: bool | Console = True,
+    inputs: Callable[[Any], Any] | None,
+    reset: Reset,
+    device: torch.device | str | None,
+    progress: bool | Console,
 ) -> Counted:
     """Run every batch of a loader through the model; see ``SynOpsCounter.measure``."""
     counter.clear()

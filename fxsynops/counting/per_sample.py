@@ -120,11 +120,11 @@ class PerSample:
 
     def _index(self, product: Product, left: int, right: int) -> Index | None:
         """The index of a product that runs over the samples in both factors."""
-        first, second = self.leading[left], self.leading[right]
-        if first.sample is None or second.sample is None:
-            return None
-        index = product.axes[0][first.sample]
-        return index if product.axes[1][second.sample] == index else None
+        first, second = self.leading[left].sample, self.leading[right].sample
+        assert first is not None
+        assert second is not None
+        index = product.axes[0][first]
+        return index if product.axes[1][second] == index else None
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
         """SynOps of each sample: (samples,), float64."""

@@ -45,9 +45,10 @@ class PerStep:
 
     @property
     def tells_samples(self) -> bool:
-        """Whether it is known of all sources which of their elements belong to which sample."""
-        if self.samples == 1:
-            return True
+        """Whether it is known of all sources which of their elements belong to which sample.
+
+        Of a single sample, nothing has to be told.
+        """
         met = [self._indices(product, both)[1] for _, product, _, both in self.products]
         return None not in met and all(moment.sample is not None for _, moment in self.terms)
 
@@ -77,13 +78,13 @@ class PerStep:
             for step, each in moment.apart(events, self.samples, self.steps):
                 found.append((term.row, step, each))
         for row, product, (left, right), both in self.products:
-            step_index, sample_index = self._indices(product, both)
+            step_index, sample_index, merged = self._indices(product, both)
             by = [i for i in dict.fromkeys((step_index, sample_index)) if i is not None]
             met = product.pairs(sums[left], sums[right], by)
             moment = Moment(
                 None if sample_index is None else by.index(sample_index),
                 None if step_index is None else by.index(step_index),
-                both[0].merged or both[1].merged if len(by) == 1 and step_index in by else "",
+                merged,
                 max(moment.at for moment in both),
                 all(moment.always for moment in both),
             )
@@ -93,18 +94,19 @@ class PerStep:
 
     def _indices(
         self, product: Product, both: tuple[Moment, Moment]
-    ) -> tuple[Index | None, Index | None]:
+    ) -> tuple[Index | None, Index | None, str]:
         """The indices of a product that run over steps, and over samples in both factors.
 
         Where events of one step meet those of another, they are taken to be of the left factor's.
+        The last is how samples and steps are merged, if they are.
         """
         pairs = list(zip(product.axes, both, strict=True))
-        steps = [axes[moment.step] for axes, moment in pairs if moment.step is not None]
-        step = steps[0] if steps else None
+        steps = [(axes[m.step], m.merged) for axes, m in pairs if m.step is not None]
+        step, merged = steps[0] if steps else (None, "")
         if self.samples == 1:
-            return step, None
+            return step, None, merged
         samples = [None if m.sample is None else axes[m.sample] for axes, m in pairs]
-        return step, samples[0] if samples[0] == samples[1] else None
+        return step, samples[0] if samples[0] == samples[1] else None, merged
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,13 @@ class StepRow:
     @property
     def peak(self) -> float:
         """The most SynOps in one step: of any sample, or of the mean if these are not known."""
-        return max(self.max if self.max is not None else self.mean, default=0.0)
+        return max(self.max if self.max is not None else self.mean)
 
     @property
     def peak_step(self) -> int:
         """The first step with so many."""
         most = self.max if self.max is not None else self.mean
-        return most.index(self.peak) if most else 0
+        return most.index(self.peak)
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,6 @@ class Steps:
             raise InputError(
                 f"window_ms={length:g} is no whole number of steps, which are {self.dt:g} ms long."
             )
-        if not self.windows:
-            return 0.0
         return self.windows[min(steps, len(self.windows)) - 1] / (length / 1000)
 
     def __add__(self, other: Steps) -> Steps:
@@ -202,7 +202,7 @@ class Steps:
 
 def _at(windows: Sequence[float], i: int) -> float:
     """The most in so many steps; a longer window than the pass holds all of it."""
-    return windows[min(i, len(windows) - 1)] if windows else 0.0
+    return windows[min(i, len(windows) - 1)]
 
 
 class StepTotals:

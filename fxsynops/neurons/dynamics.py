@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from fxsynops.tracing.hooks import has_hooks
 
@@ -211,11 +212,11 @@ def powers(base: Tensor, first: int, count: int) -> Tensor:
 
 def is_heaviside(function: Callable[[Tensor], Tensor]) -> bool:
     """Whether a spiking function gives 0 below zero and 1 above (at zero, either)."""
-    probe = torch.tensor([-1e3, -1.0, -1e-3, 0.0, 1e-3, 0.4, 1.0, 1e3])
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with unset_fake_temporarily(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        probe = torch.tensor([-1e3, -1.0, -1e-3, 0.0, 1e-3, 0.4, 1.0, 1e3], device="cpu")
         found = function(probe)
-    expected = torch.stack([(probe > 0).float(), (probe >= 0).float()])
-    return any(torch.equal(found, option) for option in expected)
+        expected = torch.stack([(probe > 0).float(), (probe >= 0).float()])
+        return any(torch.equal(found, option) for option in expected)
 
 
 def excitation(module: nn.Module, sample: tuple[int, ...], late: int = 0) -> Feedback:

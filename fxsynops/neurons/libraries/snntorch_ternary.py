@@ -38,6 +38,6 @@ def _is_ternary(module: Any) -> bool:
 
 
 def _is_sign(function: Callable[[Tensor], Tensor]) -> bool:
-    probe = torch.tensor([-1e3, -1.0, -1e-3, 0.0, 1e-3, 0.4, 1.0, 1e3])
+    probe = torch.tensor([-1e3, -1.0, -1e-3, 0.0, 1e-3, 0.4, 1.0, 1e3], device="cpu")
     with torch.no_grad():
         return torch.equal(function(probe), probe.sign())

@@ -217,7 +217,7 @@ def _gain(module: Any) -> Tensor:
     return 1 / tau if module.decay_input else _ONE
 
 
-_ONE = torch.ones((), dtype=torch.float64)
+_ONE = torch.ones((), dtype=torch.float64, device="cpu")
 
 
 def _integrates(module: Any, start: Start) -> Dynamics:
