@@ -603,3 +603,28 @@ def test_another_length_than_the_neurons_see_is_said():
 def test_an_empty_example_is_an_error():
     with pytest.raises(fxsynops.FxSynopsError, match=r"\(4, 0, 6\) is empty"):
         fxsynops.analyze(nn.Linear(6, 2), torch.zeros(4, 0, 6))
+
+
+class Twice(nn.Module):
+    """Neurons that see two steps of a static input."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        v, out = 0.0, 0.0
+        for _ in range(2):
+            v = 0.5 * v + self.a(x)
+            z = (v > 0.1).float()
+            v, out = v - z, out + self.b(z)
+        return out
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4, 5])
+def test_a_number_of_steps_that_is_given_is_not_overruled(samples):
+    x = torch.ones(samples, 2)
+    found = fxsynops.analyze(Twice(), x, timesteps=2).window
+    assert (found.samples, found.timesteps) == (samples, 2)
+    with pytest.raises(fxsynops.InputError, match=r"timesteps=5.*Pass timesteps=2"):
+        fxsynops.analyze(Twice(), x, timesteps=5)

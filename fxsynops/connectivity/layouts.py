@@ -108,6 +108,8 @@ def of_inputs(
         unknown = replace(plain, said=_UNKNOWN.format(why), known=False, open=not signs)
         return plain if given.timesteps else unknown
     sign = next((sign for sign in signs if sign.axis is not None), signs[0])
+    if given.timesteps not in (None, sign.steps):
+        return plain  # what the user says holds, or is found to be wrong
     fit = list(_fitting(plain, inputs, signs))
     alone = fit if len(fit) == 1 and recorded.branches else []  # another way is no proof
     fit = alone or _proven(fit, inputs, signals, signs, again)
