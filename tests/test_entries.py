@@ -393,6 +393,7 @@ VISITS: dict[str, Visit] = {
     "bucketize": Visit(only=lambda v: torch.bucketize(v, T([0.0, 0.5]))),
     "embedding": Visit(only=lambda v: F.embedding((torch.sin(v) > 2).long(), torch.ones(3, 4))),
     "nonzero": Visit(only=lambda v: torch.sin(v + 1).nonzero()),
+    "argwhere": Visit(only=lambda v: torch.argwhere(torch.sin(v + 1))),
     "hypot": _(input=x, other=torch.ones(())),
     "atan2": _(input=x, other=torch.ones(())),
     "cosine_similarity": Visit(only=lambda v: F.cosine_similarity(v + 1, v + 2)),

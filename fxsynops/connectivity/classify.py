@@ -606,7 +606,7 @@ class _Classifier(Values):
         operation = self.calls[call.node][1]
         if operation is None or not all(map(self.is_activation, product.operands)):
             return None
-        if not written_out.attends(product):
+        if not self._events(product.operands) or not written_out.attends(product):
             return None
         self.summed.add(made)
         return self._of_activations(call, operation, list(product.operands), product)
@@ -642,7 +642,7 @@ class _Classifier(Values):
         for node, role in self.roles.items():
             for carrier in role.carriers:
                 ahead[carrier].append(node)
-        found = set()
+        found, products = set(), []
         for node, role in self.roles.items():
             if role.kind == "unknown" and role.reason.startswith(_CHOOSE):
                 if self._ends(node, ahead, chosen=True):
@@ -651,9 +651,15 @@ class _Classifier(Values):
             open_end = role.kind == "routing" and node not in self.summed
             if not open_end or not self._has_weights(node) or not self._ends(node, ahead, False):
                 continue
-            if self._is_weighted(node) or self._is_mixed_later(node, ahead):
+            if self._is_weighted(node):
                 found.add(node)
-        return found
+            else:
+                products.append(node)
+        entry = self.calls.__getitem__
+        sums = (written_out.product(self.calls[node][0], entry) for node in found)
+        added = {made for _, made in filter(None, sums)}
+        rest = (node for node in products if node not in added)
+        return found | {node for node in rest if self._is_mixed_later(node, ahead)}
 
     def _ends(self, node: fx.Node, ahead: dict[fx.Node, list[fx.Node]], chosen: bool) -> bool:
         """Whether events come from a node to no synapse; if they choose weights, to a sum."""
@@ -687,31 +693,38 @@ class _Classifier(Values):
         if product is None:
             return False
         weight = product.operands[self._weights_among(product)]
-        reached = reachable([node], lambda n: ahead.get(n, ()))
         kinds = ("routing", "unknown")
+        reached = reachable([node], lambda n: ahead.get(n, ()))
         along = {n for n in reached if n is not node and self.roles[n].kind in kinds}
         numbers = torch.arange(1.0, math.prod(shape(weight)) + 1, dtype=torch.float64)
         numbers = numbers.reshape(shape(weight)).expand(shape(node))
         # Of the numbers of all weights in a sum: how many, their sum, the sum of their squares.
-        values = {node: [torch.ones_like(numbers), numbers, numbers * numbers]}
+        values = {node: torch.stack([torch.ones_like(numbers), numbers, numbers * numbers])}
         for later in sorted(along, key=list(self.roles).index):
+            ways = ((0, 0), (0, 1), (1, 1), (2, 1), (2, 2))  # which, and how often
             try:
-                found = [self._carried(later, values, i) for i in range(3)]
+                nothing, *found, twice = (self._carried(later, values, *way) for way in ways)
             except (RuntimeError, TypeError, ValueError, IndexError):
-                return False
-            count, total, squares = values[later] = found
+                continue
+            moved = torch.stack(found) - nothing  # without what is added to all
+            if not torch.allclose(twice - nothing, 2 * moved[2]):
+                continue  # it does not move or add up, but makes something of what it gets
+            values[later] = moved
+            count, total, squares = values[later]
             apart = (count * squares - total * total).abs()
             if bool((apart > 1e-9 * (1 + total * total)).any()):
                 return True
         return False
 
-    def _carried(self, to: fx.Node, values: dict[fx.Node, list[Tensor]], which: int) -> Tensor:
+    def _carried(
+        self, to: fx.Node, values: dict[fx.Node, Tensor], which: int, times: int
+    ) -> Tensor:
         """What an operation makes of values in the place of events; factors are not looked at."""
         (call, operation), carriers = self.calls[to], self.roles[to].carriers
 
         def operand(node: fx.Node) -> Tensor:
             if node in values:
-                return values[node][which]
+                return values[node][which] * times
             known = self.constant(node)
             if known is not None and not known.is_floating_point():
                 return known  # says where they go

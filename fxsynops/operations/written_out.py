@@ -60,11 +60,12 @@ def spreads(product: Product, weights: int) -> bool:
 def attends(product: Product) -> bool:
     """Whether two activations meet as in a matrix product: one is repeated along what is kept.
 
-    Of two tensors of one size, the sum of their product is a gate, and a sum.
+    Of two tensors of one size, the sum of their product is a gate, and a sum; one over the first
+    axis alone, that of samples, is what a rule of plasticity makes of them.
     """
     kept = set(product.kept)
     left, right = _long(product, 0), _long(product, 1)
-    return bool((left & right) - kept) and bool((left ^ right) & kept)
+    return bool((left & right) - kept - {0}) and bool((left ^ right) & kept)
 
 
 def _long(product: Product, operand: int) -> set[Index]:
