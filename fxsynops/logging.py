@@ -1,18 +1,23 @@
-"""Counts for the loggers of long trainings: TensorBoard, Weights & Biases, lightning.
+"""Counts of long runs: for TensorBoard, Weights & Biases and lightning, and kept in a file.
 
-``fxsynops`` itself does not import this module: ``from fxsynops.logging import scalars``.
+``fxsynops`` itself does not import this module: ``from fxsynops.logging import scalars, keep``.
 """
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections import deque
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from fxsynops.counter import SynOpsCounter
+from fxsynops.errors import InputError
 
 # Of each counter, what is on its way from the device: names, numbers, and when they have arrived.
 _ON_THE_WAY: WeakKeyDictionary[SynOpsCounter, deque[tuple[list[str], Tensor, Any]]] = (
@@ -61,3 +66,61 @@ def scalars(counter: SynOpsCounter, prefix: str = "synops") -> dict[str, float]:
         names, numbers, _ = queue.popleft()
         _ARRIVED[counter] = dict(zip(names, numbers.tolist(), strict=True))
     return _ARRIVED.get(counter, {})
+
+
+def keep(counter: SynOpsCounter, path: str | Path, *, every: int = 1) -> RemovableHandle:
+    """Keep what a counter counts in a file, and go on from what is there.
+
+    For processes that may die and come back, as those of an elastic ``torchrun``: one file for each
+    (``f"counts.{rank}.pt"``). A process that comes back has lost the forwards since the file was
+    written, and a warning says from how many samples it goes on: ``counter.counts.samples``, by
+    which a loader knows what it has to leave out.
+
+    Args:
+        counter: that counts from now on; made without ``steps=True``.
+        path: of the file; it is replaced as a whole, never half written.
+        every: forwards between two writings. Each waits for a GPU.
+
+    Returns:
+        what ends it: ``handle.remove()``.
+
+    Raises:
+        InputError: ``every`` is no positive whole number, or what is in the file is of another
+            model, or no progress of a counter.
+
+    Example:
+        >>> import tempfile, torch, fxsynops
+        >>> from fxsynops.logging import keep
+        >>> file = tempfile.mkdtemp() + "/counts.pt"
+        >>> counter = fxsynops.SynOpsCounter(torch.nn.Linear(4, 3), torch.ones(2, 4))
+        >>> handle = keep(counter, file)
+        >>> y = counter(torch.ones(2, 4))
+        >>> torch.load(file, weights_only=True)["span"]
+        (2, 2)
+    """
+    if not isinstance(every, int) or every < 1:
+        raise InputError(f"every is the forwards between two writings, not {every!r}.")
+    counter.progress()  # or why there is none
+    path, forwards = Path(path), 0
+    if path.exists():
+        try:
+            counter.resume(torch.load(path, weights_only=True))
+        except (InputError, OSError):
+            raise
+        except Exception as error:
+            raise InputError(f"'{path}' holds no counts that can be gone on with.") from error
+        warnings.warn(
+            f"the counts in '{path}' go on from {counter.counts.samples:,} samples: what was "
+            "counted after it was written is lost.",
+            stacklevel=2,
+        )
+
+    def write(*_: Any) -> None:
+        nonlocal forwards
+        forwards += 1
+        if forwards % every == 0:
+            beside = path.with_name(f"{path.name}.{os.getpid()}")
+            torch.save(counter.progress(), beside)
+            beside.replace(path)
+
+    return counter.register_forward_hook(write)

@@ -17,7 +17,7 @@ import fxsynops
 import fxsynops.nn as fnn
 from fxsynops.errors import CountError, InputError
 from fxsynops.lightning import SynOpsCallback
-from fxsynops.logging import scalars
+from fxsynops.logging import keep, scalars
 
 
 def network() -> nn.Sequential:
@@ -159,3 +159,35 @@ def test_a_callback_needs_one_counter():
     module.model = network()
     with pytest.raises(InputError, match="0 counters"):
         SynOpsCallback().on_fit_start(None, module)
+
+
+def test_counts_are_kept_in_a_file_and_gone_on_with(tmp_path):
+    file, x = tmp_path / "counts.pt", torch.ones(2, 4)
+    counter = fxsynops.SynOpsCounter(nn.Linear(4, 3), x)
+    handle = keep(counter, file, every=2)
+    for _ in range(3):  # the third is not written any more
+        counter(x)
+    handle.remove()
+    again = fxsynops.SynOpsCounter(nn.Linear(4, 3), x)
+    with pytest.warns(UserWarning, match="go on from 4 samples"):
+        keep(again, file)
+    again(x)
+    assert (again.counts.samples, again.counts.total) == (6, 6 * 12)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_cannot_be_gone_on_with_says_so(tmp_path):
+    file, x = tmp_path / "counts.pt", torch.ones(2, 4)
+    with pytest.raises(InputError, match="not 0"):
+        keep(fxsynops.SynOpsCounter(nn.Linear(4, 3), x), file, every=0)
+    with pytest.raises(InputError, match="without steps=True"):
+        keep(fxsynops.SynOpsCounter(nn.Linear(4, 3), x, steps=True), file)
+    file.write_text("no counts")
+    with pytest.raises(InputError, match="holds no counts"):
+        keep(fxsynops.SynOpsCounter(nn.Linear(4, 3), x), file)
+    file.unlink()
+    counter = fxsynops.SynOpsCounter(nn.Sequential(nn.Linear(4, 3)), x)
+    keep(counter, file)
+    counter(x)
+    with pytest.raises(InputError, match="do not add up"):
+        keep(fxsynops.SynOpsCounter(nn.Linear(4, 3), x), file)

@@ -128,3 +128,19 @@ def test_data_parallel_is_refused():
     counter = fxsynops.SynOpsCounter(nn.Linear(8, 2), torch.ones(2, 8))
     with pytest.raises(InputError, match="DistributedDataParallel"):
         counter._replicate_for_data_parallel()  # as nn.DataParallel does, once per device
+
+
+def test_a_process_that_dies_and_comes_back_loses_no_batch_that_it_has_counted(tmp_path):
+    """It goes on from its file, and says so."""
+
+    def run(file: str, *dies: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.count_again", str(tmp_path / file), *dies]
+        return subprocess.run(command, cwd=ROOT, timeout=300, capture_output=True, text=True)
+
+    alone = json.loads(run("alone.pt").stdout)
+    assert run("died.pt", "2").returncode == 1
+    assert run("died.pt", "4").returncode == 1
+    *found, (told,) = json.loads(run("died.pt").stdout)
+    assert [*found, []] == alone
+    assert "go on from 32 samples: what was counted after it was written is lost" in told
+    assert found[0] > 0

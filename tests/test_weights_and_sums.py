@@ -227,7 +227,13 @@ def test_sums_with_weights_that_nothing_shows_are_refused(function):
 
 
 @pytest.mark.parametrize(
-    "norm", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm], ids=["old", "new"]
+    "norm",
+    [
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.parametrizations.orthogonal,
+    ],
+    ids=["spectral, old", "spectral", "orthogonal"],
 )
 def test_what_makes_weights_is_no_synapse(norm):
     """The power iteration of a spectral norm keeps its vectors in buffers."""
@@ -236,6 +242,7 @@ def test_what_makes_weights_is_no_synapse(norm):
     counter(X)
     assert counter.counts.macs == {}
     assert counter.counts.total == float(X.sum()) * OUT
+    assert "looks like events" not in str(counter.counts)
 
 
 # -- steps -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from fxsynops.connectivity.calls import origin_of
@@ -33,7 +33,7 @@ from fxsynops.operations.call import shape
 from fxsynops.operations.operation import as_dense
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.borrowed import Borrowed
-from fxsynops.tracing.graph_walk import reachable
+from fxsynops.tracing.graph_walk import reachable, upstream
 from fxsynops.tracing.witness import Factor, Product, Witness
 
 _SOME = 4  # fewer elements of one size may be chance
@@ -466,10 +466,17 @@ class _Auditor:
     def _look_at_constants(self, name: str, products: list[Product]) -> None:
         """Whether a product that no input seems to reach holds events all the same."""
         for factor in (factor for product in products for factor in product.factors):
-            made = factor.node is not None and factor.node.op.startswith("call")
-            if made and factor.is_as_it_was and _looks_like_events(factor.value):
-                assert factor.node is not None
-                self._alike[name] = factor.node
+            node = factor.node
+            if node is None or not node.op.startswith("call") or self._is_of_parameters(node):
+                continue
+            if factor.is_as_it_was and _looks_like_events(factor.value):
+                self._alike[name] = node
+
+    def _is_of_parameters(self, node: fx.Node) -> bool:
+        """Whether a constant is made of parameters: it is weights, whatever it looks like."""
+        reads = self.findings.trace.reads
+        places = (reads.get(str(n.target)) for n in upstream([node]) if n.op == "get_attr")
+        return any(isinstance(place.get(), nn.Parameter) for place in places if place is not None)
 
     def _look(self, name: str, node: fx.Node) -> None:
         """Whether the analog input of a synapse looks like events."""
