@@ -663,9 +663,12 @@ class _Classifier(Values):
 
     def _ends(self, node: fx.Node, ahead: dict[fx.Node, list[fx.Node]], chosen: bool) -> bool:
         """Whether events come from a node to no synapse; if they choose weights, to a sum."""
-        roles = [self.roles[n] for n in reachable([node], lambda n: ahead.get(n, ()))]
+        way = reachable([node], lambda n: ahead.get(n, ()))
+        if not chosen:
+            return not any(self.roles[n].counted for n in way)
+        roles = [self.roles[n] for n in way]
         sums = (r.call and r.operation and r.operation.gain(r.call) > 1 for r in roles)
-        return not any(role.counted for role in roles) and (not chosen or any(sums))
+        return not any(role.counted for role in roles) and any(sums)
 
     def _is_weighted(self, node: fx.Node) -> bool:
         """Whether a node spreads events over weights, or sums them with different ones."""

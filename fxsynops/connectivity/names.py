@@ -17,6 +17,9 @@ from fxsynops.tracing.node_meta import Site
 from fxsynops.tracing.trace import Trace
 
 
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+
 class Names:
     """Names of sources, gates and synapses.
 
@@ -117,7 +120,7 @@ class Names:
 
 def _is_torch_layer(module: nn.Module | None) -> bool:
     """A layer of torch's own (or derived from one), whose one operation goes by its name."""
-    if module is None or isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+    if module is None or isinstance(module, _CONTAINERS):
         return False
     return any(
         base.__module__.startswith("torch.nn.modules") and base is not nn.Module
