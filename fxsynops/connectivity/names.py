@@ -16,7 +16,6 @@ from fxsynops.tracing.graph_walk import upstream
 from fxsynops.tracing.node_meta import Site
 from fxsynops.tracing.trace import Trace
 
-
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
