@@ -29,6 +29,7 @@ from torch.utils import _pytree as pytree
 from fxsynops import neurons
 from fxsynops.connectivity.calls import origin_of, part_of
 from fxsynops.connectivity.known_values import Values
+from fxsynops.connectivity.open_ends import CHOOSE, weighing_products, weighs, weights_among
 from fxsynops.connectivity.signals import (
     ANALOG,
     CONST,
@@ -108,7 +109,7 @@ def classify(
         if not classifier.found_firing <= firing:
             firing |= classifier.found_firing
             continue
-        if not (uncounted := classifier.uncounted()) <= weighing:
+        if not (uncounted := weighing_products(classifier, classifier.summed)) <= weighing:
             weighing |= uncounted
             continue
         assumed = {name for name in states.keys() - known.keys() if states[name].holds_events}
@@ -453,12 +454,12 @@ class _Classifier(Values):
         if call.node in self.weighing and (
             product := written_out.unsummed(call.node, self.calls.__getitem__)
         ):
-            return self._product_with(call, product, self._weights_among(product))
+            return self._product_with(call, product, weights_among(self, product))
         if operation.factors and any(map(self.vanishes, operands)):
             return _other(ZERO)
         looks_up = not carriers and operation.analog_only and any(map(self._is_weight, operands))
         if looks_up and (chosen := list(self._whose_places(data))):
-            return self._unknown(call, chosen, _CHOOSE, weighted=True)
+            return self._unknown(call, chosen, CHOOSE, weighted=True)
         if not carriers or operation.kind is Kind.ANALOG:
             return _other(ANALOG)
         if operation.led and any(map(self._is_index_without_values, call.operands())):
@@ -510,7 +511,7 @@ class _Classifier(Values):
         if not all(not isinstance(c, fx.Node) or self.roles[c].signal.fixed for c in constants):
             if all(map(self.is_drawn, choosing)):
                 return _other(ANALOG)
-            reason = _CHOOSE + _may_be_indices(choosing)
+            reason = CHOOSE + _may_be_indices(choosing)
             elementwise = all(n.meta["spec"].dtype == torch.bool for n in choosing) and all(
                 _broadcasts(shape(n), shape(call.node)) for n in call.operands()
             )
@@ -599,7 +600,7 @@ class _Classifier(Values):
             return None
         product, made = found
         way = written_out.mixes if call.node in self.weighing else written_out.differs
-        which = next((i for i in (0, 1) if self._weighs(product, i, way)), None)
+        which = next((i for i in (0, 1) if weighs(self, product, i, way)), None)
         if which is not None:
             self.summed.add(made)
             return self._product_with(call, product, which)
@@ -611,134 +612,12 @@ class _Classifier(Values):
         self.summed.add(made)
         return self._of_activations(call, operation, list(product.operands), product)
 
-    def _weighs(
-        self, product: Product, which: int, in_what_way: Callable[[Product, int], bool]
-    ) -> bool:
-        """Whether an operand of a product holds weights, which meet the other in some way."""
-        weight, x = product.operands[which], product.operands[1 - which]
-        kinds = self.roles[weight].signal.kind, self.roles[x].signal.kind
-        known = kinds[0] == "const" and kinds[1] != "const" and in_what_way(product, which)
-        return known and self.holds_weights(weight)
-
-    def _weights_among(self, product: Product) -> int:
-        """Which operand of a product that is a synapse of its own holds the weights."""
-        ways = (written_out.spreads, lambda *_: True)
-        return next(i for way in ways for i in (0, 1) if self._weighs(product, i, way))
-
     def _product_with(self, call: Call, product: Product, which: int) -> Role:
         rule = product.synapse(1 - which, True, call.name)
         pair = product.operands
         operation = self.calls[call.node][1]
         assert operation is not None
         return self._driven(call, operation, SynapseCall(call, rule, pair[1 - which], pair[which]))
-
-    def uncounted(self) -> set[fx.Node]:
-        """Products of events with weights that reach no synapse in which these could fold.
-
-        They are summed with different weights, or spread over several: they are synapses. So is a
-        choice among weights that is summed.
-        """
-        ahead: dict[fx.Node, list[fx.Node]] = {node: [] for node in self.roles}
-        for node, role in self.roles.items():
-            for carrier in role.carriers:
-                ahead[carrier].append(node)
-        found, products = set(), []
-        for node, role in self.roles.items():
-            if role.kind == "unknown" and role.reason.startswith(_CHOOSE):
-                if self._ends(node, ahead, chosen=True):
-                    found.add(node)
-                continue
-            open_end = role.kind == "routing" and node not in self.summed
-            if not open_end or not self._has_weights(node) or not self._ends(node, ahead, False):
-                continue
-            if self._is_weighted(node):
-                found.add(node)
-            else:
-                products.append(node)
-        entry = self.calls.__getitem__
-        sums = (written_out.product(self.calls[node][0], entry) for node in found)
-        added = {made for _, made in filter(None, sums)}
-        rest = (node for node in products if node not in added)
-        return found | {node for node in rest if self._is_mixed_later(node, ahead)}
-
-    def _ends(self, node: fx.Node, ahead: dict[fx.Node, list[fx.Node]], chosen: bool) -> bool:
-        """Whether events come from a node to no synapse; if they choose weights, to a sum."""
-        way = reachable([node], lambda n: ahead.get(n, ()))
-        if not chosen:
-            return not any(self.roles[n].counted for n in way)
-        roles = [self.roles[n] for n in way]
-        sums = (r.call and r.operation and r.operation.gain(r.call) > 1 for r in roles)
-        return not any(role.counted for role in roles) and any(sums)
-
-    def _is_weighted(self, node: fx.Node) -> bool:
-        """Whether a node spreads events over weights, or sums them with different ones."""
-        entry = self.calls.__getitem__
-        product, way = written_out.unsummed(node, entry), written_out.spreads
-        if product is None:
-            found = written_out.product(self.calls[node][0], entry)
-            product, way = (found[0] if found else None), written_out.mixes
-        return product is not None and any(self._weighs(product, i, way) for i in (0, 1))
-
-    def _has_weights(self, node: fx.Node) -> bool:
-        """Whether a node multiplies events with weights, or adds up such a product."""
-        entry = self.calls.__getitem__
-        product = written_out.unsummed(node, entry)
-        if product is None:
-            found = written_out.product(self.calls[node][0], entry)
-            product = found[0] if found else None
-        return product is not None and any(
-            self._weighs(product, i, lambda *_: True) for i in (0, 1)
-        )
-
-    def _is_mixed_later(self, node: fx.Node, ahead: dict[fx.Node, list[fx.Node]]) -> bool:
-        """Whether a product's elements that have different weights are added up on their way."""
-        product = written_out.unsummed(node, self.calls.__getitem__)
-        if product is None:
-            return False
-        weight = product.operands[self._weights_among(product)]
-        kinds = ("routing", "unknown")
-        reached = reachable([node], lambda n: ahead.get(n, ()))
-        along = {n for n in reached if n is not node and self.roles[n].kind in kinds}
-        numbers = torch.arange(1.0, math.prod(shape(weight)) + 1, dtype=torch.float64)
-        numbers = numbers.reshape(shape(weight)).expand(shape(node))
-        # Of the numbers of all weights in a sum: how many, their sum, the sum of their squares.
-        values = {node: torch.stack([torch.ones_like(numbers), numbers, numbers * numbers])}
-        for later in sorted(along, key=list(self.roles).index):
-            ways = ((0, 0), (0, 1), (1, 1), (2, 1), (2, 2))  # which, and how often
-            try:
-                nothing, *found, twice = (self._carried(later, values, *way) for way in ways)
-            except (RuntimeError, TypeError, ValueError, IndexError):
-                continue
-            moved = torch.stack(found) - nothing  # without what is added to all
-            if not torch.allclose(twice - nothing, 2 * moved[2]):
-                continue  # it does not move or add up, but makes something of what it gets
-            values[later] = moved
-            count, total, squares = values[later]
-            apart = (count * squares - total * total).abs()
-            if bool((apart > 1e-9 * (1 + total * total)).any()):
-                return True
-        return False
-
-    def _carried(
-        self, to: fx.Node, values: dict[fx.Node, Tensor], which: int, times: int
-    ) -> Tensor:
-        """What an operation makes of values in the place of events; factors are not looked at."""
-        (call, operation), carriers = self.calls[to], self.roles[to].carriers
-
-        def operand(node: fx.Node) -> Tensor:
-            if node in values:
-                return values[node][which] * times
-            known = self.constant(node)
-            if known is not None and not known.is_floating_point():
-                return known  # says where they go
-            if known is not None and operation and operation.factors and node not in carriers:
-                return (known != 0).double().expand(shape(node))
-            return torch.zeros(shape(node), dtype=torch.float64)
-
-        if operation and operation.elementwise and not operation.merges and not operation.factors:
-            return operand(carriers[0]).expand(shape(to))
-        found = call.again(operand, leave_out=("dtype",))
-        return found if call.output is None else found[call.output]
 
     def _coincidences(self, call: Call, operation: Operation, product: Product) -> Role:
         """Events times events: events come out, as many as coincide."""
@@ -1005,7 +884,6 @@ def _why_no_entry(call: Call) -> str:
 
 
 _FRACTIONS = "what it puts out is neither whole numbers nor multiples of one of its arguments"
-_CHOOSE = "events choose among weights"
 _DIFFERS = "an earlier forward left in it events that are worth different amounts"
 _WITHOUT_VALUES = (
     "an index says where its events go, and has no values (on the meta device). Analyze the model "

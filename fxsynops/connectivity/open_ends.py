@@ -1,0 +1,169 @@
+"""Events that are multiplied with weights, and reach no synapse: the products are synapses then.
+
+A product with weights may be a gain of each neuron's own, a part of a longer synapse into which it
+folds, or the synapse itself, whose sum stands somewhere behind it, or is done by an index. Which it
+is shows where the events end: in a synapse, or at a threshold; and whether events of different
+weights have been added up until then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+
+from fxsynops.connectivity.known_values import Values
+from fxsynops.operations import written_out
+from fxsynops.operations.call import shape
+from fxsynops.operations.products import Product
+from fxsynops.tracing.graph_walk import reachable
+
+CHOOSE = "events choose among weights"
+
+
+def weighs(
+    values: Values, product: Product, which: int, in_what_way: Callable[[Product, int], bool]
+) -> bool:
+    """Whether an operand of a product holds weights, which meet the other in some way."""
+    weight, x = product.operands[which], product.operands[1 - which]
+    kinds = values.roles[weight].signal.kind, values.roles[x].signal.kind
+    known = kinds[0] == "const" and kinds[1] != "const" and in_what_way(product, which)
+    return known and values.holds_weights(weight)
+
+
+def weights_among(values: Values, product: Product) -> int:
+    """Which operand of a product that is a synapse of its own holds the weights."""
+    ways = (written_out.spreads, lambda *_: True)
+    return next(i for way in ways for i in (0, 1) if weighs(values, product, i, way))
+
+
+def weighing_products(values: Values, summed: set[fx.Node]) -> set[fx.Node]:
+    """Products of events with weights that are synapses of their own.
+
+    They are summed with different weights, or spread over several. So is a choice among weights
+    that is summed.
+
+    Args:
+        values: of a trace whose nodes have roles.
+        summed: products that are part of a synapse already.
+    """
+    return _Ends(values).products(summed)
+
+
+@dataclass
+class _Ends:
+    """Where events end."""
+
+    values: Values
+    ahead: dict[fx.Node, list[fx.Node]] = field(init=False)
+    order: dict[fx.Node, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.order = {node: i for i, node in enumerate(self.values.roles)}
+        self.ahead = {node: [] for node in self.values.roles}
+        for node, role in self.values.roles.items():
+            for carrier in role.carriers:
+                self.ahead[carrier].append(node)
+
+    def products(self, summed: set[fx.Node]) -> set[fx.Node]:
+        """See :func:`weighing_products`."""
+        found, products = set(), []
+        for node, role in self.values.roles.items():
+            if role.kind == "unknown" and role.reason.startswith(CHOOSE):
+                if self._ends(node, chosen=True):
+                    found.add(node)
+                continue
+            open_end = role.kind == "routing" and node not in summed
+            if not open_end or not self._has_weights(node) or not self._ends(node, chosen=False):
+                continue
+            if self._is_weighted(node):
+                found.add(node)
+            else:
+                products.append(node)
+        entry = self.values.calls.__getitem__
+        sums = (written_out.product(self.values.calls[node][0], entry) for node in found)
+        added = {made for _, made in filter(None, sums)}
+        rest = (node for node in products if node not in added)
+        return found | {node for node in rest if self._is_mixed_later(node)}
+
+    def _ends(self, node: fx.Node, chosen: bool) -> bool:
+        """Whether events come from a node to no synapse; if they choose weights, to a sum."""
+        way = reachable([node], lambda n: self.ahead.get(n, ()))
+        if not chosen:
+            return not any(self.values.roles[n].counted for n in way)
+        roles = [self.values.roles[n] for n in way]
+        sums = (r.call and r.operation and r.operation.gain(r.call) > 1 for r in roles)
+        return not any(role.counted for role in roles) and any(sums)
+
+    def _is_weighted(self, node: fx.Node) -> bool:
+        """Whether a node spreads events over weights, or sums them with different ones."""
+        entry = self.values.calls.__getitem__
+        product, way = written_out.unsummed(node, entry), written_out.spreads
+        if product is None:
+            found = written_out.product(self.values.calls[node][0], entry)
+            product, way = (found[0] if found else None), written_out.mixes
+        return product is not None and any(weighs(self.values, product, i, way) for i in (0, 1))
+
+    def _has_weights(self, node: fx.Node) -> bool:
+        """Whether a node multiplies events with weights, or adds up such a product."""
+        entry = self.values.calls.__getitem__
+        product = written_out.unsummed(node, entry)
+        if product is None:
+            found = written_out.product(self.values.calls[node][0], entry)
+            product = found[0] if found else None
+        return product is not None and any(
+            weighs(self.values, product, i, lambda *_: True) for i in (0, 1)
+        )
+
+    def _is_mixed_later(self, node: fx.Node) -> bool:
+        """Whether a product's elements that have different weights are added up on their way."""
+        product = written_out.unsummed(node, self.values.calls.__getitem__)
+        if product is None:
+            return False
+        weight = product.operands[weights_among(self.values, product)]
+        kinds = ("routing", "unknown")
+        reached = reachable([node], lambda n: self.ahead.get(n, ()))
+        along = {n for n in reached if n is not node and self.values.roles[n].kind in kinds}
+        numbers = torch.arange(1.0, math.prod(shape(weight)) + 1, dtype=torch.float64)
+        numbers = numbers.reshape(shape(weight)).expand(shape(node))
+        # Of the numbers of all weights in a sum: how many, their sum, the sum of their squares.
+        values = {node: torch.stack([torch.ones_like(numbers), numbers, numbers * numbers])}
+        for later in sorted(along, key=self.order.__getitem__):
+            ways = ((0, 0), (0, 1), (1, 1), (2, 1), (2, 2))  # which, and how often
+            try:
+                nothing, *found, twice = (self._carried(later, values, *way) for way in ways)
+            except (RuntimeError, TypeError, ValueError, IndexError):
+                continue
+            moved = torch.stack(found) - nothing  # without what is added to all
+            if not torch.allclose(twice - nothing, 2 * moved[2]):
+                continue  # it does not move or add up, but makes something of what it gets
+            values[later] = moved
+            count, total, squares = values[later]
+            apart = (count * squares - total * total).abs()
+            if bool((apart > 1e-9 * (1 + total * total)).any()):
+                return True
+        return False
+
+    def _carried(
+        self, to: fx.Node, values: dict[fx.Node, Tensor], which: int, times: int
+    ) -> Tensor:
+        """What an operation makes of values in the place of events; factors are not looked at."""
+        (call, operation), carriers = self.values.calls[to], self.values.roles[to].carriers
+
+        def operand(node: fx.Node) -> Tensor:
+            if node in values:
+                return values[node][which] * times
+            known = self.values.constant(node)
+            if known is not None and not known.is_floating_point():
+                return known.cpu()  # says where they go
+            if known is not None and operation and operation.factors and node not in carriers:
+                return (known != 0).double().cpu().expand(shape(node))
+            return torch.zeros(shape(node), dtype=torch.float64)
+
+        if operation and operation.elementwise and not operation.merges and not operation.factors:
+            return operand(carriers[0]).expand(shape(to))
+        found = call.again(operand, leave_out=("dtype",))
+        return found if call.output is None else found[call.output]
