@@ -12,6 +12,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
 import fxsynops
+import fxsynops.nn as fnn
 from fxsynops.errors import InputError
 
 
@@ -262,3 +263,19 @@ def test_neurons_are_dead_ends_if_their_weights_are_zero_in_every_step(same: boo
     counter(x)
     found = [change for change in counter.counts.advice().changes if change.kind == "dead ends"]
     assert [change.saves for change in found] == ([3 * 4] if same else [])
+
+
+@pytest.mark.parametrize("brightness", [0.05, 0.5, 1.0])
+def test_savings_are_shares_of_what_was_counted(brightness):
+    """The example is denser than the data, or sparser."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), fnn.IAF(), nn.Linear(32, 4))
+    model[0].weight.data.mul_(4)
+    counter = fxsynops.SynOpsCounter(model, (torch.rand(4, 10, 16) < 0.5).float(), rates=True)
+    x = (torch.rand(4, 10, 16) < brightness).float()
+    counts = counter.measure([x])
+    changes = counts.advice(10).changes
+    assert changes
+    spent = {row.connection.synapse: row.synops / counts.samples for row in counts.rows}
+    for change in changes:
+        assert 0 < change.saves <= sum(spent.values())

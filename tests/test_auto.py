@@ -628,3 +628,47 @@ def test_a_number_of_steps_that_is_given_is_not_overruled(samples):
     assert (found.samples, found.timesteps) == (samples, 2)
     with pytest.raises(fxsynops.InputError, match=r"timesteps=5.*Pass timesteps=2"):
         fxsynops.analyze(Twice(), x, timesteps=5)
+
+
+@pytest.mark.parametrize("timesteps", [7, 24, 50])
+def test_steps_that_neurons_do_not_see_are_an_error(timesteps):
+    class Looped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.neuron = nn.Linear(6, 8), snntorch.Leaky(0.9)
+            self.b = nn.Linear(8, 3)
+
+        def forward(self, x):
+            state, out = self.neuron.init_leaky(), 0
+            for _ in range(25):
+                spikes, state = self.neuron(self.a(x), state)
+                out = out + self.b(spikes)
+            return out
+
+    with pytest.raises(fxsynops.InputError, match=rf"timesteps={timesteps}, but .* sees 25 steps"):
+        fxsynops.analyze(Looped(), torch.rand(3, 6), timesteps=timesteps)
+    fives = fxsynops.analyze(Looped(), torch.rand(3, 6), timesteps=5)
+    assert "sees 25 steps, of which 5 are taken for one (timesteps=)." in str(fives)
+
+
+def test_a_layout_that_neurons_contradict_is_remarked_on():
+    model, x = OverTime(), (torch.rand(4, 9, 6) < 0.5).float()
+    right, wrong = (fxsynops.analyze(model, x, layout=axes) for axes in ("NT", "TN"))
+    assert "which was passed" not in str(right)
+    assert "sees 9 steps, and layout 'TN', which was passed, has 4." in str(wrong)
+
+
+class OverTime(nn.Module):
+    """Of (samples, steps, features)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        v, out = 0.0, 0.0
+        for step in x.unbind(1):
+            v = 0.5 * v + self.a(step)
+            z = (v > 0.1).float()
+            v, out = v - z, out + self.b(z)
+        return out

@@ -963,3 +963,15 @@ def test_types_of_few_digits_are_no_fault(dtype, function, length, monkeypatch):
     monkeypatch.setattr(audits, "_summed", lambda *_: 1.0)
     with pytest.raises(fxsynops.AuditError, match="1 arrived"):
         counter.audit(spikes)
+
+
+def test_where_nothing_arrives_nothing_is_compared():
+    layers = nn.Sequential(nn.Linear(6, 4), fnn.IAF(), nn.Linear(4, 2))
+    layers[0].weight.data.fill_(-1.0)
+    analysis = fxsynops.analyze(layers, torch.ones(2, 3, 6), layout="NT")
+    first, second = analysis.audit.rows
+    assert first.agrees
+    assert second.agrees is None
+    assert second.reason == "no event arrives from the example"
+    assert analysis.audit.ok
+    assert "1 of 2 synapses compared" in str(analysis.audit)

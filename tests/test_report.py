@@ -11,6 +11,7 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 from collections import OrderedDict
 
 import pandas
@@ -455,3 +456,24 @@ def test_latex_has_the_columns_that_are_asked_for():
     assert '"' not in some
     with pytest.raises(InputError, match=r"no columns \['Spikes'\]; there are Layer, "):
         counts.to_latex(["Spikes"])
+
+
+def test_a_report_is_loaded_in_a_fresh_process(tmp_path):
+    """Before anything else of the package has been used."""
+    for name, result in results().items():
+        (tmp_path / f"{name}.json").write_text(result.to_json())
+    code = (
+        "import sys, fxsynops\n"
+        "for path in sys.argv[1:]:\n"
+        "    print(fxsynops.load(path).kind, len(str(fxsynops.load(path))) > 100)"
+    )
+    files = sorted(map(str, tmp_path.glob("*.json")))
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("True") == len(files) > 3
+
+
+def test_bars_without_room_are_named():
+    console = Console(width=60, file=io.StringIO())
+    console.print(results()["counts"])
+    assert "Share." in console.file.getvalue()

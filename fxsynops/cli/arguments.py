@@ -213,6 +213,7 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 
 _TYPED = {
+    "inputs=lambda batch: batch['image']": "--inputs file.py:function",
     "input_events=False": "--analog",
     "input_events=True": "no --analog",
     "strict=False": "--lenient",
@@ -224,6 +225,8 @@ _TYPED = {
     "input_max_events=": "--input-max-events ",
     "input_range=": "--input-range ",
     "inputs=": "--inputs ",
+    "max_synops=": "--max-synops ",
+    "max_synops_per_second=": "--max-synops-per-second ",
 }
 
 
@@ -231,4 +234,4 @@ def as_typed(text: str) -> str:
     """A message with the options of Python as the command line has them."""
     for option, typed in _TYPED.items():
         text = re.sub(rf"(?<![\w-]){re.escape(option)}", typed, text)
-    return re.sub(r"(--[a-z-]+) (?=[,.:;)]|$)", r"\1", text)
+    return re.sub(r"(--[a-z-]+) (?=[ ,.:;)]|$)", r"\1", text)

@@ -101,7 +101,10 @@ def draw(options: argparse.Namespace) -> int:
 
 def plot(options: argparse.Namespace) -> int:
     """Bars of the count, and of the bound."""
-    from fxsynops import plot as plots  # matplotlib takes a second
+    try:
+        from fxsynops import plot as plots  # matplotlib takes a second
+    except ImportError:
+        raise InputError("plot needs matplotlib: pip install 'fxsynops[plot]'.") from None
 
     _check_writable(options.output)
     analysis = _analysis(options)
@@ -196,6 +199,8 @@ def demo(options: argparse.Namespace) -> int:
 
 def _analysis(options: argparse.Namespace) -> fxsynops.Analysis:
     _check_writable(options.output)
+    if hasattr(options, "format"):
+        _check_form(options.output, options.format)
     with _aside():
         model = load_model(options.model)
     training = getattr(options, "train", False)
@@ -323,7 +328,7 @@ def _emit(report: Report, options: argparse.Namespace) -> None:
         other = (
             "" if mode == "training" or options.command == "count" else " (--train: training mode)"
         )
-        notes.append(f"In {mode} mode{other}.")
+        notes = [*(n for n in notes if n != "In eval mode."), f"In {mode} mode{other}."]
     report = replace(report, content=report.content | {"notes": notes})
     console, form = Console(), options.format or _form_of(options.output)
     if options.output:
@@ -357,3 +362,10 @@ def _check_writable(output: str | None) -> None:
             raise InputError(f"'{output}' is a folder: --output names a file.")
         if not os.access(path.parent, os.W_OK):
             raise InputError(f"'{output}' cannot be written: no such folder, or not allowed.")
+
+
+def _check_form(output: str | None, form: str | None) -> None:
+    suffix = Path(output or "").suffix.lower()
+    if form is None and suffix not in ("", ".txt", *_SUFFIXES):
+        known = ", ".join((*_SUFFIXES, ".txt"))
+        raise InputError(f"'{output}' does not say what form it shall have: {known}, or --format.")

@@ -6,8 +6,9 @@ import importlib
 import importlib.util
 import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def find(target: str) -> Any:
     found: Any = _module(where)
     for name in what.split("."):
         if not hasattr(found, name):
-            raise InputError(f"'{where}' has no '{what}'. It has {_public(found)}.")
+            raise InputError(f"'{where}' has no '{what}'. It has {_public(found, name)}.")
         found = getattr(found, name)
     return found
 
@@ -124,11 +125,16 @@ def _of_file(path: Path) -> ModuleType:
     return module
 
 
-def _public(module: Any) -> str:
+def _public(module: Any, wanted: str) -> str:
+    """What a module has of its own: first what is like the wanted name."""
     own = getattr(module, "__name__", None)
+    kinds = (type, FunctionType, BuiltinFunctionType)
     names = [
         name
         for name, value in vars(module).items()
-        if isinstance(value, nn.Module) or getattr(value, "__module__", None) == own
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and (getattr(value, "__module__", None) == own or not isinstance(value, kinds))
     ]
+    names = list(dict.fromkeys([*get_close_matches(wanted, names), *names]))
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") or "nothing"

@@ -158,6 +158,7 @@ def _understand(
         recorded, signals, options.layout, graded, options.weights == "nonzero"
     )
     _check_steps(options.layout, wiring, connector)
+    seen = layouts.steps_seen(options.layout, recorded, signals, window)
     recorded = replace(recorded, branches=(*recorded.branches, *_check_sizes(signals, wiring)))
     silent = not any(role.signal.kind == "events" for role in signals.roles.values())
     if silent and not wiring.analog:
@@ -178,7 +179,7 @@ def _understand(
         tuple(_connection(edge, window, options.layout) for edge in wiring.edges),
         tuple(_dense(wiring, connector, window)),
         wiring.unresolved,
-        tuple(_doubts(recorded, signals, chosen)),
+        (*_doubts(recorded, signals, chosen), *seen),
     )
     signals.forget(  # or an analysis would hold a second copy of all weights
         node

@@ -156,6 +156,29 @@ def recounted(layout: Layout, recorded: Trace, signals: Signals, inputs: Inputs)
     return replace(layout, timesteps=None, known=False)
 
 
+def steps_seen(layout: Layout, recorded: Trace, signals: Signals, window: Window) -> list[str]:
+    """What neurons see, if a user says another number of steps.
+
+    Raises:
+        InputError: a number was said that theirs is no multiple of.
+    """
+    if layout.said or layout.by_step or window.timesteps == 1:
+        return []
+    signs = [sign for sign in _signs(recorded, signals) if sign.steps > 1]
+    steps = {sign.steps for sign in signs}
+    if len(steps) != 1 or steps == {window.timesteps}:
+        return []
+    sign = signs[0]
+    seen = f"{sign.name} sees {sign.steps} steps"
+    if "T" in layout.axes:
+        return [f"{seen}, and layout {layout.axes!r}, which was passed, has {window.timesteps}."]
+    if sign.steps % window.timesteps:
+        raise InputError(
+            f"timesteps={window.timesteps}, but {seen}. Pass timesteps={sign.steps}, or nothing."
+        )
+    return [f"{seen}, of which {sign.steps // window.timesteps} are taken for one (timesteps=)."]
+
+
 def _said(layout: Layout, inputs: Inputs, sign: _Sign) -> str:
     """What was found, and how."""
     steps = f"{sign.steps} step{'s' * (sign.steps != 1)}"

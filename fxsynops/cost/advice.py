@@ -328,7 +328,7 @@ def _padding(findings: Findings, synops: Mapping[tuple[str, str, str], float]) -
             name,
             "silent padding",
             f"pad with zeros, not {_mode(padded[name])}",
-            (before.total - _silently_padded(findings, name).total) / findings.window.samples,
+            _saved(before, _silently_padded(findings, name), synops),
             False,
             True,
         )
@@ -407,13 +407,22 @@ def _thresholds(
             "threshold",
             f"{attribute} × {factor:.3g}: {present:.3g} → {reached:.3g} events per neuron and "
             "step, on the example",
-            (before.total - after.total) / findings.window.samples,
+            _saved(before, after, synops),
             False,
             True,
         )
 
 
 _TRIED = 3  # sources
+
+
+def _saved(
+    before: _Counted, after: _Counted, synops: Mapping[tuple[str, str, str], float]
+) -> float:
+    """SynOps per sample of what was counted, if they sink as those of the example do."""
+    if not before.total:
+        return 0.0
+    return (before.total - after.total) / before.total * math.fsum(synops.values())
 
 
 def _is_threshold(module: nn.Module | None, attribute: str) -> bool:

@@ -235,6 +235,8 @@ class _Auditor:
             except _UnknownError as why:
                 return AuditRow(name, left, None, None, f"{unknown}; {why}")
             agrees = left == arrived
+        if not left and not arrived and not reason and connections:
+            return AuditRow(name, left, arrived, None, "no event arrives from the example")
         return AuditRow(name, left, arrived, agrees, reason, () if agrees else self._way(nodes))
 
     def _cancel(self, connections: list[Connection], nodes: list[fx.Node]) -> bool:

@@ -89,6 +89,7 @@ class Extras:
         fired: events of every spiking node, by name.
         macs: multiply-accumulates by synapse with analog input; with ``events="nonzero"``, of
             inputs that were not zero.
+        evaluated: whether the model was set to eval mode for it.
     """
 
     rates: dict[str, FiringRates] = field(default_factory=dict)
@@ -101,6 +102,7 @@ class Extras:
     lengths: dict[int, int] = field(default_factory=dict)
     fired: dict[str, float] = field(default_factory=dict)
     macs: dict[str, float] = field(default_factory=dict)
+    evaluated: bool = False
 
     def __add__(self, other: Extras) -> Extras:
         both = [x.per_sample for x in (self, other) if x.per_sample is not None]
@@ -116,6 +118,7 @@ class Extras:
             dict(Counter(self.lengths) + Counter(other.lengths)),
             _added(self.fired, other.fired),
             _added(self.macs, other.macs),
+            self.evaluated or other.evaluated,
         )
 
 

@@ -110,7 +110,9 @@ def measure(
         statistics, reason = None, "counting was interrupted in the middle of a batch"
     if statistics is not None:
         statistics = replace(statistics, lengths=counts.lengths)
-    extras = replace(counts.extras, per_sample=statistics, not_apart=reason, partial=partial)
+    extras = replace(
+        counts.extras, per_sample=statistics, not_apart=reason, partial=partial, evaluated=True
+    )
     return replace(counts, extras=extras)
 
 
@@ -128,6 +130,10 @@ def first_of(
     if isinstance(data, Tensor | tuple) and inputs is None:
         arguments = data if isinstance(data, tuple) else (data,)
         return input_of(arguments, len(arguments), model, None, device), [arguments]
+    if isinstance(data, Mapping):
+        data = [data]
+    if type(data).__module__ == "numpy":
+        raise InputError("the data is a NumPy array: pass torch.from_numpy(data).")
     if not isinstance(data, Iterable):
         raise InputError(
             f"the data is a {type(data).__name__}: pass a tensor, a tuple of the model's "

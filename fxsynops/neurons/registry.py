@@ -382,9 +382,10 @@ class Chosen:
         for name in names:
             if name not in parts:
                 near = get_close_matches(name, parts, 3) or list(parts)[1:4]
+                some = f"It has {', '.join(map(repr, near))}, …" if near else "It has none"
                 raise InputError(
-                    f"spiking={name!r} names no module of {type(model).__name__}. It has "
-                    f"{', '.join(map(repr, near))}, … (see model.named_modules())."
+                    f"spiking={name!r} names no module of {type(model).__name__}. {some} (see "
+                    "model.named_modules())."
                 )
             modules.append((name, parts[name]))
         return cls(types, tuple(modules))

@@ -54,8 +54,8 @@ def _notes(advice: Any) -> Iterator[str]:
     yield f"Of {total} SynOps per sample. Savings of several changes do not add up."
     if any(change.verified is not None for change in advice.changes):
         yield (
-            "Verified: the changed network was counted on the example; of silent channels, all "
-            "events stay as they are."
+            "Verified: the changed network was counted on the example, and the share that it saves "
+            "there is taken of what was counted; of silent channels, all events stay as they are."
         )
     if not advice.changes:
         yield "Nothing was found: no silent or dead neurons, and no threshold or pool to move."

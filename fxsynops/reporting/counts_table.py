@@ -146,3 +146,5 @@ def _notes(counts: Any, spread: Any) -> Iterator[str]:
             f"{names}."
         )
     yield from counts.findings.remarks()
+    if counts.extras.evaluated:
+        yield "In eval mode."

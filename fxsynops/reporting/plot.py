@@ -99,6 +99,8 @@ def synops(
         ax.set_title(ax.get_title(), fontsize="medium", loc="left")
         ax.set_title("")
     ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    if ax.get_xscale() == "log":
+        ax.set_xlabel(f"{ax.get_xlabel()}, logarithmic")
     return ax
 
 

@@ -7,9 +7,11 @@ a data frame, and a report that was saved as JSON is the same report again (``fx
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
+import pkgutil
 import re
 import shutil
 import sys
@@ -25,6 +27,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from fxsynops import reporting
 from fxsynops.errors import InputError
 from fxsynops.reporting import formats
 from fxsynops.reporting.formats import FORMS
@@ -362,7 +365,10 @@ class Report:
             yield _table(extra, list(range(len(extra.headers))), frozenset(), options)
         if heavy and cells.shares and len(heavy) < len(first.rows):
             yield Text("◂ these rows make up half of the total", style="dim")
-        if gone := [columns[i].title for i in range(len(columns)) if i not in kept]:
+        gone = [columns[i].title for i in range(len(columns)) if i not in kept]
+        if first.shares and (not cells.shares or not fits):
+            gone.append("Share")
+        if gone:
             yield Text(f"No room for: {', '.join(gone)}.", style="dim")
         for note in grid.notes:
             yield Text(note, style="dim")
@@ -444,6 +450,9 @@ def load(path: str | Path) -> Report:
         raise InputError(f"the report '{path}' cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise InputError(f"the report '{path}' is no JSON: {error}.") from None
+    for part in pkgutil.iter_modules(reporting.__path__):
+        if part.name.endswith("_table") or part.name == "comparison":
+            importlib.import_module(f"{reporting.__name__}.{part.name}")  # which name their kinds
     wanted = {"schema", "kind", "title", "rows", "totals", "notes"}
     if not isinstance(content, dict) or not wanted <= content.keys():
         raise InputError(
