@@ -585,3 +585,28 @@ def test_what_a_hook_hands_on_is_seen_inside_alone(where, behind, monkeypatch):
     inner, _, outer = got
     found = {name: float(synops) for name, synops in counter.per_synapse.items()}
     assert found == {"inner.1": 4 * float(inner.sum()), "outer": 3 * float(outer.sum())}
+
+
+@pytest.mark.parametrize(
+    ("hook", "options"),
+    [
+        (lambda module, args: (torch.cat([args[0], args[0]]),), {}),
+        (lambda module, args: (args[0].T,), {}),
+        (lambda module, args, kwargs: ((), {"input": args[0]}), {"with_kwargs": True}),
+    ],
+)
+@pytest.mark.parametrize("where", ["", "0"])
+def test_a_hook_that_hands_on_other_sizes_or_arguments_is_refused(where, hook, options):
+    """The recorded forward is of the model without it."""
+    model, x = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3)), torch.ones(6, 6)[:5]
+    counter = fxsynops.SynOpsCounter(model, x, layout="N")
+    model.get_submodule(where).register_forward_pre_hook(hook, **options)
+    with pytest.raises(fxsynops.FxSynopsError, match="hands on other arguments or sizes"):
+        counter(x)
+
+
+def test_a_hook_that_makes_a_tuple_is_refused():
+    model, x = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3)), torch.ones(5, 6)
+    model[1].register_forward_hook(lambda module, args, output: (output, output))
+    with pytest.raises(fxsynops.FxSynopsError, match="hands on other arguments or sizes"):
+        fxsynops.SynOpsCounter(model, x, layout="N")(x)

@@ -6,6 +6,8 @@ counted by hand from the events and the places where they go.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -129,11 +131,70 @@ def test_dendrites_are_counted_where_they_branch():
         lambda m, x: (x[:, None, :OUT] * m.w).expand(-1, 4, -1).sum(1),  # … added to itself
         lambda m, x: (x[:, :OUT] * m.w) + (x[:, 2:] * m.w),  # … of two events
         lambda m, x: zeros(x).index_add(0, torch.arange(len(x)).flip(0), x[:, :OUT] * m.w),
+        lambda m, x: x[:, :OUT] * m.w - 0.3,  # … beside a number
+        lambda m, x: 1 - (0.1 + x[:, :OUT] * m.w),
+        lambda m, x: F.dropout(x[:, :OUT] * m.w),  # … some of which a mask stops
+        lambda m, x: F.avg_pool1d((x[:, :OUT].repeat(1, 4) * m.w.repeat(4)).view(-1, 4, OUT).mT, 4)[
+            ..., 0
+        ],
     ],
 )
 def test_a_gain_is_no_synapse(function):
     """Events that are weighted alike are added up, and meet no weight of a layer."""
-    assert counted(Written(function, w=OUT)) == {}
+    counter = fxsynops.SynOpsCounter(Written(function, w=OUT), X, layout="N")
+    assert list(counter.per_synapse if counter(X) is not None else {}) == ["out"]
+
+
+def test_gains_in_a_row_fold_into_the_last():
+    """And what is summed counts where it is summed."""
+    model = Written(
+        lambda m, x: ((x.tile(OUT) * m.g) * m.h).view(-1, OUT, IN).sum(-1), g=OUT * IN, h=OUT * IN
+    )
+    assert counted(model) == {"h": float(X.sum()) * OUT}
+    assert fxsynops.analyze(model, X, layout="N").dense == ()
+
+
+class Adaptive(nn.Module):
+    """A threshold that rises with each spike, by a leak of each neuron's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 2)
+        self.rho, self.tau = nn.Parameter(torch.rand(5)), nn.Parameter(torch.rand(5))
+
+    def forward(self, x):
+        v = z = rise = torch.zeros(x.shape[0], 5)
+        out = 0.0
+        for step in x.unbind(1):
+            rise = self.rho * rise + (1 - self.rho) * z
+            v = self.tau * v + self.a(step) - z
+            z = (v - (0.05 + 1.8 * rise) > 0).float()
+            out = out + self.b(z)
+        return out
+
+
+def test_adaptation_is_no_synapse_and_takes_no_longer_than_its_steps():
+    seconds = {}
+    for steps in (25, 100):
+        x = (torch.rand(2, steps, 6) < 0.5).float()
+        began = time.perf_counter()
+        analysis = fxsynops.analyze(Adaptive(), x, layout="NT")
+        seconds[steps] = time.perf_counter() - began
+        assert {c.synapse for c in analysis.connections} == {"a", "b"}
+        assert analysis.dense == ()
+    assert seconds[100] < 20 * max(seconds[25], 0.1)
+
+
+@pytest.mark.parametrize("events", ["value", "nonzero"])
+def test_edges_may_be_an_input(events):
+    model = Written(lambda m, x, pre, post: zeros(x).index_add(1, post, x[:, pre] * m.w), w=EDGES)
+    model.forward = lambda x, pre, post: model.out(
+        (model.function(model, x, pre, post) > 0.2) * 1.0
+    )
+    counter = fxsynops.SynOpsCounter(model, (X, PRE, POST), layout="N", events=events)
+    for pre in (PRE, PRE.flip(0)):
+        counter(X, pre, POST)
+        assert float(counter.per_synapse["w"].detach()) == float(X[:, pre].sum())
 
 
 # -- activations -----------------------------------------------------------------------------------

@@ -168,15 +168,20 @@ def steps_seen(layout: Layout, recorded: Trace, signals: Signals, window: Window
     steps = {sign.steps for sign in signs}
     if len(steps) != 1 or steps == {window.timesteps}:
         return []
-    sign = signs[0]
+    sign = next((sign for sign in signs if sign.sure), signs[0])
+    if not sign.sure and sign.steps == window.timesteps - 1:
+        return []  # it may have fired before any data came
     seen = f"{sign.name} sees {sign.steps} steps"
     if "T" in layout.axes:
         return [f"{seen}, and layout {layout.axes!r}, which was passed, has {window.timesteps}."]
-    if sign.steps % window.timesteps:
+    if sign.steps % window.timesteps == 0:
+        often = sign.steps // window.timesteps
+        return [f"{seen}, of which {often} are taken for one (timesteps=)."]
+    if sign.sure:
         raise InputError(
             f"timesteps={window.timesteps}, but {seen}. Pass timesteps={sign.steps}, or nothing."
         )
-    return [f"{seen}, of which {sign.steps // window.timesteps} are taken for one (timesteps=)."]
+    return [f"{seen}, and timesteps={window.timesteps} was passed."]
 
 
 def _said(layout: Layout, inputs: Inputs, sign: _Sign) -> str:

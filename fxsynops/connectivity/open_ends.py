@@ -9,19 +9,23 @@ weights have been added up until then.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from fxsynops.connectivity.known_values import Values
 from fxsynops.operations import written_out
-from fxsynops.operations.call import shape
+from fxsynops.operations.call import Call, shape
 from fxsynops.operations.products import Product
 from fxsynops.tracing.graph_walk import reachable
 
 CHOOSE = "events choose among weights"
+_PLACES = frozenset(  # what adds up at places
+    "index_add scatter scatter_add scatter_reduce index_reduce index_put bincount".split()
+)
 
 
 def weighs(
@@ -86,8 +90,18 @@ class _Ends:
         entry = self.values.calls.__getitem__
         sums = (written_out.product(self.values.calls[node][0], entry) for node in found)
         added = {made for _, made in filter(None, sums)}
-        rest = (node for node in products if node not in added)
-        return found | {node for node in rest if self._is_mixed_later(node)}
+        decided: dict[Any, bool] = {}  # by the place in the code: of a loop, its first step tells
+        for node in products:
+            place = node.meta["site"].code
+            if node not in added and place not in decided:
+                decided[place] = self._is_mixed_later(node)
+        mixed = {n for n in products if n not in added and decided[n.meta["site"].code]}
+        # Of several in a row, the last one: those before fold into its weights.
+        folded = {n for n in mixed if any(m in mixed | found for m in self._after(n))}
+        return found | (mixed - folded)
+
+    def _after(self, node: fx.Node) -> Iterator[fx.Node]:
+        return (n for n in reachable([node], lambda n: self.ahead.get(n, ())) if n is not node)
 
     def _ends(self, node: fx.Node, chosen: bool) -> bool:
         """Whether events come from a node to no synapse; if they choose weights, to a sum."""
@@ -124,14 +138,22 @@ class _Ends:
         if product is None:
             return False
         weight = product.operands[weights_among(self.values, product)]
-        kinds = ("routing", "unknown")
-        reached = reachable([node], lambda n: self.ahead.get(n, ()))
-        along = {n for n in reached if n is not node and self.values.roles[n].kind in kinds}
-        numbers = torch.arange(1.0, math.prod(shape(weight)) + 1, dtype=torch.float64)
-        numbers = numbers.reshape(shape(weight)).expand(shape(node))
+        numbers = self._numbers(weight).expand(shape(node))
+        if bool((numbers == numbers.flatten()[:1]).all()):
+            return False  # a gain of all
         # Of the numbers of all weights in a sum: how many, their sum, the sum of their squares.
         values = {node: torch.stack([torch.ones_like(numbers), numbers, numbers * numbers])}
-        for later in sorted(along, key=self.order.__getitem__):
+        for later in sorted(set(self._after(node)), key=self.order.__getitem__):
+            call, operation = self.values.calls[later]
+            places = call.name.rstrip("_") in _PLACES
+            if self.values.roles[later].kind != "routing" and not places:
+                continue
+            if operation is not None and operation.draws(call):
+                continue
+            if not any(carrier in values for carrier in self.values.roles[later].carriers):
+                continue
+            if places and any(self.values.constant(n) is None for n in self._indices(call)):
+                return True  # wherever data say
             ways = ((0, 0), (0, 1), (1, 1), (2, 1), (2, 2))  # which, and how often
             try:
                 nothing, *found, twice = (self._carried(later, values, *way) for way in ways)
@@ -141,11 +163,37 @@ class _Ends:
             if not torch.allclose(twice - nothing, 2 * moved[2]):
                 continue  # it does not move or add up, but makes something of what it gets
             values[later] = moved
-            count, total, squares = values[later]
+            count, total, squares = moved
             apart = (count * squares - total * total).abs()
             if bool((apart > 1e-9 * (1 + total * total)).any()):
                 return True
         return False
+
+    def _indices(self, call: Call) -> list[fx.Node]:
+        return [n for n in call.operands() if not n.meta["spec"].dtype.is_floating_point]
+
+    def _numbers(self, weight: fx.Node) -> Tensor:
+        """A number for each element of what some weights are made of, where it stands in them."""
+        own = torch.arange(1.0, math.prod(shape(weight)) + 1, dtype=torch.float64)
+        own = own.reshape(shape(weight))
+        if weight.op != "call_function":
+            return own
+        call, operation = self.values.calls[weight]
+        held = [n for n in call.operands() if self.values.holds_weights(n)]
+        if len(held) != 1 or operation is None or operation.merges:
+            return own
+        behind = self._numbers(held[0])
+        if shape(held[0]) == shape(weight):
+            return behind
+        try:
+            found = call.again(
+                lambda n: behind if n is held[0] else self.values.constant(n), leave_out=("dtype",)
+            )
+            found = found if call.output is None else found[call.output]
+            moved = found.shape == shape(weight) and bool(torch.isin(found, behind).all())
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+            return own
+        return found if moved else own
 
     def _carried(
         self, to: fx.Node, values: dict[fx.Node, Tensor], which: int, times: int

@@ -18,7 +18,7 @@ from torch.utils.hooks import BackwardHook
 
 from fxsynops.errors import SpecializationError
 from fxsynops.tracing.places import Change, Place
-from fxsynops.tracing.sharded import note_output
+from fxsynops.tracing.sharded import note_output, splits
 
 
 def getitem(value: Any, key: Any) -> Any:
@@ -118,7 +118,7 @@ def before_call(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], changed: bool
 ) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """What ``module(*args, **kwargs)`` does before its forward when it has hooks."""
-    versions = [] if changed else _versions((args, kwargs))
+    versions, given = [] if changed else _versions((args, kwargs)), (args, kwargs)
     hooks = [*nn_module._global_forward_pre_hooks.items(), *module._forward_pre_hooks.items()]
     for key, hook in hooks:
         if key in module._forward_pre_hooks_with_kwargs:
@@ -130,6 +130,8 @@ def before_call(
             if result is not None:
                 args = result if isinstance(result, tuple) else (result,)
     _check_unchanged(module, versions)
+    if not splits(module):  # whose ranks have parts
+        _check_alike(module, given, (args, kwargs))
     full, _ = module._get_backward_hooks()
     pre = module._get_backward_pre_hooks()
     backward = BackwardHook(module, full, pre) if full or pre else None
@@ -147,7 +149,7 @@ def after_call(
     changed: bool,
 ) -> Any:
     """What ``module(*args, **kwargs)`` does after its forward when it has hooks."""
-    versions = [] if changed else _versions((args, kwargs, output))
+    versions, given = [] if changed else _versions((args, kwargs, output)), output
     hooks = [*nn_module._global_forward_hooks.items(), *module._forward_hooks.items()]
     for key, hook in hooks:
         if key in module._forward_hooks_with_kwargs:
@@ -157,6 +159,8 @@ def after_call(
         output = output if result is None else result
     note_output(module, output)
     _check_unchanged(module, versions)
+    if not splits(module):  # whose ranks have parts
+        _check_alike(module, given, output)
     return output if backward is None else backward.setup_output_hook(output)
 
 
@@ -183,6 +187,27 @@ def _check_unchanged(module: nn.Module, versions: list[tuple[Tensor, int]]) -> N
             f"a hook on a {type(module).__name__} writes to a tensor that it is given, and returns "
             "nothing, so the analysis could not know of it. Let the hook return what it makes, "
             "and analyze the model again."
+        )
+
+
+def _check_alike(module: nn.Module, given: Any, returned: Any) -> None:
+    """What hooks hand on must have the form and the sizes that it had without them.
+
+    Raises:
+        SpecializationError: it has not, so that the recorded forward is another one.
+    """
+    if given is returned:
+        return
+    ours, theirs = pytree.tree_flatten(given), pytree.tree_flatten(returned)
+    sizes = [
+        [leaf.shape if isinstance(leaf, Tensor) else None for leaf in leaves]
+        for leaves, _ in (ours, theirs)
+    ]
+    if ours[1] != theirs[1] or sizes[0] != sizes[1]:
+        raise SpecializationError(
+            f"a hook on a {type(module).__name__} hands on other arguments or sizes than it gets, "
+            "and the analysis, in which no hook runs, has seen the model without it. Do in a "
+            "forward what the hook does, or count without it."
         )
 
 
