@@ -604,7 +604,7 @@ def test_check_holds_a_model_to_its_budget(check):
         (["nets.py:make", "--input", "1x8"], "a budget needs a limit"),
         (["nets.py:make", "--input", "1xy", "--max-synops", "1"], "'1xy' is no shape"),
         (["nets.py:make", "--input", "1x9", "--max-synops", "1"], "shapes cannot be multiplied"),
-        (["nets.py:gone", "--input", "1x8", "--max-synops", "1"], "It has make, broken"),
+        (["nets.py:gone", "--input", "1x8", "--max-synops", "1"], "It has make, number, broken"),
         (["nets.py:number", "--input", "1x8", "--max-synops", "1"], "is a int, no model"),
         (["nets.py:broken", "--input", "1x8", "--max-synops", "1"], "no weights here"),
         (["away.py:make", "--input", "1x8", "--max-synops", "1"], "there is no file"),
