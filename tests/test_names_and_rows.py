@@ -610,3 +610,24 @@ def test_a_hook_that_makes_a_tuple_is_refused():
     model[1].register_forward_hook(lambda module, args, output: (output, output))
     with pytest.raises(fxsynops.FxSynopsError, match="hands on other arguments or sizes"):
         fxsynops.SynOpsCounter(model, x, layout="N")(x)
+
+
+@pytest.mark.parametrize("parameter", ["einsum", "matmul", "w#2"])
+def test_names_of_parameters_and_of_functions_are_never_one(parameter):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.last = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(4, 6))
+            self._parameters[parameter] = nn.Parameter(torch.randn(6, 4))
+            self.weight = nn.Parameter(torch.randn(4, 6))
+
+        def forward(self, x):
+            y = torch.einsum("nf,of->no", x, self.weight) + torch.matmul(x, self.weight.T)
+            y = y + F.linear(x, self.w) + x @ self.w.T + x @ self._parameters[parameter]
+            return y + torch.einsum("nf,of->no", x, self.last)
+
+    counter = fxsynops.SynOpsCounter(Named(), torch.ones(2, 6), layout="N")
+    counter(torch.ones(2, 6))
+    assert len(counter.analysis.connections) == 6
+    assert {int(synops) for synops in counter.per_synapse.values()} == {2 * 6 * 4}
+    assert len(counter.per_synapse) == 6

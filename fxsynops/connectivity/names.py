@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
+from itertools import count
 
 import torch
 from torch import fx, nn
@@ -113,8 +114,13 @@ class Names:
 
     def _numbered(self, name: str, code: object, taken: Collection[str] | None = None) -> str:
         numbers, taken = self._sites[name], self._taken if taken is None else taken
-        number = numbers.setdefault(code, len(numbers) + 1 + (name in taken))
-        return name if number == 1 else f"{name}#{number}"
+        if code not in numbers:
+            numbers[code] = next(
+                number
+                for number in count(2 if name in taken else 1)
+                if number not in numbers.values() and f"{name}#{number}" not in self._taken
+            )
+        return name if numbers[code] == 1 else f"{name}#{numbers[code]}"
 
 
 def _is_torch_layer(module: nn.Module | None) -> bool:
