@@ -118,6 +118,45 @@ def test_rows_of_weights_are_a_layer(together):
     assert sum(counted(model).values()) == float(X.sum()) * OUT
 
 
+SHIFTED = F.pad(X, (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "right"),
+    [
+        (
+            lambda m, x: sum(x[:, i : i + 1] * m.w[i] for i in range(IN)).expand(-1, OUT),
+            IN,
+            X.sum(),
+        ),
+        (
+            lambda m, x: sum(F.pad(x, (1, 1))[:, i : i + OUT] * m.w[i] for i in range(3)),
+            3,
+            sum(SHIFTED[:, i : i + OUT].sum() for i in range(3)),
+        ),
+        (
+            lambda m, x: (x * m.w[0] + x.roll(1, 1) * m.w[1])[:, :OUT],
+            2,
+            2 * X.sum(),
+        ),
+    ],
+    ids=["a sum", "a convolution", "a filter"],
+)
+def test_terms_of_a_sum_are_counted_one_by_one(function, size, right):
+    assert sum(counted(Written(function, w=size)).values()) == float(right)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: x[:, :OUT] * m.w + x[:, 2:] * m.v,  # gains of two kinds
+        lambda m, x: m.v * (m.w * x[:, :OUT] + x[:, 2:]),
+    ],
+)
+def test_gains_that_are_parameters_of_their_own_are_no_synapses(function):
+    assert counted(Written(function, w=OUT, v=OUT)) == {}
+
+
 def test_dendrites_are_counted_where_they_branch():
     model = Written(lambda m, x: (x[:, PRE] * m.w).view(-1, OUT, EDGES // OUT).sum(-1), w=EDGES)
     assert counted(model) == {"w": float(X[:, PRE].sum())}

@@ -9,6 +9,7 @@ weights have been added up until then.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from fxsynops.operations.products import Product
 from fxsynops.tracing.graph_walk import reachable
 
 CHOOSE = "events choose among weights"
+_ANYWHERE = torch.tensor([1.0, 1.0, 2.0])  # of numbers that are not alike
 _PLACES = frozenset(  # what adds up at places
     "index_add scatter scatter_add scatter_reduce index_reduce index_put bincount".split()
 )
@@ -90,12 +92,14 @@ class _Ends:
         entry = self.values.calls.__getitem__
         sums = (written_out.product(self.values.calls[node][0], entry) for node in found)
         added = {made for _, made in filter(None, sums)}
-        decided: dict[Any, bool] = {}  # by the place in the code: of a loop, its first step tells
+        groups: dict[Any, dict[fx.Node, Tensor]] = defaultdict(dict)  # by what weights are made of
         for node in products:
-            place = node.meta["site"].code
-            if node not in added and place not in decided:
-                decided[place] = self._is_mixed_later(node)
-        mixed = {n for n in products if n not in added and decided[n.meta["site"].code]}
+            product = written_out.unsummed(node, entry)
+            if product is not None and node not in added:
+                weight = product.operands[weights_among(self.values, product)]
+                made_of, numbers = self._numbers(weight)
+                groups[made_of][node] = numbers.expand(shape(node))
+        mixed = {node for group in groups.values() for node in self._mixed_later(group)}
         # Of several in a row, the last one: those before fold into its weights.
         folded = {n for n in mixed if any(m in mixed | found for m in self._after(n))}
         return found | (mixed - folded)
@@ -132,59 +136,70 @@ class _Ends:
             weighs(self.values, product, i, lambda *_: True) for i in (0, 1)
         )
 
-    def _is_mixed_later(self, node: fx.Node) -> bool:
-        """Whether a product's elements that have different weights are added up on their way."""
-        product = written_out.unsummed(node, self.values.calls.__getitem__)
-        if product is None:
-            return False
-        weight = product.operands[weights_among(self.values, product)]
-        numbers = self._numbers(weight).expand(shape(node))
-        if bool((numbers == numbers.flatten()[:1]).all()):
-            return False  # a gain of all
+    def _mixed_later(self, group: dict[fx.Node, Tensor]) -> set[fx.Node]:
+        """Products of which elements that have different weights are added up on their way.
+
+        Args:
+            group: products with the same weights, or parts of them, and the number of the weight
+                that each element has.
+        """
+        some = next(iter(group.values())).flatten()[:1]
+        if all(bool((numbers == some).all()) for numbers in group.values()):
+            return set()  # a gain of all
+        ahead = {node: set(self._after(node)) for node in group}
         # Of the numbers of all weights in a sum: how many, their sum, the sum of their squares.
-        values = {node: torch.stack([torch.ones_like(numbers), numbers, numbers * numbers])}
-        for later in sorted(set(self._after(node)), key=self.order.__getitem__):
-            call, operation = self.values.calls[later]
-            places = call.name.rstrip("_") in _PLACES
-            if self.values.roles[later].kind != "routing" and not places:
-                continue
-            if operation is not None and operation.draws(call):
-                continue
-            if not any(carrier in values for carrier in self.values.roles[later].carriers):
-                continue
-            if places and any(self.values.constant(n) is None for n in self._indices(call)):
-                return True  # wherever data say
-            ways = ((0, 0), (0, 1), (1, 1), (2, 1), (2, 2))  # which, and how often
-            try:
-                nothing, *found, twice = (self._carried(later, values, *way) for way in ways)
-            except (RuntimeError, TypeError, ValueError, IndexError):
-                continue
-            moved = torch.stack(found) - nothing  # without what is added to all
-            if not torch.allclose(twice - nothing, 2 * moved[2]):
-                continue  # it does not move or add up, but makes something of what it gets
-            values[later] = moved
-            count, total, squares = moved
-            apart = (count * squares - total * total).abs()
-            if bool((apart > 1e-9 * (1 + total * total)).any()):
-                return True
-        return False
+        values: dict[fx.Node, Tensor] = {}
+        mixing: set[fx.Node] = set()
+        for node in sorted(set(group).union(*ahead.values()), key=self.order.__getitem__):
+            if (numbers := group.get(node)) is not None:
+                values[node] = torch.stack([torch.ones_like(numbers), numbers, numbers * numbers])
+            elif any(carrier in values for carrier in self.values.roles[node].carriers):
+                moved = self._moved(node, values)
+                if moved is None:
+                    continue
+                count, total, squares = moved
+                apart = (count * squares - total * total).abs()
+                if bool((apart > 1e-9 * (1 + total * total)).any()):
+                    mixing.add(node)
+                values[node] = moved
+        return {node for node in group if ahead[node] & mixing}
+
+    def _moved(self, node: fx.Node, values: dict[fx.Node, Tensor]) -> Tensor | None:
+        """Where an operation moves numbers, and what it adds up; None if it does anything else."""
+        call, operation = self.values.calls[node]
+        places = call.name.rstrip("_") in _PLACES
+        if self.values.roles[node].kind != "routing" and not places:
+            return None
+        if operation is not None and operation.draws(call):
+            return None
+        if places and any(self.values.constant(n) is None for n in self._indices(call)):
+            return _ANYWHERE.view(3, *[1] * len(shape(node))).expand(3, *shape(node))
+        ways = ((0, 0), (0, 1), (1, 1), (2, 1), (2, 2))  # which, and how often
+        try:
+            nothing, *found, twice = (self._carried(node, values, *way) for way in ways)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return None
+        moved = torch.stack(found) - nothing  # without what is added to all
+        return moved if torch.allclose(twice - nothing, 2 * moved[2]) else None
 
     def _indices(self, call: Call) -> list[fx.Node]:
         return [n for n in call.operands() if not n.meta["spec"].dtype.is_floating_point]
 
-    def _numbers(self, weight: fx.Node) -> Tensor:
-        """A number for each element of what some weights are made of, where it stands in them."""
-        own = torch.arange(1.0, math.prod(shape(weight)) + 1, dtype=torch.float64)
-        own = own.reshape(shape(weight))
+    def _numbers(self, weight: fx.Node) -> tuple[Any, Tensor]:
+        """What some weights are made of, and the numbers of its elements where they stand."""
+        numbers = torch.arange(1.0, math.prod(shape(weight)) + 1, dtype=torch.float64)
+        own = weight, numbers.reshape(shape(weight))
+        if weight.op == "get_attr":
+            return str(weight.target), own[1]
         if weight.op != "call_function":
             return own
         call, operation = self.values.calls[weight]
         held = [n for n in call.operands() if self.values.holds_weights(n)]
-        if len(held) != 1 or operation is None or operation.merges:
+        if len(held) != 1 or operation is None:
             return own
-        behind = self._numbers(held[0])
+        made_of, behind = self._numbers(held[0])
         if shape(held[0]) == shape(weight):
-            return behind
+            return made_of, behind
         try:
             found = call.again(
                 lambda n: behind if n is held[0] else self.values.constant(n), leave_out=("dtype",)
@@ -193,7 +208,7 @@ class _Ends:
             moved = found.shape == shape(weight) and bool(torch.isin(found, behind).all())
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
             return own
-        return found if moved else own
+        return (made_of, found) if moved else own
 
     def _carried(
         self, to: fx.Node, values: dict[fx.Node, Tensor], which: int, times: int
