@@ -631,3 +631,24 @@ def test_names_of_parameters_and_of_functions_are_never_one(parameter):
     assert len(counter.analysis.connections) == 6
     assert {int(synops) for synops in counter.per_synapse.values()} == {2 * 6 * 4}
     assert len(counter.per_synapse) == 6
+
+
+def test_scripted_blocks_of_one_class_have_rows_of_their_own():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.b((self.a(x) > 0).float())
+
+    torch.manual_seed(0)
+    plain, x = nn.Sequential(Block(), Block()), torch.ones(2, 6)
+    scripted = nn.Sequential(*map(torch.jit.script, plain))
+    found = []
+    for model in (plain, scripted):
+        counter = fxsynops.SynOpsCounter(model, x, layout="N")
+        counter(x)
+        found.append({name: float(s.detach()) for name, s in counter.per_synapse.items()})
+    assert found[0] == found[1]
+    assert set(found[0]) == {"0.a", "0.b", "1.b"}

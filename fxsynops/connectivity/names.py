@@ -95,22 +95,24 @@ class Names:
 
     def _owner(self, weight: fx.Node | None) -> str:
         """The module that holds the weight of a call in compiled code, where no module is seen."""
-        owner = self._parameter(weight).rpartition(".")[0]
+        owner = next(iter(self._behind(weight)), "").rpartition(".")[0]
         return owner if owner in self._modules else ""
 
     def _held(self, weight: fx.Node | None) -> str:
         """The name of a tensor that is held by no layer of torch's, turned around perhaps."""
-        name = self._parameter(weight)
+        name, *others = self._behind(weight) or [""]
         owner, _, own = name.rpartition(".")
-        says_nothing = own == "weight" or _is_torch_layer(self._modules.get(owner))
+        says_nothing = others or own == "weight" or _is_torch_layer(self._modules.get(owner))
         return "" if says_nothing else name
 
-    def _parameter(self, weight: fx.Node | None) -> str:
-        """The name of the one tensor of the model's that a weight is made of."""
+    def _behind(self, weight: fx.Node | None) -> list[str]:
+        """The names of the model's tensors that a weight is made of."""
         held = [n for n in upstream([weight]) if n.op == "get_attr"] if weight else []
-        if len(held) != 1 or str(held[0].target) not in self._places:
-            return ""
-        return str(held[0].meta.get("parameter") or held[0].target)
+        return [
+            str(n.meta.get("parameter") or n.target)
+            for n in held
+            if n.meta.get("parameter") or str(n.target) in self._places
+        ]
 
     def _numbered(self, name: str, code: object, taken: Collection[str] | None = None) -> str:
         numbers, taken = self._sites[name], self._taken if taken is None else taken
