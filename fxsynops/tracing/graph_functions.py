@@ -18,7 +18,7 @@ from torch.utils.hooks import BackwardHook
 
 from fxsynops.errors import SpecializationError
 from fxsynops.tracing.places import Change, Place
-from fxsynops.tracing.sharded import note_output, splits
+from fxsynops.tracing.sharded import note_output
 
 
 def getitem(value: Any, key: Any) -> Any:
@@ -130,7 +130,7 @@ def before_call(
             if result is not None:
                 args = result if isinstance(result, tuple) else (result,)
     _check_unchanged(module, versions)
-    if not splits(module):  # whose ranks have parts
+    if changed:
         _check_alike(module, given, (args, kwargs))
     full, _ = module._get_backward_hooks()
     pre = module._get_backward_pre_hooks()
@@ -159,7 +159,7 @@ def after_call(
         output = output if result is None else result
     note_output(module, output)
     _check_unchanged(module, versions)
-    if not splits(module):  # whose ranks have parts
+    if changed:
         _check_alike(module, given, output)
     return output if backward is None else backward.setup_output_hook(output)
 
@@ -196,8 +196,6 @@ def _check_alike(module: nn.Module, given: Any, returned: Any) -> None:
     Raises:
         SpecializationError: it has not, so that the recorded forward is another one.
     """
-    if given is returned:
-        return
     ours, theirs = pytree.tree_flatten(given), pytree.tree_flatten(returned)
     sizes = [
         [leaf.shape if isinstance(leaf, Tensor) else None for leaf in leaves]
