@@ -105,3 +105,26 @@ def test_bounds_do_not_count():
     for module, path in known.items():
         if module.startswith("bounds"):
             assert not any(used.startswith("counting") for used in imports(path, known))
+
+
+def test_constants_are_made_on_the_cpu_whatever_device_a_user_has_set():
+    """What is made while a module is imported stays there for good."""
+    makers = {"tensor", "ones", "zeros", "arange", "full", "empty", "eye", "linspace", "rand"}
+
+    def at_import(tree: ast.AST):
+        for node in ast.iter_child_nodes(tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                yield node
+                yield from at_import(node)
+
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules().values()
+        for node in at_import(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) == "torch"
+        and node.func.attr in makers
+        and "device" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert wrong == []

@@ -24,7 +24,7 @@ from fxsynops.operations.products import Product
 from fxsynops.tracing.graph_walk import reachable
 
 CHOOSE = "events choose among weights"
-_ANYWHERE = torch.tensor([1.0, 1.0, 2.0])  # of numbers that are not alike
+_ANYWHERE = torch.tensor([1.0, 1.0, 2.0], device="cpu")  # of numbers that are not alike
 _PLACES = frozenset(  # what adds up at places
     "index_add scatter scatter_add scatter_reduce index_reduce index_put bincount".split()
 )
@@ -83,9 +83,9 @@ class _Ends:
                     found.add(node)
                 continue
             open_end = role.kind == "routing" and node not in summed
-            if not open_end or not self._has_weights(node) or not self._ends(node, chosen=False):
+            if not open_end or not self._weighs(node, at_all=True) or not self._ends(node, False):
                 continue
-            if self._is_weighted(node):
+            if self._weighs(node):
                 found.add(node)
             else:
                 products.append(node)
@@ -116,25 +116,22 @@ class _Ends:
         sums = (r.call and r.operation and r.operation.gain(r.call) > 1 for r in roles)
         return not any(role.counted for role in roles) and any(sums)
 
-    def _is_weighted(self, node: fx.Node) -> bool:
-        """Whether a node spreads events over weights, or sums them with different ones."""
+    def _weighs(self, node: fx.Node, at_all: bool = False) -> bool:
+        """Whether a node spreads events over weights, or sums them with different ones.
+
+        Args:
+            node: of a product, or of a sum of one.
+            at_all: whether it is enough that it multiplies them with weights.
+        """
         entry = self.values.calls.__getitem__
         product, way = written_out.unsummed(node, entry), written_out.spreads
         if product is None:
             found = written_out.product(self.values.calls[node][0], entry)
             product, way = (found[0] if found else None), written_out.mixes
-        return product is not None and any(weighs(self.values, product, i, way) for i in (0, 1))
-
-    def _has_weights(self, node: fx.Node) -> bool:
-        """Whether a node multiplies events with weights, or adds up such a product."""
-        entry = self.values.calls.__getitem__
-        product = written_out.unsummed(node, entry)
         if product is None:
-            found = written_out.product(self.values.calls[node][0], entry)
-            product = found[0] if found else None
-        return product is not None and any(
-            weighs(self.values, product, i, lambda *_: True) for i in (0, 1)
-        )
+            return False
+        in_what_way = (lambda *_: True) if at_all else way
+        return any(weighs(self.values, product, i, in_what_way) for i in (0, 1))
 
     def _mixed_later(self, group: dict[fx.Node, Tensor]) -> set[fx.Node]:
         """Products of which elements that have different weights are added up on their way.
@@ -202,13 +199,18 @@ class _Ends:
             return made_of, behind
         try:
             found = call.again(
-                lambda n: behind if n is held[0] else self.values.constant(n), leave_out=("dtype",)
+                lambda n: behind if n is held[0] else self._known(n), leave_out=("dtype",)
             )
             found = found if call.output is None else found[call.output]
             moved = found.shape == shape(weight) and bool(torch.isin(found, behind).all())
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
             return own
         return (made_of, found) if moved else own
+
+    def _known(self, node: fx.Node) -> Tensor | None:
+        """A constant, where numbers are: on the CPU."""
+        value = self.values.constant(node)
+        return value if value is None or value.is_meta else value.cpu()
 
     def _carried(
         self, to: fx.Node, values: dict[fx.Node, Tensor], which: int, times: int
@@ -219,11 +221,11 @@ class _Ends:
         def operand(node: fx.Node) -> Tensor:
             if node in values:
                 return values[node][which] * times
-            known = self.values.constant(node)
+            known = self._known(node)
             if known is not None and not known.is_floating_point():
-                return known.cpu()  # says where they go
+                return known  # says where they go
             if known is not None and operation and operation.factors and node not in carriers:
-                return (known != 0).double().cpu().expand(shape(node))
+                return (known != 0).double().expand(shape(node))
             return torch.zeros(shape(node), dtype=torch.float64)
 
         if operation and operation.elementwise and not operation.merges and not operation.factors:
