@@ -152,12 +152,17 @@ def first_of(
 
 def _needed(model: nn.Module) -> int:
     """How many positional arguments a forward cannot do without; one at least."""
+    return max(sum(default is inspect.Parameter.empty for default in _taken(model).values()), 1)
+
+
+def _taken(model: nn.Module) -> dict[str, Any]:
+    """The positional parameters of a forward, and their defaults; none if nothing tells them."""
     try:
         parameters = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):
-        return 1
+        return {}
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return max(sum(p.kind in positional and p.default is p.empty for p in parameters), 1)
+    return {p.name: p.default for p in parameters if p.kind in positional}
 
 
 @contextmanager
@@ -225,11 +230,9 @@ def _by_name(batch: Mapping[str, Any], model: nn.Module) -> tuple[Any, ...]:
     Raises:
         InputError: it has none, or not all that the forward needs.
     """
-    signature = inspect.signature(model.forward)
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    known = {p.name: p.default for p in signature.parameters.values() if p.kind in kinds}
+    known = _taken(model)
     given = [name for name in known if name in batch]
-    lacking = [name for name, default in known.items() if default is signature.empty]
+    lacking = [name for name, default in known.items() if default is inspect.Parameter.empty]
     if not given or not set(lacking) <= set(given):
         raise InputError(
             f"a batch of the loader is a dict of {', '.join(map(repr, batch))}, and "

@@ -29,10 +29,8 @@ def read_graph(path: Path, where: str) -> Any:
     if not path.is_file():
         raise InputError(f"there is no file {where}.")
     try:
-        checks = "type_check" in signature(nir.read).parameters
-        return nir.read(
-            path, **({"type_check": False} if checks else {})
-        )  # older files do not pass
+        checks = "type_check" in signature(nir.read).parameters  # which older files do not pass
+        return nir.read(path, **({"type_check": False} if checks else {}))
     except Exception as error:
         raise InputError(
             f"{where} is no NIR file that can be read: {_fault(path, error)}"

@@ -393,7 +393,7 @@ def _label(ax: Axes, bars: dict[str, float], marks: dict[str, float]) -> None:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.095 else f"{100 * share:.1g} %".replace(" ", "")
+    return f"{share:.0%}" if share >= 0.095 else f"{100 * share:.1g}%"
 
 
 def _by_layer(costs: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -692,7 +692,8 @@ class Recorder(TorchFunctionMode):
         def another(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor):
                 return leaf
-            return made.setdefault(id(leaf), leaf.view_as(leaf))
+            dense = leaf.layout is torch.strided
+            return made.setdefault(id(leaf), leaf.view_as(leaf) if dense else leaf.detach())
 
         with self._quietly():
             return mapped(another, value)

@@ -165,7 +165,7 @@ def assembled(model: nn.Module, value: Tensor, size: tuple[int, ...]) -> Tensor:
         return value.full_tensor()  # type: ignore[attr-defined]
     if value.shape == size:
         return value
-    parts = [axis for axis, (n, all) in enumerate(zip(value.shape, size, strict=False)) if n != all]
+    parts = [i for i, (own, all) in enumerate(zip(value.shape, size, strict=False)) if own != all]
     if value.dim() != len(size) or len(parts) != 1:
         raise TraceError(
             f"a tensor of {tuple(value.shape)} is part of one of {size}, and it is not known "
