@@ -397,19 +397,26 @@ def stream(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def compiled(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:
-    """``torch.compile(counter)`` / ``torch.compile(model)``."""
-    torch.manual_seed(0)
-    s = lenet()
-    s.model.eval()
-    counter = fxsynops.SynOpsCounter(s.model, s.x, **s.options)
-    try:
-        with torch.no_grad():
-            plain, own = torch.compile(s.model), torch.compile(counter)
-            found = ratios(lambda: plain(s.x), lambda: own(s.x), pairs)
-        yield {"model": f"{s.name}, compiled", "by": "fxsynops", **found}
-    except Exception as error:
-        note = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
-        yield {"model": f"{s.name}, compiled", "by": "fxsynops", "note": note}
+    """``torch.compile(counter)`` / ``torch.compile(model)``, inference."""
+    for make in [lenet] if quick else [lenet, dvs, sew]:
+        torch.manual_seed(0)
+        s = make()
+        s.model.eval()
+        counter = fxsynops.SynOpsCounter(s.model, s.x, **s.options)
+        plain, own = torch.compile(s.model), torch.compile(counter)
+
+        def run(compiled: Callable[[Tensor], object], s: Setting = s) -> None:
+            s.reset(s.model)
+            compiled(s.x)
+
+        name = f"{s.name}, compiled"
+        try:
+            with torch.no_grad():
+                found = ratios(partial(run, plain), partial(run, own), pairs, pairs / 4)
+            yield {"model": name, "by": "fxsynops", **found}
+        except Exception as error:  # there may be no compiler on the machine
+            note = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+            yield {"model": name, "by": "fxsynops", "note": note}
 
 
 def gpu(pairs: int, quick: bool) -> Iterator[dict[str, Any]]:

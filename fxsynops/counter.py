@@ -169,31 +169,50 @@ class SynOpsCounter(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own output for these inputs; counts are committed when it is there.
 
-        Under ``torch.compile`` it runs as it is, uncompiled.
+        Under ``torch.compile``, what the model does is compiled, and the sums of events with it.
 
         Raises:
             InputError: another number or size of inputs than analyzed. Other numbers of samples
                 and time steps are fine, and so are other modes, dtypes and devices.
         """
         if torch.compiler.is_dynamo_compiling():
-            from fxsynops.uncompiled import uncompiled  # what it takes is there only now
+            from fxsynops.compiled import counted  # what it takes is there only now
 
-            return uncompiled(self, args, kwargs)
-        values = args
-        if kwargs:  # perhaps of positional parameters
-            bound = Inputs.bind(self.model, args, kwargs)
-            args, kwargs, values = bound.args, bound.kwargs, bound.values
-        replay = self._replay_for(args, kwargs)
-        self._check_at_hand(replay.analysis.window.samples)
-        if not self._has_looked:
-            self._look_at(Inputs.bind(self.model, args, kwargs))
+            return counted(self, args, kwargs)
+        args, kwargs, values = self.bound(args, kwargs)
+        replay = self.replay_for(args, kwargs)
         if replay.own_branches:
             replay, output, tally = self._count_branching(replay, args, kwargs, values)
         else:
             output, tally = replay.count(values)
+        self.commit(replay, tally)
+        return output
+
+    def bound(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
+        """Arguments as the model's signature has them, and one value for each placeholder."""
+        if not kwargs:
+            return args, kwargs, args
+        inputs = Inputs.bind(self.model, args, kwargs)  # some are perhaps positional parameters
+        return inputs.args, inputs.kwargs, inputs.values
+
+    def replay_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
+        """What replays the model for some arguments, recorded if it has to be.
+
+        Raises:
+            InputError: see :meth:`forward`.
+        """
+        replay = self._known_or_new(args, kwargs)
+        self._check_at_hand(replay.analysis.window.samples)
+        if not self._has_looked:
+            self._look_at(Inputs.bind(self.model, args, kwargs))
+        return replay
+
+    def commit(self, replay: Replay, tally: Tally) -> None:
+        """Add what a pass has counted."""
         if torch._C._current_graph_task_id() == -1:  # else a checkpoint's recomputation
             self._account.commit(replay, tally)
-        return output
 
     def _count_branching(
         self, replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any], values: tuple[Any, ...]
@@ -252,7 +271,7 @@ class SynOpsCounter(nn.Module):
                 f"{self._account.at_hand}. Where others begin, say so: counter.end_of_sample()."
             )
 
-    def _replay_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
+    def _known_or_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
         key = _key(args, kwargs)
         candidates = self._replays.get(key, [])
         for i, replay in enumerate(candidates):

@@ -21,7 +21,7 @@ FLOW = (
     ("cost", "reporting"),
     ("budget", "chips", "comparison", "devices", "drawing", "energy", "plot", "results"),
     ("analysis",),
-    ("uncompiled",),
+    ("compiled",),
     ("counter",),
     ("losses", "metrics", "nir", "logging"),
     ("lightning",),

@@ -579,26 +579,6 @@ def test_a_nan_in_one_of_many_passes_is_named():
         _ = counter.counts
 
 
-@pytest.mark.parametrize("inside", [False, True])
-def test_a_compiled_counter_counts(inside):
-    class Outer(nn.Module):
-        def __init__(self, counter):
-            super().__init__()
-            self.counter = counter
-
-        def forward(self, x):
-            return self.counter(x * 1.0) + 1
-
-    model, x = two_layers(), torch.ones(2, 2, 8, 8)
-    counter = fxsynops.SynOpsCounter(model, x)
-    run = torch.compile(Outer(counter) if inside else counter, backend="eager")
-    with torch.no_grad():
-        y = run(x)
-    assert torch.equal(y, model(x) + 1 if inside else model(x))
-    assert counter.counts.samples == 2
-    assert counter.counts.total == float(counter.synops.detach())
-
-
 @pytest.mark.parametrize("same", [True, False])
 def test_what_a_call_writes_its_result_to_is_no_operand(same):
     class Adds(nn.Module):

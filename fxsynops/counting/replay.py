@@ -4,7 +4,7 @@
       ├─ run(*args)                          the graph, from its first node to its last
       │    └─ run_node(node)                 one node: what it calls (called), then …
       │         └─ measure(stop, value, unit)  … the events in its value, read once
-      └─ _tally()                            events × fan-out of all connections together
+      └─ tally(…)                            events × fan-out of all connections together
 
 ``run`` does not go from node to node as ``fx.Interpreter`` does: the same is written out as one
 Python function (:mod:`fxsynops.counting.program`). Node by node, a pass of SEW-ResNet-18 takes 4 %
@@ -116,6 +116,31 @@ class Rows:
         return (*connections, *self.fired, *self.arriving, *self.multiplied)
 
 
+@dataclass
+class Pass:
+    """What is taken down while a pass runs.
+
+    Attributes:
+        parts: the partial sums of every source, by its number.
+        samples: some of the events of sources that nobody vouches for, by number.
+        weights: the values that decide which synapses count.
+    """
+
+    parts: list[Any]
+    samples: dict[int, Tensor] = field(default_factory=dict)
+    weights: dict[fx.Node, Tensor] = field(default_factory=dict)
+
+    def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
+        """Count the events in a tapped node's value, for all connections that tap it."""
+        if value.layout is not torch.strided or value.is_quantized:
+            value = as_dense(value)
+        if stop.aside:
+            value, unit = value.detach(), unit.detach() if isinstance(unit, Tensor) else unit
+        self.parts[stop.number] = sum_events(value, unit, stop.reading)
+        if stop.doubtful and value.is_floating_point():
+            self.samples[stop.number] = sample_events(value, unit)
+
+
 class OtherBranchError(SpecializationError):
     """The forward goes another way than the one that was recorded, by its own output.
 
@@ -142,7 +167,6 @@ class Replay(fx.Interpreter):
         per_sample: reads the SynOps of every sample from them, after a pass.
         per_step: reads those of every step, after a pass.
         steps_unknown: why it cannot.
-        weights: while a pass runs, those that decide which synapses count.
         names: of the nodes that are measured, by the numbers of their sums.
         counted: the nodes that connections count at.
         rows: what the rows of a tally are.
@@ -210,10 +234,8 @@ class Replay(fx.Interpreter):
             self._stops[node].doubtful, self._stops[node].aside = False, True
         self.firing = tuple(self._firing(name, calls) for name, calls in firing)
         self._contraction: Contraction | None = None
-        self.weights: dict[fx.Node, Tensor] = {}
         self.names = {stop.number: analysis.connector.names[n] for n, stop in self._stops.items()}
-        self._parts: list[Any] = []
-        self._samples: dict[int, Tensor] = {}
+        self._pass = Pass([])
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
@@ -469,6 +491,16 @@ class Replay(fx.Interpreter):
         roles = (self._roles.get(node) for node in upstream([check]))
         return any(role is not None and (role.counted or role.module) for role in roles)
 
+    def compilable(self) -> tuple[Callable[..., Any], int] | None:
+        """:meth:`run` for a compiler, and how many sums it takes; None if there is more to it.
+
+        In place of the replay, the function gets a :class:`Pass` that can tell units.
+        """
+        follows = self.own_branches or self._used_weights or in_a_group() or self._is_parallelized
+        if follows or type(self) is not Replay:
+            return None
+        return self._program.run, len(self._stops)
+
     @property
     def macs(self) -> dict[str, float]:
         """Multiply-accumulates of the last pass, by synapse with analog input."""
@@ -478,19 +510,18 @@ class Replay(fx.Interpreter):
 
     def count(self, args: tuple[Any, ...]) -> tuple[Any, Tally]:
         """The model's output for ``args`` (one per placeholder), and the tally."""
-        # Of a pass in which a hook calls the model again.
-        around = self._parts, self._samples, self.weights
-        self._parts, self._samples, self.weights = [None] * len(self._stops), {}, {}
+        around = self._pass  # in which a hook calls the model again
+        self._pass = taken = Pass([None] * len(self._stops))
         try:
             if not in_a_group():
                 output = self.run(*args)
             else:  # also where a wrapper around the counter shards, or averages
                 with outputs_of_parts() as parts:
                     output = self.run(*args)
-                self._parts = [tied(part, [output, *parts]) for part in self._parts]
-            return output, self._tally()
+                taken.parts = [tied(part, [output, *parts]) for part in taken.parts]
+            return output, self.tally(taken)
         finally:
-            self._parts, self._samples, self.weights = around
+            self._pass = around
 
     def run_node(self, n: fx.Node) -> Any:
         """Execute one node and measure the events in its value."""
@@ -523,7 +554,7 @@ class Replay(fx.Interpreter):
         changes = self._is_in_parts or node in self._written_to
         if self._is_parallelized:
             value = assembled(self.analysis.model, value, shape(node))
-        self.weights[node] = value.detach().clone() if changes else value
+        self._pass.weights[node] = value.detach().clone() if changes else value
 
     @cached_property
     def _written_to(self) -> frozenset[fx.Node]:
@@ -558,13 +589,7 @@ class Replay(fx.Interpreter):
         """Count the events in a tapped node's value, for all connections that tap it."""
         if self._is_parallelized:
             value = self._assembled(stop, value)
-        if value.layout is not torch.strided or value.is_quantized:
-            value = as_dense(value)
-        if stop.aside:
-            value, unit = value.detach(), unit.detach() if isinstance(unit, Tensor) else unit
-        self._parts[stop.number] = sum_events(value, unit, stop.reading)
-        if stop.doubtful and value.is_floating_point():
-            self._samples[stop.number] = sample_events(value, unit)
+        self._pass.measure(stop, value, unit)
 
     def _assembled(self, stop: Stop, value: Tensor) -> Tensor:
         """Of a model under ``parallelize_module``: what all ranks have together."""
@@ -586,6 +611,8 @@ class Replay(fx.Interpreter):
         if role.neuron is not None and callable(role.neuron.amplitude):
             worth: Tensor = role.neuron.amplitude(role.module)
             number = worth.numel() == 1 and not worth.requires_grad and worth.is_cpu
+            if torch.compiler.is_dynamo_compiling():
+                number = False  # the compiler would stop here
             unit = (float(worth) if number else worth) * unit  # reading it waits for nothing
         for factor in times:
             unit = unit * factor
@@ -593,20 +620,22 @@ class Replay(fx.Interpreter):
             unit = unit / factor
         return unit
 
-    def _tally(self) -> Tally:
-        changed = self._sparse and self._has_other_weights()
+    def tally(self, taken: Pass) -> Tally:
+        """What a pass has counted."""
+        changed = self._sparse and self._has_other_weights(taken)
         if changed or self._contraction is None:
+            parts = taken.parts
             with own_device():
-                self._contraction = self._contract()
-        return Tally(self._contraction, tuple(self._parts), self._samples)
+                device = parts[0].device if parts else torch.device("cpu")
+                self._contraction = self._contract(device)
+        return Tally(self._contraction, tuple(taken.parts), taken.samples)
 
-    def _has_other_weights(self) -> bool:
-        weights = {node: weight.detach() for node, weight in self.weights.items()}
+    def _has_other_weights(self, taken: Pass) -> bool:
+        weights = {node: weight.detach() for node, weight in taken.weights.items()}
         changed = [sparse.update(weights) for sparse in self._sparse]  # each, in any case
         return any(changed)
 
-    def _contract(self) -> Contraction:
-        device = self._parts[0].device if self._parts else torch.device("cpu")
+    def _contract(self, device: torch.device) -> Contraction:
         terms = [term for stop in self._stops.values() for term in stop.terms()]
         readings = [stop.reading for stop in self._stops.values()]
         products = []
