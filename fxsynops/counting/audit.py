@@ -156,8 +156,10 @@ class _Measuring(Replay):
         """The output for the example, and the SynOps of each connection."""
         # Without gradients, torch may compute otherwise (an LSTM does, in the last bits), and where
         # nobody watches, attention takes a way of its own.
-        recorded = torch.set_grad_enabled(self.analysis.trace.mode.grad)
-        with recorded, _attention_as_recorded(), Borrowed(self.analysis.model):
+        trace = self.analysis.trace
+        recorded = torch.set_grad_enabled(trace.mode.grad)
+        borrowed = Borrowed(self.analysis.model, in_place=not trace.overwrites)
+        with recorded, _attention_as_recorded(), borrowed:
             output, tally = self.count(self.analysis.example.clone().values)
             return output, tally.both()[1].tolist()
 
@@ -302,10 +304,10 @@ class _Auditor:
             raise _UnknownError("its weights are sparse")
         if self.findings.options.weights == "nonzero" and role.synapse.weight is not None:
             return (weights != 0).double()
-        return torch.ones_like(weights, dtype=torch.float64)
+        return _ones_like(weights)
 
     def _events(self, node: fx.Node, value: Tensor) -> Tensor:
-        """What arrives in whole events, float64."""
+        """What arrives in whole events."""
         signal = self._roles[node].signal
         if signal.mask is not None:
             raise _UnknownError("events and analog values lie in one tensor")
@@ -545,14 +547,21 @@ def _summed(product: Product, pair: tuple[Tensor, ...]) -> float:
 
     A matrix product is summed over rows and columns before it is multiplied.
     """
-    left, right = (x.double() for x in pair)
+    left, right = pair
     if product.options:
         return _convolved(left, right, product.options)
     if product.name == "linear":
         right = right.mT if right.dim() > 1 else right
-    left = left if left.dim() == 1 else left.sum(-2)
-    right = right if right.dim() == 1 else right.sum(-1)
+    left = left.double() if left.dim() == 1 else _added(left, -2)
+    right = right.double() if right.dim() == 1 else _added(right, -1)
     return float((left * right).sum())
+
+
+def _added(x: Tensor, axis: int) -> Tensor:
+    """Σ along an axis, in float64; of one number that stands for all, without going there."""
+    if x.stride(axis) == 0 and x.shape[axis]:
+        return x.select(axis, 0).double() * x.shape[axis]
+    return x.sum(axis, dtype=torch.float64)
 
 
 def _convolved(x: Tensor, weight: Tensor, options: tuple[Any, ...]) -> float:
@@ -560,19 +569,23 @@ def _convolved(x: Tensor, weight: Tensor, options: tuple[Any, ...]) -> float:
     *geometry, groups = options
     convolution: Any = torch.convolution
     transposed = options[3]
-    if bool((weight == 1).all()):
+    if not any(weight.stride()):  # all of them one
         each = weight.shape[1] if transposed else weight.shape[0] // groups
-        x = x.unflatten(1, (groups, -1)).sum(2)
+        x = x.unflatten(1, (groups, -1)).sum(2, dtype=torch.float64)
         weight = weight[:1, :1].expand(groups, 1, *weight.shape[2:])
     else:
         each = 1
-    return float(convolution(x, weight, None, *geometry, groups).sum()) * each
+    return float(convolution(x.double(), weight, None, *geometry, groups).sum()) * each
 
 
 def _as_events(factor: Factor, data: list[fx.Node]) -> Tensor:
     """A factor as events, if it is data; all ones, if it is weights."""
-    ones = torch.ones_like(factor.value, dtype=torch.float64)
-    return factor.value.double().abs() if factor.node in data else ones
+    return factor.value.abs() if factor.node in data else _ones_like(factor.value)
+
+
+def _ones_like(weights: Tensor) -> Tensor:
+    """Ones of a shape, that need no memory."""
+    return torch.ones((), dtype=torch.float64, device=weights.device).expand(weights.shape)
 
 
 def _looks_like_events(value: Tensor) -> bool:
@@ -590,7 +603,9 @@ def _looks_like_events(value: Tensor) -> bool:
 
 
 def _in_units(value: Tensor, unit: Any) -> Tensor:
-    """A value in events; none where an event is worth nothing."""
+    """A value in events, float32 or float64; none where an event is worth nothing."""
+    if not isinstance(unit, Tensor) and unit == 1:
+        return value if value.dtype in (torch.float32, torch.float64) else value.double()
     unit = torch.as_tensor(unit, dtype=torch.float64)
     return value.double() / torch.where(unit == 0, torch.inf, unit)
 
@@ -619,8 +634,8 @@ def _is_rounded(events: Tensor, dtype: torch.dtype) -> bool:
     """Whether a few operations in a type of few digits may have made other events of these."""
     if not dtype.is_floating_point or not events.numel():
         return False
-    tolerance = 4 * torch.finfo(dtype).eps
-    if float(events.abs().amax()) * tolerance >= 0.5:
+    tolerance, largest = 4 * torch.finfo(dtype).eps, torch.stack(torch.aminmax(events)).abs().amax()
+    if float(largest) * tolerance >= 0.5:
         return True
     return not _is_whole(events) and _is_whole(events, tolerance)
 
