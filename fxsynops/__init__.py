@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import random
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fxsynops.version import VERSION
@@ -75,16 +77,24 @@ _HOME = {name: f"fxsynops.{home}" for home, names in _HOMES.items() for name in 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
+        value = getattr(_loaded(_HOME[name]), name)
     else:
         try:
-            value = importlib.import_module(f"fxsynops.{name}")
+            value = _loaded(f"fxsynops.{name}")
         except ModuleNotFoundError as error:
             if error.name != f"fxsynops.{name}":
                 raise
             raise AttributeError(f"module 'fxsynops' has no attribute {name!r}") from None
     globals()[name] = value
     return value
+
+
+def _loaded(name: str) -> ModuleType:
+    before = random.getstate()
+    try:
+        return importlib.import_module(name)
+    finally:
+        random.setstate(before)  # rich draws from it when it is loaded
 
 
 def __dir__() -> list[str]:

@@ -338,8 +338,16 @@ def test_help_and_the_bare_import_leave_torch_alone():
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_counter_does_not_take_in_the_compiler():
-    code = "import sys, fxsynops; fxsynops.SynOpsCounter; assert 'torch._dynamo' not in sys.modules"
+def test_a_first_count_takes_in_no_compiler_and_draws_no_random_numbers():
+    code = """
+import random, sys, torch, fxsynops
+before = random.getstate()
+counter = fxsynops.SynOpsCounter(torch.nn.Linear(4, 3), torch.ones(2, 4))
+counter(torch.ones(2, 4))
+print(counter.counts)
+assert random.getstate() == before
+assert "torch._dynamo" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

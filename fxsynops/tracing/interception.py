@@ -57,6 +57,9 @@ class Listener(Protocol):
     def note_attribute(self, module: nn.Module, name: str, value: Any) -> None:
         """Python has read ``module.name``."""
 
+    def note_writing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An operation is about to write to what it is given."""
+
     def note_hidden(self, func: Any, result: Any, args: Any) -> None:
         """An operation inside of something that is recorded as a whole."""
 
@@ -68,6 +71,11 @@ class compiled_code(TorchDispatchMode):  # noqa: N801
         super().__init__()
         self.listener = listener
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch wraps what hears of each operation, which loads the compiler (1 s)."""
+        return not torch_versions.can_be_eager()
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -77,8 +85,11 @@ class compiled_code(TorchDispatchMode):  # noqa: N801
                 return func(*args, **kwargs).as_subclass(made)
         if not self.listener.quiet:
             return self.listener.call(func, args, kwargs)
-        result = func(*args, **kwargs)
-        self.listener.note_hidden(func, result, args)
+        with torch._C.DisableTorchFunction():  # which would only hear of the same again
+            if func._schema.is_mutable:
+                self.listener.note_writing(func, args, kwargs)
+            result = func(*args, **kwargs)
+            self.listener.note_hidden(func, result, args)
         return result
 
 
@@ -274,6 +285,16 @@ def shallow_copies(listener: Listener) -> Iterator[None]:
         yield
     finally:
         del Tensor.__copy__  # type: ignore[attr-defined]
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """What ``torch.compile`` has compiled, or would, runs as it is written."""
+    if "torch._dynamo" not in sys.modules or not torch_versions.can_be_eager():
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

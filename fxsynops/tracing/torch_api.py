@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -26,6 +27,7 @@ def address_of(tensor: Tensor) -> int:
     if isinstance(tensor, FakeTensor):
         return 0
     try:
-        return tensor.untyped_storage().data_ptr()
+        with torch._C.DisableTorchFunction():  # nobody needs to hear of it
+            return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
         return 0

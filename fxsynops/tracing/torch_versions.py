@@ -57,3 +57,8 @@ def applies_in_python() -> bool:
     return "apply" in vars(torch.autograd.Function) and isinstance(
         vars(torch.autograd.Function)["apply"], classmethod
     )
+
+
+def can_be_eager() -> bool:
+    """Whether compiled functions can be told to run as they are written (torch 2.6)."""
+    return hasattr(torch.compiler, "set_stance")
