@@ -8,9 +8,11 @@ find(model, inputs, options)
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -125,9 +127,21 @@ def find(
                 if witness is not None:
                     witness.forget()
 
-    recorded = record(inputs, witness)
-    with unset_fake_temporarily(), gathering():  # maps are real, also of models without values
-        return _understand(model, inputs, options, chosen, recorded, known or {}, record)
+    with _few_collections():
+        recorded = record(inputs, witness)
+        with unset_fake_temporarily(), gathering():  # maps are real, also where no values are
+            return _understand(model, inputs, options, chosen, recorded, known or {}, record)
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """What an analysis makes is kept: Python need not look through all of it again and again."""
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, max(old, 1000))
+    try:
+        yield
+    finally:
+        gc.set_threshold(young, middle, old)
 
 
 def _understand(
