@@ -223,11 +223,11 @@ def test_an_interrupt_at_every_moment_leaves_the_model_as_it_was(crowded):
 def test_a_tensor_that_cannot_be_cloned_leaves_the_model_as_it_was(crowded, monkeypatch, nth):
     clone, calls = borrowed_module._clone, []
 
-    def fails(tensor, memory):
+    def fails(tensor, memory, in_place):
         calls.append(tensor)
         if len(calls) == nth:
             raise RuntimeError("no memory")
-        return clone(tensor, memory)
+        return clone(tensor, memory, in_place)
 
     before = everything(crowded)
     monkeypatch.setattr(borrowed_module, "_clone", fails)
@@ -260,6 +260,106 @@ def test_a_model_with_arrays_is_analyzed(crowded):
     assert everything(crowded) == before
     counter(torch.ones(1, 2, 6))
     assert crowded.seen  # hooks run in the replay
+
+
+def test_what_stands_in_for_parameters_needs_no_memory():
+    tied = nn.Linear(4, 4)
+    model = nn.ModuleList([tied, nn.LSTM(4, 3), nn.ParameterList([nn.Parameter(torch.ones(2))])])
+    model.register_buffer("mean", torch.zeros(3))
+    model.part = tied.weight.data[1:]  # in the memory of a parameter
+    model.also = tied.weight
+    before = {name: (p, p.data_ptr(), p._version) for name, p in model.named_parameters()}
+    with borrowed_module.Borrowed(model, in_place=True):
+        for name, parameter in model.named_parameters():
+            own, at, _ = before[name]
+            assert parameter is not own
+            assert parameter.data_ptr() == at
+        assert model.also is tied.weight
+        assert model.part.data_ptr() == tied.weight[1:].data_ptr()
+        model.mean += 1  # a copy
+    assert {n: (p, p.data_ptr(), p._version) for n, p in model.named_parameters()} == before
+    assert not model.mean.any()
+
+
+class WritesItsWeights(nn.Module):
+    """… in one of many ways."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.fc = way, nn.Linear(6, 3)
+        self.ignores = False
+
+    def forward(self, x):
+        with torch.no_grad():
+            try:
+                self.way(self.fc.weight)
+            except BaseException:
+                if not self.ignores:
+                    raise
+        return self.fc(x)
+
+
+class Whole(fxsynops.nn.IAF):
+    """A neuron, which is kept whole, that writes to the weights of the layer in front of it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        spikes = super().forward(x)
+        self.layer.weight.detach().numpy()[:] *= 0.5
+        return spikes
+
+
+class Half(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight):
+        weight.detach().numpy()[:] *= 0.5
+        return weight * 1.0
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+WRITES = {
+    "in place": lambda w: w.mul_(0.5),
+    "a view": lambda w: w.view(-1)[::2].zero_(),
+    "past versions": lambda w: w.data.t().clamp_(0, 0.1),
+    "an entry": lambda w: w.__setitem__((0, 0), 7.0),
+    "out": lambda w: torch.mul(w, 0.5, out=w.data),
+    "several": lambda w: torch._foreach_mul_([w, w.new_ones(2)], 0.5),
+    "a function": Half.apply,
+    "an initializer": nn.init.zeros_,
+    "a norm": lambda w: w.div_(w.norm()),
+}
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+@pytest.mark.parametrize("way", WRITES)
+def test_a_forward_that_writes_to_parameters_leaves_them_as_they_were(way, ignores):
+    torch.manual_seed(0)
+    model, x = WritesItsWeights(WRITES[way]), torch.eye(6)
+    model.ignores = ignores
+    before = model.fc.weight.detach().clone()
+    counter = fxsynops.SynOpsCounter(model, x)
+    assert torch.equal(model.fc.weight, before)
+    y, after = counter(x), model.fc.weight.detach().clone()  # now it is the model's own doing
+    assert not torch.equal(after, before)
+    with torch.no_grad():
+        model.fc.weight.copy_(before)
+    assert torch.equal(model(x), y)
+    assert torch.equal(model.fc.weight, after)
+    assert counter.counts.total == 6 * 3
+
+
+def test_a_module_that_is_kept_whole_leaves_parameters_as_they_were():
+    layer = nn.Linear(6, 3)
+    model = nn.Sequential(layer, Whole(layer), nn.Linear(3, 2))
+    before = layer.weight.detach().clone()
+    fxsynops.analyze(model, torch.ones(2, 5, 6), layout="NT", spiking=[Whole])
+    assert torch.equal(layer.weight, before)
 
 
 @pytest.mark.parametrize("where", ["forward", "output"])

@@ -79,10 +79,11 @@ class SamplesApart:
         if "N" not in layout.axes:
             return False
         every = [(replay, Inputs.bind(self._model, args, {})) for replay, args in passes]
+        in_place = not any(replay.analysis.trace.overwrites for replay, _ in passes)
 
         def counted(index: Tensor) -> Sums:
             found: Sums = {}
-            with Borrowed(self._model), torch.no_grad():
+            with Borrowed(self._model, in_place), torch.no_grad():
                 for replay, inputs in every:
                     picked = layout.picked(inputs, window, "N", index)
                     _, tally = replay.count(picked.clone().values)

@@ -6,13 +6,17 @@ tuples and plain objects below them) is replaced by a clone, and hooks are set a
 closes, also by an exception, everything is put back: the same objects, in the same places. What
 is needed for that is written down before the first thing changes, and each step of putting back
 may fail, or be interrupted, without the others being left out.
+
+Parameters are most of a model, and hardly a forward writes to them. What stands in for them lies in
+their own memory (``in_place``), until a forward is about to write there: it begins anew with copies
+(:class:`OverwrittenError`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -74,10 +78,21 @@ class _Held:
         return isinstance(self.container, list | dict | Attributes)
 
 
+class OverwrittenError(BaseException):
+    """A forward is about to write to parameters that were lent as they are.
+
+    It passes by what a forward catches.
+    """
+
+
 class Borrowed:
     """A context in which ``model`` can be run and is afterwards as it was.
 
     Only one thread has it open at a time; others wait.
+
+    Args:
+        model: any module.
+        in_place: whether nothing writes to parameters but what says so, by :meth:`about_to_write`.
 
     Attributes:
         modules: every module by its path, also those in plain lists and dicts.
@@ -88,10 +103,14 @@ class Borrowed:
         split: those in which other ranks have a part of what comes in, or comes out.
         generators: torch's random generators in the model's attributes.
         legacy: the modules with backward hooks of the old kind.
+        is_overwritten: whether a forward was stopped before it wrote to a parameter.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, in_place: bool = False) -> None:
         self.model = model
+        self.is_overwritten = False
+        usual = (p for p in parameters_of(model) if in_place and _is_usual(p))
+        self._in_place = {address_of(p) for p in usual} - {0}
         self.modules: dict[str, nn.Module] = {}
         self.places: dict[int, Place] = {}
         self.shared: list[tuple[Place, Place]] = []
@@ -150,6 +169,16 @@ class Borrowed:
             with suppress(RuntimeError):  # an interrupt came before it was acquired
                 _ONE_AT_A_TIME.release()
             self._open = False
+
+    def about_to_write(self, tensor: Tensor) -> None:
+        """Stop a forward that is about to write to a parameter's own memory.
+
+        Raises:
+            OverwrittenError: it is.
+        """
+        if self._in_place and address_of(tensor) in self._in_place:
+            self.is_overwritten = True
+            raise OverwrittenError
 
     def differs(self, module: nn.Module, name: str, value: Any) -> bool:
         """Whether an attribute that is now ``value`` was something else at the start."""
@@ -320,7 +349,7 @@ class Borrowed:
                     if isinstance(tensor, nn.Parameter):
                         copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
                 else:
-                    copy = _clone(tensor, self._memory)
+                    copy = _clone(tensor, self._memory, self._in_place)
             except TraceError:
                 raise
             except Exception as error:
@@ -336,16 +365,24 @@ class Borrowed:
         return self._clones[id(tensor)][1]
 
 
-def _clone(tensor: Tensor, memory: dict[int, Any]) -> Tensor:
+def _is_usual(tensor: Tensor) -> bool:
+    """Whether there is nothing more to a tensor than numbers in memory."""
+    plain = type(tensor) in (Tensor, nn.Parameter) and not nn.parameter.is_lazy(tensor)
+    return plain and tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _clone(tensor: Tensor, memory: dict[int, Any], in_place: Container[int]) -> Tensor:
     """A copy in other memory, with the attributes that Python code has put on the tensor.
 
     Args:
         tensor: the original.
         memory: copies of what tensors lie in, by address; those that share theirs share a copy.
+        in_place: memory that needs no copy.
     """
-    usual = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
-    begin = address_of(tensor) if usual and not tensor.is_quantized else 0
-    if begin and tensor.untyped_storage().nbytes() <= _ROOMY * tensor.numel() * tensor.itemsize:
+    begin = address_of(tensor) if _is_usual(tensor) else 0
+    if begin in in_place:
+        copy = tensor.data
+    elif begin and tensor.untyped_storage().nbytes() <= _ROOMY * tensor.numel() * tensor.itemsize:
         if begin not in memory:
             memory[begin] = tensor.untyped_storage().clone()
         lies = tensor.storage_offset(), tensor.shape, tensor.stride()

@@ -61,6 +61,14 @@ _COMPARES = frozenset("eq ne __eq__ __ne__".split())
 # Operations below torch's functions that leave values as they are.
 _COPIES = frozenset("_to_copy clone detach alias view _unsafe_view contiguous lift_fresh".split())
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
+# What hands out a tensor's memory, to write to it where nobody sees it.
+_PAST_TORCH = frozenset(
+    (
+        *(Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr),
+        *(Tensor.untyped_storage, Tensor._typed_storage, Tensor.storage),
+        Tensor.__cuda_array_interface__.__get__,
+    )
+)
 # Operations that read a number out of a tensor, or return as many elements as data say.
 _READS_OUT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -178,6 +186,7 @@ class Recorder(TorchFunctionMode):
             stack.enter_context(interception.threads(self))
             stack.enter_context(interception.inference(self))
             stack.enter_context(interception.unoptimized(self.surroundings.scripted, self._paths))
+            stack.enter_context(interception.uncompiled())
             stack.enter_context(interception.compiled_code(self))
             stack.enter_context(self)
             stack.enter_context(users_device())
@@ -243,6 +252,9 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.has_lent:
             args, kwargs = mapped(number, args), mapped(number, kwargs)
+        if func in _PAST_TORCH:
+            for tensor in tensors_in(args):
+                self._borrowed.about_to_write(tensor)
         if self.quiet or any(map(is_functorch_wrapped_tensor, tensors_in((args, kwargs)))):
             return func(*args, **kwargs)  # what vmap makes of it is compiled code
         for kind in types:
@@ -481,6 +493,11 @@ class Recorder(TorchFunctionMode):
         for module in self._doubted if not self.writer.virtual else ():
             if part in set(modules_of(module)):
                 raise OpenedError(module)
+
+    def note_writing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An operation is about to write to what it is given."""
+        for tensor in _written_by_schema(func, args, kwargs):
+            self._borrowed.about_to_write(tensor)
 
     def note_hidden(self, func: Any, result: Any, args: Any) -> None:
         """An operation inside of something that is recorded as a whole."""
@@ -753,6 +770,9 @@ def _written_among(changed: list[Tensor], results: list[Tensor]) -> list[Tensor]
 
 def _written_by_schema(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """What an operation below torch's functions writes to: versions are counted above it."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("_foreach_") and name.endswith("_"):  # of which no version tells
+        return list(tensors_in(args[:1]))
     if not isinstance(func, torch._ops.OpOverload) or not func._schema.is_mutable:
         return []
     given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs

@@ -4,7 +4,7 @@ The model runs once, for real, on the example, with its state borrowed
 (:mod:`fxsynops.tracing.borrowed`), and everything it does to tensors is written down::
 
     trace(model, inputs)
-      └─ Borrowed(model)                  clones stand in for parameters, buffers and states
+      └─ Borrowed(model)                  clones stand in for buffers and states
            └─ Recorder                    a TorchFunctionMode
                 ├─ module calls           each module's ``forward`` is wrapped: names, whole modules
                 ├─ __torch_function__     every torch function and method, factories included
@@ -33,7 +33,7 @@ from torch import Tensor, fx, nn
 
 from fxsynops.errors import TraceError
 from fxsynops.tracing import graph_functions
-from fxsynops.tracing.borrowed import Borrowed
+from fxsynops.tracing.borrowed import Borrowed, OverwrittenError
 from fxsynops.tracing.guards import Conditions
 from fxsynops.tracing.inputs import Inputs
 from fxsynops.tracing.node_meta import Mode
@@ -62,6 +62,7 @@ class Trace:
         branches: where the forward branched on data (``file:line: what``).
         mode: the gradient and autocast mode around the whole forward.
         names: the placeholders, one per argument.
+        overwrites: whether it may write to parameters.
         units: nodes that the analysis has added, which compute what events are worth.
     """
 
@@ -75,6 +76,7 @@ class Trace:
     branches: tuple[str, ...]
     mode: Mode
     names: tuple[str, ...]
+    overwrites: bool = False
     units: dict[Any, fx.Node] = field(default_factory=dict)
 
     def changes(self) -> Iterator[Place]:
@@ -93,17 +95,26 @@ class _LentError(Exception):
 
 
 def _record(
-    model: nn.Module, inputs: Inputs, known: Known, witness: Witness | None, lends_numbers: bool
+    model: nn.Module,
+    inputs: Inputs,
+    known: Known,
+    witness: Witness | None,
+    lends_numbers: bool,
+    in_place: bool,
 ) -> tuple[Borrowed, Recorder]:
     gradient = torch.set_grad_enabled(torch.is_grad_enabled())  # inference_mode(False) enables it
-    with torch.inference_mode(False), gradient, Borrowed(model) as borrowed:
+    with torch.inference_mode(False), gradient, Borrowed(model, in_place) as borrowed:
         recorder = Recorder(model, borrowed, known, witness, lends_numbers)
         try:
             recorder.run(inputs.clone())
         except TraceError as error:
+            if borrowed.is_overwritten:
+                raise OverwrittenError from error
             if recorder.has_lent and error.__cause__ is not None:
                 raise _LentError from error
             raise
+        if borrowed.is_overwritten:  # and the forward has caught what was raised
+            raise OverwrittenError
     return borrowed, recorder
 
 
@@ -124,12 +135,19 @@ def trace(
     Raises:
         TraceError: the forward fails, or does what no replay can repeat faithfully.
     """
-    try:
-        borrowed, recorder = _record(model, inputs, known, witness, True)
-    except _LentError:  # perhaps what stood in for a number was not good enough
+    lends_numbers, overwrites = True, False
+    while True:
+        try:
+            borrowed, recorder = _record(
+                model, inputs, known, witness, lends_numbers, in_place=not overwrites
+            )
+            break
+        except _LentError:  # perhaps what stood in for a number was not good enough
+            lends_numbers = False
+        except OverwrittenError:
+            overwrites = True
         if witness is not None:
             witness.forget()
-        borrowed, recorder = _record(model, inputs, known, witness, False)
     # Only now do the places hold the model's own values again.
     reads = recorder.tensors.reads
     read = {(id(place.root), place.path) for place in reads.values()}
@@ -155,4 +173,5 @@ def trace(
         tuple(dict.fromkeys(recorder.branches)),
         recorder.writer.mode,
         inputs.names,
+        overwrites,
     )
