@@ -23,6 +23,7 @@ from fxsynops.counting.exact_sums import (
     Tally,
     Term,
     add_up,
+    fractions,
     sample_events,
     sum_events,
 )
@@ -463,9 +464,9 @@ def test_fractions_are_seen_in_sums_and_in_samples(events, sample, expected):
     reading = Reading((len(events),), (0,))
     contraction = Contraction([], 0, [reading], [], torch.device("cpu"))
     parts = (torch.tensor(events),)
-    found = Tally(contraction, parts, {0: torch.tensor(sample)}).fractions()
+    found = fractions([Tally(contraction, parts, {0: torch.tensor(sample)})])
     assert {k: float(v) for k, v in found.items()} == pytest.approx({0: expected}, abs=1e-6)
-    assert Tally(contraction, parts).fractions() == {}
+    assert fractions([Tally(contraction, parts)]) == {}
 
 
 # -- by sample -------------------------------------------------------------------------------------

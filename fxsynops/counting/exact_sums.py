@@ -13,6 +13,7 @@ but flagged: each count carries a flag that says whether any partial sum reached
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -334,15 +335,20 @@ class Tally:
         parts = tuple(part.data for part in self.parts)  # as detach(), past the dispatcher
         return Tally(self.contraction, parts, self.samples)
 
-    def fractions(self) -> Mapping[int, Tensor]:
-        """How far the events of such sources are from whole numbers, at most: 0-d, by number.
 
-        Where there are many fractions, some are among the samples; a few show in partial sums.
-        """
-        return {
-            number: torch.maximum(_fraction(self.parts[number].detach()), _fraction(sample))
-            for number, sample in self.samples.items()
-        }
+def fractions(tallies: Sequence[Tally]) -> Mapping[int, Tensor]:
+    """How far events that nobody vouches for are from whole numbers, at most: 0-d, by source.
+
+    Where there are many fractions, some are among the samples; a few show in partial sums.
+
+    Args:
+        tallies: of passes of one replay.
+    """
+    seen: dict[int, list[Tensor]] = defaultdict(list)
+    for tally in tallies:
+        for number, sample in tally.samples.items():
+            seen[number] += [tally.parts[number].detach().reshape(-1), sample.reshape(-1)]
+    return {number: _fraction(torch.cat(values)) for number, values in seen.items()}
 
 
 def sample_events(values: Tensor, unit: Tensor | float) -> Tensor:
@@ -378,20 +384,20 @@ def add_up(tallies: Sequence[Tally], device: torch.device) -> tuple[Tensor, Tens
         device: where the sums shall be.
     """
     both: list[Tensor] = []
-    together: dict[int, list[Tally]] = {}  # counts are linear in the sums
+    most: list[Tensor] = []
+    together: dict[int, list[Tally]] = defaultdict(list)
     for tally in tallies:
-        if tally.contraction.products:
-            both.append(tally.both())
-        else:
-            together.setdefault(id(tally.contraction), []).append(tally)
+        together[id(tally.contraction)].append(tally)
     for group in together.values():
-        if len(group) > 1:
-            columns = zip(*(tally.parts for tally in group), strict=True)
-            parts = [torch.stack(column).sum(0, dtype=torch.float64) for column in columns]
-            both.append(group[0].contraction(parts))
-        else:
-            both.append(group[0].both())
-    every = [part.reshape(-1) for tally in tallies for part in tally.parts]
-    narrow = [part.to(device) for part in every if part.dtype == torch.float32 and part.numel()]
-    most = torch.cat(narrow).amax().double() if narrow else torch.zeros((), dtype=torch.float64)
-    return torch.stack([x.detach().to(device) for x in both]).sum(0), most.to(device)
+        columns = zip(*(tally.parts for tally in group), strict=True)
+        stacks = [torch.stack(column) for column in columns]
+        narrow = [stack for stack in stacks if stack.dtype == torch.float32 and stack.numel()]
+        most += [stack.detach().amax().to(device) for stack in narrow]
+        if group[0].contraction.products:
+            both += [tally.both() for tally in group]
+        else:  # counts are linear in the sums
+            both.append(
+                group[0].contraction([stack.sum(0, dtype=torch.float64) for stack in stacks])
+            )
+    largest = torch.stack(most).amax().double() if most else torch.zeros((), dtype=torch.float64)
+    return torch.stack([x.detach().to(device) for x in both]).sum(0), largest.to(device)

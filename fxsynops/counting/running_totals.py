@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxsynops.counting.exact_sums import Tally, add_up
+from fxsynops.counting.exact_sums import Tally, add_up, fractions
 from fxsynops.counting.firing_rates import FiringRates
 from fxsynops.counting.per_step import StepTotals
 from fxsynops.counting.replay import Replay, Rows
@@ -134,10 +134,13 @@ class Account:
     def settle(self) -> None:
         """Add up what is pending."""
         tallies: dict[Any, list[Tally]] = defaultdict(list)
+        by_replay: dict[int, tuple[Mapping[int, str], list[Tally]]] = {}
         for keys, names, macs, tally in self.pending:
             tallies[keys].append(tally)
+            by_replay.setdefault(id(names), (names, []))[1].append(tally)
             self.macs |= {name: self.macs.get(name, 0.0) + n for name, n in macs.items()}
-            for number, apart in tally.fractions().items():
+        for names, passes in by_replay.values():
+            for number, apart in fractions(passes).items():
                 name = names[number]
                 known = self.fractions.get(name)
                 self.fractions[name] = apart if known is None else torch.maximum(known, apart)
