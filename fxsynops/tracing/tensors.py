@@ -231,9 +231,9 @@ class Tensors:
         """Remember memory that first appears inside of something whole."""
         for tensor in tensors_in(result):
             storage = memory_of(tensor)
-            if storage not in self._by_storage and all(
-                memory_of(t) != storage for t in tensors_in(args)
-            ):
+            if storage in self.hidden or storage in self._by_storage:
+                continue
+            if all(memory_of(t) != storage for t in tensors_in(args)):
                 self.hidden.add(storage)
 
     # -- arguments and results -------------------------------------------------------------------

@@ -42,13 +42,27 @@ def leaves_of(value: Any) -> Iterator[Any]:
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """All tensors in a value; those of slices, too."""
+    found: list[Tensor] = []
+    _gather(value, found)
+    return iter(found)
+
+
+def _gather(value: Any, found: list[Tensor]) -> None:
+    """Not one generator in another: this is asked of every operation's arguments."""
+    kind = type(value)
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, slice):
-        yield from tensors_in((value.start, value.stop, value.step))
-    else:
+        found.append(value)
+    elif kind is tuple or kind is list:
+        for part in value:
+            _gather(part, found)
+    elif kind is slice:
+        _gather((value.start, value.stop, value.step), found)
+    elif kind not in _ATOMS:
         for _, part, _ in parts_of(value):
-            yield from tensors_in(part)
+            _gather(part, found)
+
+
+_ATOMS = frozenset((int, float, bool, str, type(None)))
 
 
 def mapped(function: Callable[[Any], Any], value: Any) -> Any:
