@@ -85,9 +85,12 @@ def classify(
     kept = {name for name in trace.written if name not in parameters}
     firing: set[fx.Node] = set()
     weighing: set[fx.Node] = set()
+    melted: set[fx.Node] = set()
+
+    sets = firing, weighing, melted
 
     def classified(states: dict[str, State]) -> tuple[_Classifier, dict[str, State]]:
-        classifier = _Classifier(trace, event_inputs, spiking, graded, states, firing, weighing)
+        classifier = _Classifier(trace, event_inputs, spiking, graded, states, *sets)
         roles = classifier.run()
         found = {name: roles[node] for name, node in trace.written.items()}
         left = {n: classifier.left(r) for n, r in found.items() if r.signal.kind != "const"}
@@ -125,7 +128,13 @@ def classify(
         ]
         if not wrong:
             return Signals(roles, classifier.calls, classifier.constant, left, classifier.known)
+        if not (decaying := _decaying_parts(trace, roles, wrong)) <= melted:
+            melted |= decaying
+            continue
         for name in wrong:  # at most twice each: to another scale, and to analog
+            if name not in settled and (mixed := _mixed(states[name], left[name])) is not None:
+                states[name] = mixed
+                continue
             analog = name in settled or _decays(trace, name, left[name])
             kept_as = State(EVENTS, "unknown", _DIFFERS) if name in known else left[name]
             states[name] = State(ANALOG) if analog or left[name] == State(ANALOG) else kept_as
@@ -185,6 +194,33 @@ def _decays(trace: Trace, name: str, left: State) -> bool:
     return any(n.op == "get_attr" and n.target == name for n in upstream([trace.written[name]]))
 
 
+def _decaying_parts(trace: Trace, roles: dict[fx.Node, Role], states: list[str]) -> set[fx.Node]:
+    """Parts of states that are put together again, in which what they held lives on.
+
+    Of a membrane, its spikes and a trace of these, stacked, the trace is analog, unlike the spikes.
+    """
+    found: set[fx.Node] = set()
+    for name in states:
+        role = roles[trace.written[name]]
+        for part in role.carriers if role.operation and role.operation.joins else ():
+            if roles[part].signal.scale is None or not roles[part].signal.whole:
+                ahead = upstream([part])
+                if any(n.op == "get_attr" and n.target == name for n in ahead):
+                    found.add(part)
+    return found
+
+
+def _mixed(before: State, left: State) -> State | None:
+    """What a state holds that holds analog values at more places than was known."""
+    mask = left.signal.mask
+    if mask is None or not before.holds_events:
+        return None
+    if replace(before.signal, mask=None) != replace(left.signal, mask=None):
+        return None
+    known = before.signal.mask
+    return left if known is None else replace(left, signal=replace(left.signal, mask=mask | known))
+
+
 def _undriven(trace: Trace, roles: dict[fx.Node, Role], assumed: set[str]) -> set[str]:
     """Those of some states to which no source leads, except for one another."""
     sources: dict[str, set[str | None]] = {}
@@ -206,6 +242,7 @@ class _Classifier(Values):
     states: dict[str, State]
     firing: set[fx.Node]  # neurons that fire before any data has come to them
     weighing: set[fx.Node]  # products that are synapses of their own
+    melted: set[fx.Node]  # what goes on in a state, and decays there
     found_firing: set[fx.Node] = field(default_factory=set)
     summed: set[fx.Node] = field(default_factory=set)  # products that are part of a synapse
     units: Units = field(init=False)
@@ -217,7 +254,8 @@ class _Classifier(Values):
     def run(self) -> dict[fx.Node, Role]:
         for node in self.trace.graph.nodes:
             if "spec" in node.meta:
-                self.roles[node] = self._role(node)
+                role = self._role(node)
+                self.roles[node] = _other(ANALOG) if node in self.melted else role
         return self.roles
 
     def left(self, role: Role) -> State:
@@ -394,10 +432,10 @@ class _Classifier(Values):
         alone = len(data) == len(operands) and not self._events(data)  # no weights, no events
         if not (elementwise or (trial.apart and out == shape(data[0])) or alone):
             return self._unknown(call, data, "", self._multiplies(call, data))
-        if trial.unit is not None or trial.worth is not None:
-            scale: Scale | None = Scale(trial.worth or 1.0)
+        if trial.unit is not None or trial.worth is not None or trial.times > 1:
+            scale: Scale | None = Scale((trial.worth or 1.0) * trial.times)
             if trial.unit is not None:
-                scale = self.units.scaled(Scale(), call.args[trial.unit], trial.divides)
+                scale = self.units.scaled(scale, call.args[trial.unit], trial.divides)
             neuron = Neuron(signed=True, guessed=True)
             return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron)
         if not trial.is_whole(call.output):
@@ -911,4 +949,4 @@ def _broadcasts(size: tuple[int, ...], out: tuple[int, ...]) -> bool:
 
 
 def _is_one(tensor: Tensor) -> bool:
-    return bool((tensor == 1).all())
+    return float(tensor.detach()) == 1 if tensor.numel() == 1 else bool((tensor == 1).all())

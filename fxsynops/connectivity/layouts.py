@@ -11,7 +11,7 @@ and more steps, and the right one is that by which the neurons see just these.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -32,6 +32,8 @@ from fxsynops.tracing.inputs import Inputs, Layout, Window
 from fxsynops.tracing.trace import Trace
 
 Places = dict[Any, list[fx.Node]]
+_Group = tuple[Any, list[tuple[fx.Node, Role]]]  # what drives a neuron, and its calls
+_Calls = tuple[Any, list[fx.Node], Role]
 _UNKNOWN = (
     "Steps unknown: the whole pass counted as one, with the samples in front ({}). Pass layout= or "
     "timesteps= if it is otherwise."
@@ -169,8 +171,6 @@ def steps_seen(layout: Layout, recorded: Trace, signals: Signals, window: Window
     if len(steps) != 1 or steps == {window.timesteps}:
         return []
     sign = next((sign for sign in signs if sign.sure), signs[0])
-    if not sign.sure and sign.steps == window.timesteps - 1:
-        return []  # it may have fired before any data came
     seen = f"{sign.name} sees {sign.steps} steps"
     if "T" in layout.axes:
         return [f"{seen}, and layout {layout.axes!r}, which was passed, has {window.timesteps}."]
@@ -206,7 +206,7 @@ def _said(layout: Layout, inputs: Inputs, sign: _Sign) -> str:
 
 def _signs(recorded: Trace, signals: Signals) -> Iterator[_Sign]:
     order = order_of(recorded)
-    groups: dict[Any, list[tuple[fx.Node, Role]]] = defaultdict(list)
+    found: dict[Any, list[tuple[fx.Node, Role]]] = defaultdict(list)
     seen: set[fx.Node] = set()
     for node, role in signals.roles.items():
         origin, _ = origin_of(node)
@@ -220,13 +220,132 @@ def _signs(recorded: Trace, signals: Signals) -> Iterator[_Sign]:
             seen.add(origin)
             role = replace(role, module=module, neuron=neuron)
         key = place_of(node) if role.module is None else id(role.module)
-        groups[key, driver_of(node, signals, order)].append((node, role))
-    passes = Counter(place_of(node) for members in groups.values() for node, _ in members)
-    for (_, driver), members in groups.items():
-        sign = _sign([node for node, _ in members], members[0][1], driver, signals)
+        found[key, driver_of(node, signals, order)].append((node, role))
+    groups: list[_Group] = []
+    for (_, driver), members in found.items():
+        calls = [m for m in members if not _is_idle(m[0], signals)] or members
+        if calls[0][1].module is not None or len(calls) == 1:
+            groups.append((driver, calls))
+            continue
+        for emits in (True, False):
+            alike = [call for call in calls if _emits(call[0], signals) is emits]
+            groups += [(driver, part) for part in _by_synapses(alike, signals)]
+    places = places_of(recorded)
+    joined = list(_joined(groups, places, signals))
+    use = {id(nodes): _emits(nodes[0], signals) for _, nodes, _ in joined}
+    shares = Counter(
+        (use[id(ns)], place) for _, ns, _ in joined for place in set(map(place_of, ns))
+    )
+    for driver, nodes, role in joined:
+        emits = use[id(nodes)]
+        if role.module is None and all(shares[emits, place_of(node)] == 1 for node in nodes):
+            every = {n for node in nodes for n in places[place_of(node)]}
+            before = {n for n in every.difference(nodes) if signals.roles[n].kind != "source"}
+            same = {n for n in before if _emits(n, signals) is emits}  # before any data has come
+            nodes = sorted({*nodes, *same}, key=order.__getitem__)
+        sign = _sign(nodes, role, driver, signals)
         if sign is not None:
-            every = sum(passes[place] for place in sign.places)
-            yield replace(sign, shared=every / len(members))
+            passes = sum(len(places[place]) for place in sign.places)
+            yield replace(sign, shared=passes / len(nodes))
+
+
+def _is_idle(node: fx.Node, signals: Signals) -> bool:
+    """Whether a neuron is called with a constant, and nobody looks at what it does with it."""
+    origin, _ = origin_of(node)
+    users = [user for part in origin.users for user in (part.users or [part])]
+    looked_at = [user for user in users if user.users or user.op == "output"]
+    given = [signals.roles[n].signal.kind for n in origin.all_input_nodes if n in signals.roles]
+    return set(given) == {"const"} and not looked_at
+
+
+def _emits(node: fx.Node, signals: Signals) -> bool:
+    """Whether what a neuron puts out goes anywhere as events; of a reset, it does not."""
+
+    def ahead(at: fx.Node) -> Sequence[fx.Node]:
+        role = signals.roles.get(at)
+        ends = role is not None and (role.counted or role.signal.kind == "analog")
+        return () if ends and at is not node else tuple(at.users)
+
+    behind = (at for at in reachable([node], ahead) if at is not node)
+    roles = ((at.op, signals.roles.get(at)) for at in behind)
+    return any(op == "output" or (role is not None and role.counted) for op, role in roles)
+
+
+def _by_synapses(
+    calls: list[tuple[fx.Node, Role]], signals: Signals
+) -> list[list[tuple[fx.Node, Role]]]:
+    """Those of a function's calls whose events reach other synapses than the rest's are apart.
+
+    On a stream of membranes, each layer takes over what the one before has left, as a step does.
+    """
+    parts: list[tuple[set[Any], list[tuple[fx.Node, Role]]]] = []
+    for call in calls:
+        reached, together = set(_synapses_behind(call[0], signals)), [call]
+        for part in [p for p in parts if not reached or not p[0] or p[0] & reached]:
+            parts.remove(part)
+            reached, together = reached | part[0], part[1] + together
+        parts.append((reached, together))
+    return [part for _, part in parts]
+
+
+def _synapses_behind(node: fx.Node, signals: Signals) -> Iterator[Any]:
+    """The synapses that a neuron's events reach, by their weights, or where they are."""
+
+    def ahead(at: fx.Node) -> Sequence[fx.Node]:
+        role = signals.roles.get(at)
+        ends = role is not None and (role.counted or role.kind == "source")
+        return () if ends and at is not node else tuple(at.users)
+
+    for at in reachable([node], ahead):
+        role = signals.roles.get(at)
+        if at is not node and role is not None and role.counted:
+            weight = None if role.synapse is None else role.synapse.weight
+            if weight is not None and weight.op == "get_attr":
+                yield weight.target
+            else:  # computed, in each step anew
+                yield place_of(at)
+
+
+def _joined(groups: Iterable[_Group], places: Places, signals: Signals) -> Iterator[_Calls]:
+    """The calls of each neuron; of a function's, also where the first step is written apart."""
+
+    def may_be_one(earlier: fx.Node, later: fx.Node) -> bool:
+        here, there = place_of(earlier), place_of(later)
+        if here != there and not len(places[here]) == 1 < len(places[there]):
+            return False
+        return _emits(earlier, signals) is _emits(later, signals)
+
+    found: list[tuple[Any, list[fx.Node], Role]] = []
+    for driver, members in groups:
+        nodes, role = [node for node, _ in members], members[0][1]
+        for known in found if role.module is None else ():
+            _, earlier, other = known
+            alike = other.module is None and _kind_of(earlier[0]) == _kind_of(nodes[0])
+            alike = alike and may_be_one(earlier[0], nodes[0])
+            if alike and _goes_on_from(nodes[0], earlier, signals):
+                earlier += nodes
+                break
+        else:
+            found.append((driver, nodes, role))
+    yield from found
+
+
+def _kind_of(node: fx.Node) -> Any:
+    """What a function's calls have in common, wherever they are written."""
+    op, target, site, path, virtual = place_of(node)
+    return op, target, site and site[0], path, virtual, tuple(shape(node))
+
+
+def _goes_on_from(node: fx.Node, earlier: list[fx.Node], signals: Signals) -> bool:
+    """Whether a spiking function's call takes over a state that earlier ones have left: a reset."""
+    calls = {origin_of(n)[0] for n in earlier}
+
+    def back(at: fx.Node) -> Sequence[fx.Node]:
+        role = signals.roles.get(at)
+        fires = role is not None and (role.counted or role.kind == "source")
+        return () if fires and at is not node else at.all_input_nodes
+
+    return any(origin_of(at)[0] in calls for at in reachable([node], back))
 
 
 def _sign(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> _Sign | None:
@@ -513,7 +632,8 @@ def place_of(node: fx.Node) -> Any:
     origin, path = origin_of(node)
     site = origin.meta.get("site")
     place = None if site is None else (site.module, site.code)
-    target = origin.target if isinstance(origin.target, str) else str(origin.target)
+    function = origin.meta.get("function")
+    target = str(origin.target) if function is None else function.__qualname__
     return origin.op, target, place, tuple(map(str, path)), "virtual" in node.meta
 
 

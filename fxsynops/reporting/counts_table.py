@@ -138,9 +138,9 @@ def _notes(counts: Any, spread: Any) -> Iterator[str]:
         )
     elif not counts.exact:
         yield "Inexact: a block of events added up to 2**24 or more."
-    if dense := counts.findings.dense:
+    if dense := list(dict.fromkeys((*(d.synapse for d in counts.findings.dense), *counts.macs))):
         macs = sum(counts.macs.values()) / max(counts.samples, 1)
-        names = ", ".join(row.synapse for row in dense[:4]) + (", …" if dense[4:] else "")
+        names = ", ".join(dense[:4]) + (", …" if dense[4:] else "")
         yield (
             f"Not SynOps: {number(macs)} multiply-accumulates per sample, on the analog inputs of "
             f"{names}."

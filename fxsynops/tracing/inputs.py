@@ -122,6 +122,8 @@ def _are_keywords(model: nn.Module, example: dict[Any, Any]) -> bool:
         return False
     named = {n for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     needed = {n for n in named if parameters[n].default is inspect.Parameter.empty}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):  # which takes any others
+        return not named.isdisjoint(example) and needed <= set(example)
     return bool(example) and needed <= set(example) <= named
 
 

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from threading import get_ident
 from typing import Any
 
@@ -203,12 +203,12 @@ class Recorder(TorchFunctionMode):
         self.surroundings.check()
         self._check_random()
         self._write_back()
-        for name, (tensor, version) in self.tensors.versions.items():
+        for name, (tensor, version) in list(self.tensors.versions.items()):
             known = tensor in self.tensors
             past = known and _is_written(self.tensors[tensor])  # .data has no versions
             if tensor._version != version or past:
                 self.stateful.add(name)
-                self.written[name] = self.tensors[tensor]
+                self.written[name] = self.tensors.node_of(tensor)  # perhaps forgotten at a hook
         if self.witness is not None:
             self.witness.output = mapped(number, output)
         self.writer.node("output", "output", (self.tensors.output(output),), {})
@@ -502,12 +502,14 @@ class Recorder(TorchFunctionMode):
     def note_hidden(self, func: Any, result: Any, args: Any) -> None:
         """An operation inside of something that is recorded as a whole."""
         self.tensors.note_hidden(result, args)
-        self._reads_out |= _reads_out(func)
+        reads_out, multiplies = _traits(func)
+        self._reads_out |= reads_out
         if self._binary is not None:
             self._note_binary(func, args, result)
-        self._multiplied |= func in FACTORS
-        if self.witness is not None:
-            self.witness.see(func, args)
+        if multiplies:
+            self._multiplied = True
+            if self.witness is not None:
+                self.witness.see(func, args)
 
     def _note_binary(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
         """Comparisons give 0 or 1, and so do copies of what they give."""
@@ -743,6 +745,12 @@ def _function_class(func: Any) -> Any:
 def _reads_out(func: Any) -> bool:
     """Whether an operation below torch's functions reads out of a tensor what no tensor holds."""
     return isinstance(func, torch._ops.OpOverload) and not _READS_OUT.isdisjoint(func.tags)
+
+
+@cache
+def _traits(func: Any) -> tuple[bool, bool]:
+    """Of an operation below torch's functions: whether it reads out, and whether it multiplies."""
+    return _reads_out(func), func in FACTORS
 
 
 def _is_number(value: Any) -> bool:

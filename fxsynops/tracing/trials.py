@@ -7,7 +7,7 @@ half of the elements, and with another threshold, where one answer alone could b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ class Trial:
         unit: which argument all that comes out is whole multiples of, or None.
         divides: whether it is multiples of 1 over that argument.
         worth: the fraction that all that comes out is whole multiples of, or None.
+        times: how often what is said above, or one, goes into all that comes out.
         apart: whether each element of the output depends on the data's element there alone.
     """
 
@@ -42,6 +43,7 @@ class Trial:
     unit: int | None = None
     divides: bool = False
     worth: float | None = None
+    times: int = 1
     apart: bool = False
 
     def is_whole(self, part: Any = None) -> bool:
@@ -122,7 +124,8 @@ class _Trials:
         noise = self._noise(0.5)
         found, more = list(tensors_in(self._run(*noise))), self._noise(0.5, _FAR)
         beyond = list(tensors_in(self._run(*more)))  # of thresholds that nobody has passed in
-        whole = tuple(is_whole(a) and is_whole(b) for a, b in zip(found, beyond, strict=True))
+        tried = [found, beyond, *(tensors_in(self._run(*args)) for args in self._among_masks())]
+        whole = tuple(all(map(is_whole, parts)) for parts in zip(*tried, strict=True))
         if len(found) != 1 or not _has_values(found[0]):
             return Trial(whole)
         (value,) = found
@@ -130,10 +133,13 @@ class _Trials:
         far = copied is not None and _is_same(more[copied], beyond[0])
         if copied is not None and far and self._copies_whatever(copied, noise):
             return Trial(whole, copied)
-        unit, divides = self._unit(noise, value, produced[0])
+        values = [value, beyond[0], produced[0]]
+        unit, divides, times = self._unit(noise, values)
         apart = self._mixes and self._apart(noise, value)
-        worth = None if unit is not None else self._worth([value, beyond[0], produced[0]])
-        return Trial(whole, None, unit, divides, worth, apart)
+        worth = None if unit is not None else self._worth(values)
+        if unit is None and worth is None and all(whole):
+            times = self._times(values)
+        return Trial(whole, None, unit, divides, worth, times, apart)
 
     def _run(self, *args: Any) -> Any:
         """Call the function on copies, which it may write to."""
@@ -146,6 +152,16 @@ class _Trials:
             for i, a in enumerate(self._args)
         ]
 
+    def _among_masks(self) -> Iterator[list[Any]]:
+        """The same for each of the data that is not 0 or 1 alone, or may be by chance."""
+        zero_or_one = [
+            i for i in self._data if bool(((a := self._args[i]) == 0).logical_or(a == 1).all())
+        ]
+        for value in self._data if zero_or_one and len(self._data) > 1 else ():
+            masks = [i for i in zero_or_one if i != value]
+            noise = self._noise(0.5)
+            yield [(a > 0).to(a.dtype) if i in masks else a for i, a in enumerate(noise)]
+
     def _copies_whatever(self, which: int, noise: list[Any]) -> bool:
         """Whether it does so for other caps, levels and delays, which may be learned."""
         steering = {i for i, a in enumerate(noise) if i not in self._data and _holds_fractions(a)}
@@ -155,29 +171,41 @@ class _Trials:
         found = list(tensors_in(self._run(*other)))
         return len(found) == 1 and _is_same(other[which], found[0])
 
-    def _unit(self, noise: list[Any], value: Tensor, produced: Tensor) -> tuple[int | None, bool]:
+    def _unit(self, noise: list[Any], values: list[Tensor]) -> tuple[int | None, bool, int]:
         """The argument whose multiples come out (or those of 1 over it), also of another one."""
-        near = self._noise(0.9, 1 / self._amplitude)  # within steps that the other jumps over
-        for i, arg in enumerate(noise) if bool(value.any()) else ():
-            if i in self._data or not _is_unit(arg, value):
+        near = self._near()  # within steps that the other jumps over
+        for i, arg in enumerate(noise) if bool(values[0].any()) else ():
+            if i in self._data or not _is_unit(arg, values[0]):
                 continue
             other = _larger(arg)
             again: list[Tensor] | None = None
             for divides in (False, True):
                 unit, larger = (1 / arg, 1 / other) if divides else (arg, other)
-                if not all(_are_multiples(v, unit) for v in (value, produced)):
+                if not all(_are_multiples(v, unit) for v in (values[0], values[-1])):
                     continue
                 if again is None:
-                    both = ([*a[:i], other, *a[i + 1 :]] for a in (noise, near))
-                    again = [self._run(*args) for args in both]
+                    try:
+                        both = ([*a[:i], other, *a[i + 1 :]] for a in (noise, near))
+                        again = [self._run(*args) for args in both]
+                    except Exception:  # it is a size, a number of steps
+                        break
                 follows = all(_are_multiples(v, larger) for v in again)
                 if follows and not all(_are_multiples(v, unit) for v in again):
-                    return i, divides
-        return None, False
+                    found = [*(v / unit for v in values), *(v / larger for v in again)]
+                    return i, divides, _common(found)
+        return None, False, 1
+
+    def _near(self) -> list[Any]:
+        return self._noise(0.9, 1 / self._amplitude)
+
+    def _times(self, values: list[Tensor]) -> int:
+        """What goes into all of some whole numbers."""
+        every = [*values, self._run(*self._near())]
+        return _common(every) if sum(int(v.count_nonzero()) for v in every) >= _ENOUGH else 1
 
     def _worth(self, values: list[Tensor]) -> float | None:
         """The smallest value, if it is a fraction, and all others are some few multiples of it."""
-        near = self._run(*self._noise(0.9, 1 / self._amplitude))
+        near = self._run(*self._near())
         sizes = torch.cat([v.detach().double().abs().flatten() for v in (*values, near)])
         sizes = sizes[sizes > 0]
         if sizes.numel() < _ENOUGH:
@@ -278,6 +306,12 @@ def _copied(tensor: Tensor, value: Tensor | None = None) -> Tensor:
         copy.__class__ = type(tensor)
     copy.__dict__.update(tensor.__dict__)
     return copy
+
+
+def _common(values: list[Tensor]) -> int:
+    """The largest whole number that goes into all of some whole numbers."""
+    every = torch.cat([v.detach().double().abs().flatten() for v in values])
+    return max(math.gcd(*map(int, every.round().unique().tolist())), 1)
 
 
 def _are_multiples(value: Tensor, unit: Any) -> bool:

@@ -86,9 +86,10 @@ def reset(module: Any) -> bool:
         module.reset_mem()
         return True
     states = [name for name in ("syn", "mem", "spk", "syn_exc", "syn_inh") if name in vars(module)]
-    for name in states:  # before 0.9: all objects of a class are reset at once, there
-        setattr(module, name, sys.modules[_OF_STATES]._SpikeTensor(init_flag=False))
-    return bool(states)
+    unset: Any = getattr(sys.modules[_OF_STATES], "_SpikeTensor", None)
+    for name in states if unset else ():  # before 0.9: all of a class are reset at once, there
+        setattr(module, name, unset(init_flag=False))
+    return bool(states)  # StateLeaky has what it never reads
 
 
 _OF_STATES = "snntorch._neurons.neurons"

@@ -1,0 +1,532 @@
+"""Ways of writing models that published repositories have, in which something was wrong once."""
+
+import math
+
+import pytest
+import snntorch
+import torch
+from spikingjelly.activation_based import neuron as sj
+from torch import nn
+
+import fxsynops
+
+
+def spikes(*shape, seed=0):
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    return (drawn < 0.5).float()
+
+
+class Step(torch.autograd.Function):
+    """A spike where a membrane is above zero."""
+
+    @staticmethod
+    def forward(ctx, v):
+        return (v > 0).to(v)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+# -- what one event is worth -----------------------------------------------------------------------
+
+
+class InOneGo(torch.autograd.Function):
+    """All steps of a neuron, whose spikes are worth its threshold over the length of a step."""
+
+    @staticmethod
+    def forward(ctx, x, steps, threshold, dt, leak):
+        x = x.view(steps, -1, *x.shape[1:])
+        v, out = torch.zeros_like(x[0]), []
+        for now in x:
+            v = leak * v + now
+            spike = (v >= 0.3 * threshold).float() * threshold
+            v = v - spike
+            out.append(spike / dt)
+        return torch.cat(out)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None, None, None, None
+
+
+class Worth(nn.Module):
+    def __init__(self, threshold, dt, leak):
+        super().__init__()
+        self.threshold, self.dt, self.leak = nn.Parameter(torch.tensor(threshold)), dt, leak
+        self.scale = 4.0 * threshold
+
+    def forward(self, x):
+        return InOneGo.apply(x * self.scale, 4, self.threshold, self.dt, self.leak)
+
+
+@pytest.mark.parametrize("dt", [1.0, 0.05, 0.5])
+@pytest.mark.parametrize("threshold", [0.3, 0.31, 1.0, 1.001, 2.0, 5.97, 6.0])
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+def test_a_spike_of_a_custom_function_is_one_event_whatever_it_is_worth(threshold, dt, leak):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 8), Worth(threshold, dt, leak), nn.Linear(8, 3)), None
+    x = torch.randn(8, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    for data in (x, torch.randn(8, 6)):
+        fired = int(model[1](model[0](data)).count_nonzero())
+        counter(data)
+        assert 0 < fired < 64
+        assert float(counter.per_synapse["2"].detach()) == 3 * fired
+    with torch.no_grad():
+        model[1].threshold.mul_(1.25)  # it is learned
+    counter(x)
+    fired = int(model[1](model[0](x)).count_nonzero())
+    assert float(counter.per_synapse["2"].detach()) == 3 * fired
+
+
+class Counts(torch.autograd.Function):
+    """Several spikes at once, of some worth."""
+
+    @staticmethod
+    def forward(ctx, x, worth):
+        return x.relu().floor().clamp(max=5) * worth
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+@pytest.mark.parametrize("worth", [1.0, 2.0, 0.5, 7.0])
+def test_several_spikes_of_a_custom_function_stay_several(worth):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.fc2(Counts.apply(4 * self.fc1(x), worth))
+
+    torch.manual_seed(0)
+    model, x = Model(), torch.randn(16, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    events = float((4 * model.fc1(x)).detach().relu().floor().clamp(max=5).sum())
+    assert float(counter.per_synapse["fc2"].detach()) == 3 * events
+
+
+# -- states ----------------------------------------------------------------------------------------
+
+
+class Traced(nn.Module):
+    """A neuron with a trace of its spikes, whose states are one tensor."""
+
+    def __init__(self, kept, parts, joins):
+        super().__init__()
+        self.kept, self.parts, self.joins = kept, parts, joins
+        self.ff, self.rec = nn.Linear(6, 8, bias=False), nn.Linear(8, 8, bias=False)
+        nn.init.uniform_(self.ff.weight, 0, 1)
+        self.states, self.state = [None], None
+        self.held = {"state": None}
+        self.seen = []
+
+    def read(self):
+        return {"list": self.states[0], "attribute": self.state, "dict": self.held["state"]}[
+            self.kept
+        ]
+
+    def write(self, state):
+        if self.kept == "list":
+            self.states[0] = state
+        elif self.kept == "attribute":
+            self.state = state
+        else:
+            self.held["state"] = state
+
+    def forward(self, x):
+        ff, state = self.ff(x), self.read()
+        if state is None:
+            state = torch.zeros(3 * len(x), 8) if self.joins == "cat" else torch.zeros(3, len(x), 8)
+        v, z, trace = state.chunk(3) if self.joins == "cat" else state
+        rec = self.rec(z)
+        trace = 0.8 * trace + 0.2 * z if self.parts == "trace" else 0.5 * trace + self.ff(x)
+        v = 0.5 * v * (1 - z) + ff + rec
+        z = Step.apply(v - (0.3 + 0.1 * trace))
+        order = [v, z, trace]
+        self.write(torch.cat(order) if self.joins == "cat" else torch.stack(order))
+        return z
+
+
+@pytest.mark.parametrize("joins", ["stack", "cat"])
+@pytest.mark.parametrize("parts", ["trace", "analog"])
+@pytest.mark.parametrize("kept", ["list", "attribute", "dict"])
+def test_spikes_are_told_from_their_trace_in_one_state(kept, parts, joins):
+    torch.manual_seed(0)
+    model, x = Traced(kept, parts, joins), spikes(2, 6)
+    arrived = []
+    hook = model.rec.register_forward_hook(
+        lambda m, given, out: arrived.append(float(given[0].detach().sum()))
+    )
+    for _ in range(5):
+        model(x)
+    hook.remove()
+    model.write(None)
+    counter = fxsynops.SynOpsCounter(model, x, layout="step")
+    for _ in range(5):
+        counter(x)
+    rows = {row.connection.synapse: row.synops for row in counter.counts.rows}
+    assert rows["rec"] == 8 * sum(arrived) > 0
+
+
+def test_analog_input_that_comes_later_is_said():
+    class Leaky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ff, self.rec, self.v = nn.Linear(6, 8), nn.Linear(8, 8), None
+
+        def forward(self, x):
+            v = torch.zeros(len(x), 8) if self.v is None else self.v
+            self.v = 0.5 * v + self.ff(x)
+            return self.rec(v)
+
+    counter = fxsynops.SynOpsCounter(Leaky(), spikes(2, 6), layout="step")
+    for _ in range(2):
+        counter(spikes(2, 6))
+    assert "on the analog inputs of rec" in " ".join(str(counter.counts).split())
+
+
+def test_a_computed_weight_behind_a_hook_beside_a_buffer_that_is_written_to():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 5, bias=False)
+            weight = self.fc.weight.detach()
+            del self.fc._parameters["weight"]
+            self.fc.raw = nn.Parameter(weight)
+            self.fc.register_buffer("u", torch.ones(5))
+            self.fc.weight = self.fc.raw * 1.0
+            self.fc.register_forward_pre_hook(lambda module, given: None)
+
+        def forward(self, x):
+            with torch.no_grad():
+                u = self.fc.u.mul_(0.5)
+            self.fc.weight = self.fc.raw * u.sum()
+            return self.fc(x)
+
+    model, x = Normed(), spikes(3, 4)
+    counter = fxsynops.SynOpsCounter(model, x)
+    for k in range(2):
+        counter(x)
+        assert float(model.fc.u[0]) == 0.5 ** (k + 1)
+    assert counter.counts.total == 2 * 5 * float(x.sum())
+
+
+def test_a_neuron_of_snntorch_that_keeps_nothing_is_measured():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.lif = nn.Linear(12, 8), snntorch.StateLeaky(beta=0.9, channels=1)
+            self.fc2 = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.fc2(self.lif(self.fc1(x))[0])
+
+    torch.manual_seed(0)
+    model, x = Model(), 4 * torch.rand(6, 2, 12)
+    fired = float(model.lif(model.fc1(x))[0].detach().sum())
+    counts = fxsynops.count(model, x, progress=False)
+    assert counts.total == 3 * fired > 0
+    assert (counts.timesteps, counts.samples) == (6, 2)
+
+
+# -- how many steps --------------------------------------------------------------------------------
+
+
+class Charged(nn.Module):
+    """A neuron that is charged by a call of its own before the first step."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.fc1, self.neuron, self.fc2 = nn.Linear(6, 8), sj.IFNode(v_reset=None), nn.Linear(8, 3)
+        self.steps, self.t = steps, 0
+
+    def step(self, x):
+        x = self.fc1(x)
+        if self.t == 0:
+            self.neuron(torch.full_like(x, 0.5))
+        self.t += 1
+        return self.fc2(self.neuron(x))
+
+    def forward(self, x):
+        self.neuron.reset()
+        self.t, y = 0, 0
+        for _ in range(self.steps):
+            y = y + self.step(x)
+        return y
+
+
+@pytest.mark.parametrize("options", [{}, {"timesteps": 8}, {"steps": True}])
+def test_a_call_that_charges_a_neuron_is_no_step(options):
+    counter = fxsynops.SynOpsCounter(Charged(8), torch.randn(4, 6), **options)
+    counter(torch.randn(4, 6))
+    assert (counter.counts.samples, counter.counts.timesteps) == (4, 8)
+
+
+class Apart(nn.Module):
+    """The first step stands in front of the loop over the others."""
+
+    def __init__(self, fires, steps):
+        super().__init__()
+        self.fc, self.rec, self.out = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.fires, self.steps = fires, steps
+
+    def forward(self, x):
+        drive = self.fc(x)
+        u = drive
+        s = self.fires(u)
+        u, total = u - s, s
+        for _ in range(self.steps - 1):
+            u = u + self.rec(s) + drive
+            s = self.fires(u)
+            u, total = u - s, total + s
+        return self.out(total / self.steps)
+
+
+class Encoded(nn.Module):
+    """Spikes of an image, once, and a loop over steps of another neuron, whose state is its own."""
+
+    def __init__(self, fires, steps):
+        super().__init__()
+        self.fc, self.fc2, self.out = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.fires, self.steps = fires, steps
+
+    def forward(self, x):
+        drive = self.fc2(self.fires(self.fc(x)))
+        u, y = torch.zeros_like(drive), 0
+        for _ in range(self.steps):
+            u = u + drive
+            s = self.fires(u)
+            u = u - s
+            y = y + self.out(s)
+        return y
+
+
+FIRES = {"comparison": lambda u: (u >= 1.0).float(), "function": lambda u: Step.apply(u - 1.0)}
+
+
+@pytest.mark.parametrize("model", [Apart, Encoded])
+@pytest.mark.parametrize("fires", FIRES)
+def test_a_first_step_that_is_written_apart_is_one(fires, model):
+    torch.manual_seed(0)
+    x = 2 * torch.randn(4, 6)
+    counter = fxsynops.SynOpsCounter(model(FIRES[fires], 6), x)
+    counter(x)
+    assert (counter.counts.samples, counter.counts.timesteps) == (4, 6)
+
+
+class Shortcut(nn.Module):
+    """Two neurons on one stream of membranes, in one step."""
+
+    def __init__(self, fires):
+        super().__init__()
+        self.fc, self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.fires = fires
+
+    def forward(self, x):
+        x = self.fc(x)
+        x = x + self.fc1(self.fires(x))
+        return x + self.fc2(self.fires(x))
+
+
+@pytest.mark.parametrize("fires", FIRES)
+def test_neurons_behind_a_shortcut_are_no_steps(fires):
+    torch.manual_seed(0)
+    x = 2 * torch.randn(4, 6)
+    counter = fxsynops.SynOpsCounter(Shortcut(FIRES[fires]), x)
+    counter(x)
+    assert (counter.counts.samples, counter.counts.timesteps) == (4, 1)
+
+
+class FiresFirst(nn.Module):
+    """In each step it fires by what it was before, so that no data reach its first call or two."""
+
+    def __init__(self, recurrent, current):
+        super().__init__()
+        self.recurrent, self.current = recurrent, current
+        self.w1 = nn.Parameter(torch.randn(7, 9))
+        self.v1 = nn.Parameter(torch.randn(9, 9))
+        self.w2 = nn.Parameter(torch.randn(9, 3))
+
+    def forward(self, x):
+        current = v = out = x.new_zeros(len(x), 9)
+        found = []
+        h = torch.einsum("abc,cd->abd", x, self.w1)
+        for t in range(x.shape[1]):
+            now = h[:, t]
+            if self.recurrent:
+                now = now + torch.einsum("ab,bc->ac", out, self.v1)
+            out = Step.apply(v - 1.0)
+            kept = 1.0 - out.detach()
+            if self.current:
+                current, v = 0.8 * current + now, (0.9 * v + current) * kept
+            else:
+                v = (0.9 * v + now) * kept
+            found.append(out)
+        return torch.einsum("abc,cd->abd", torch.stack(found, 1), self.w2)
+
+
+@pytest.mark.parametrize("current", [False, True])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_call_before_any_data_is_a_step(recurrent, current):
+    torch.manual_seed(0)
+    model, x = FiresFirst(recurrent, current), spikes(4, 12, 7)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    assert (counter.counts.samples, counter.counts.timesteps) == (4, 12)
+
+
+class Reset(torch.autograd.Function):
+    """A membrane at rest where it has fired."""
+
+    @staticmethod
+    def forward(ctx, v, spike, rest):
+        return v.masked_fill(spike.bool(), rest)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None, None
+
+
+class Turned(torch.autograd.Function):
+    """The same, with the spikes in front."""
+
+    @staticmethod
+    def forward(ctx, spike, v, rest):
+        return v.masked_fill(spike.bool(), rest)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, grad, None
+
+
+class WithReset(nn.Module):
+    def __init__(self, turned):
+        super().__init__()
+        self.turned, self.v = turned, 0.0
+
+    def forward(self, x):
+        v = self.v + (x - self.v) * 0.5
+        spike = Step.apply(v - 1.0)
+        given = spike.detach()
+        self.v = Turned.apply(given, v, 0.0) if self.turned else Reset.apply(v, given, 0.0)
+        return spike
+
+
+class TwoWithReset(nn.Module):
+    def __init__(self, turned):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(6, 8, bias=False), nn.Linear(8, 3, bias=False)
+        self.lif1, self.lif2 = WithReset(turned), WithReset(turned)
+
+    def forward(self, x):
+        self.lif1.v = self.lif2.v = 0.0
+        return torch.stack([self.lif2(self.fc2(self.lif1(self.fc1(v)))) for v in x.unbind(1)], 1)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("activity", ["lively", "silent", "always"])
+def test_what_resets_a_membrane_is_no_neuron(activity, turned):
+    torch.manual_seed(0)
+    model, x = TwoWithReset(turned), spikes(3, 4, 6)
+    nn.init.uniform_(model.fc1.weight, 0, 3)
+    nn.init.uniform_(model.fc2.weight, -1, 2)
+    if activity == "silent":
+        nn.init.zeros_(model.fc2.weight)
+    if activity == "always":
+        x = torch.ones(3, 4, 6)
+        for layer in (model.fc1, model.fc2):
+            nn.init.constant_(layer.weight, 9.0)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    assert (counter.counts.samples, counter.counts.timesteps) == (3, 4)
+    names = " ".join(counter.analysis.spiking)
+    assert "Reset" not in names
+    assert "Turned" not in names
+
+
+def test_a_surrogate_that_is_made_anew_in_each_step():
+    class Made(nn.Module):
+        def forward(self, x):
+            class Fire(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, v):
+                    return (v > 0).to(v)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return grad
+
+            v, out = torch.zeros_like(x[:, 0]), []
+            for now in x.unbind(1):
+                v = 0.5 * v + now
+                spike = Fire.apply(v - 1.0)
+                v = v - spike
+                out.append(spike)
+            return torch.stack(out, 1)
+
+    model, x = nn.Sequential(nn.Linear(6, 8), Made(), nn.Linear(8, 3)), spikes(3, 5, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    assert (counter.counts.samples, counter.counts.timesteps) == (3, 5)
+
+
+def test_an_example_for_a_forward_that_takes_any_keywords():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2, self.v = nn.Linear(6, 8), nn.Linear(8, 3), None
+
+        def forward(self, x, **options):
+            x = self.fc1(x)
+            if options.get("init", False):
+                self.v = torch.zeros_like(x)
+            self.v = 0.5 * self.v.detach() + x
+            spike = (self.v >= 0.1).float()
+            self.v = self.v - spike
+            return self.fc2(spike)
+
+    model, x = Model(), 3 * torch.randn(4, 6)
+    counter = fxsynops.SynOpsCounter(model, {"x": x, "init": True}, layout="step")
+    counter(x, init=True)
+    counter(x)
+    assert counter.counts.timesteps == 2
+    assert counter.counts.total > 0
+    assert math.isfinite(counter.counts.total)
+
+
+class WithWeights(snntorch.Leaky):
+    """A neuron with a layer of its own in front, which is recorded through, reset and all."""
+
+    def __init__(self):
+        super().__init__(0.9, threshold=0.5, reset_delay=False)
+        self.fc = nn.Linear(6, 8)
+
+    def forward(self, x, mem=None):
+        return super().forward(self.fc(x), mem)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("steps", [2, 5])
+def test_a_reset_by_the_same_function_is_no_step(steps, static):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif, self.fc = WithWeights(), nn.Linear(8, 3)
+
+        def forward(self, x):
+            mem, y = self.lif.reset_mem(), 0
+            for t in range(steps):
+                z, mem = self.lif(x if static else x[:, t], mem)
+                y = y + self.fc(z)
+            return y
+
+    torch.manual_seed(0)
+    x = torch.rand(4, 6) if static else torch.rand(4, steps, 6)
+    counter = fxsynops.SynOpsCounter(Model(), x, input_events=False)
+    counter(x)
+    assert (counter.counts.samples, counter.counts.timesteps) == (4, steps)
