@@ -18,15 +18,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from fxsynops.connectivity.layouts import (
-    driver_of,
-    hands_on,
-    order_of,
-    pieces,
-    places_of,
-    takes_steps,
-)
+from fxsynops.connectivity.layouts import pieces
 from fxsynops.connectivity.results import Findings
+from fxsynops.connectivity.signs import driver_of, hands_on, order_of, places_of, takes_steps
 from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import shape
 from fxsynops.tracing.graph_walk import upstream
