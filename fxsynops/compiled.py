@@ -11,7 +11,6 @@ most of a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,21 +27,10 @@ def counted(counter: SynOpsCounter, args: tuple[Any, ...], kwargs: dict[str, Any
     if ready is None:
         return _uncompiled(counter, args, kwargs)
     replay, run, sums, values = ready
-    taken = _Pass([None] * sums, replay=replay)
+    taken = Pass([None] * sums)
     output = run(taken, *values)
     _end(counter, replay, taken.parts, taken.samples)
     return output
-
-
-@dataclass
-class _Pass(Pass):
-    """A pass without the replay around it."""
-
-    replay: Any = None
-
-    def unit(self, *asked: Any) -> Any:
-        """What an event is worth."""
-        return self.replay.unit(*asked)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -377,3 +377,37 @@ def test_steps_that_are_unknown_stay_so_for_inputs_of_another_length():
         assert counter.per_step.shape == (1,)
     assert counter.counts.timesteps == 1
     assert "Steps unknown" in str(counter.counts)
+
+
+GAINS = {
+    "as it is": lambda g, x: g,
+    "expand": lambda g, x: g.expand(-1, 4, 4),
+    "expand_as": lambda g, x: g.expand_as(x),
+    "expand_as behind unsqueeze": lambda g, x: g.unsqueeze(0).expand_as(x),
+    "broadcast_to": lambda g, x: torch.broadcast_to(g, x.shape),
+    "repeat": lambda g, x: g.repeat(1, 4, 4),
+    "repeat_interleave": lambda g, x: g.repeat_interleave(4, 1).repeat_interleave(4, 2),
+}
+
+
+@pytest.mark.parametrize("axes", [(2, 3), (1, 2, 3)])
+@pytest.mark.parametrize("way", GAINS)
+def test_a_gain_of_each_channel_is_one_however_often_it_is_repeated(way, axes):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.neuron = nn.Conv2d(1, 4, 3, padding=1), fxsynops.nn.NeuromorphicReLU()
+            self.gain, self.fc = nn.Parameter(torch.rand(4, 1, 1)), nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.neuron(self.conv(x))
+            z = (y * GAINS[way](self.gain, y)).sum(axes)
+            return self.fc(z) if len(axes) == 2 else z  # over channels, it is a synapse
+
+    torch.manual_seed(0)
+    model, x = Model(), 4 * torch.rand(2, 1, 4, 4)
+    counter = fxsynops.SynOpsCounter(model, x, input_events=False)
+    counter(x)
+    fired = float(model.neuron(model.conv(x)).detach().sum())
+    rows = {row.connection.synapse: row.synops for row in counter.counts.rows}
+    assert list(rows.values()) == [fired * (2 if len(axes) == 2 else 1)]

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,17 @@ from fxsynops.operations.products import Product
 BLOCK = 4096
 EXACT_BELOW = 2.0**24
 SAMPLE = 256  # elements, or up to twice as many, that are looked at for fractions
+
+
+class How(NamedTuple):
+    """How values are read, without the rest of a :class:`Reading`; the same attributes."""
+
+    inner: tuple[int, ...]
+    block: int
+    plain: bool
+    signed: bool
+    graded: bool
+    rounded: bool
 
 
 class Reading:
@@ -77,6 +88,12 @@ class Reading:
             self.partial = (math.ceil(math.prod(size) / self.block),)
 
     @property
+    def how(self) -> How:
+        """What :func:`sum_events` has to know."""
+        flags = self.plain, self.signed, self.graded, self.rounded
+        return How(self.inner, self.block, *flags)
+
+    @property
     def count(self) -> int:
         """How many partial sums there are."""
         return math.prod(self.partial)
@@ -100,7 +117,7 @@ class _Events(torch.autograd.Function):
     """|value / unit|, with a derivative: +1 per event for v ≥ 0, −1 below."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor:
+    def forward(ctx: Any, values: Tensor, unit: Tensor | float, reading: Reading | How) -> Tensor:
         ctx.dtype, ctx.unit, ctx.signed = values.dtype, unit, reading.signed
         needed = reading.signed or isinstance(unit, Tensor)
         ctx.save_for_backward(*([values] if needed else []))
@@ -121,7 +138,7 @@ class _Events(torch.autograd.Function):
         return per_value.to(ctx.dtype), of_unit, None
 
 
-def sum_events(values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor:
+def sum_events(values: Tensor, unit: Tensor | float, reading: Reading | How) -> Tensor:
     """Sum the events in a tensor, in one read, over blocks within which float32 is exact.
 
     Args:
@@ -160,7 +177,7 @@ def _no_number(values: Tensor) -> Tensor | None:
     return largest.new_zeros(()).masked_fill(largest.isnan(), math.nan)
 
 
-def _events(values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor:
+def _events(values: Tensor, unit: Tensor | float, reading: Reading | How) -> Tensor:
     if reading.graded:  # written as numbers at once: sums of bool are slow
         return torch.ne(values, 0, out=torch.empty_like(values, dtype=torch.float32))
     if isinstance(unit, Tensor) or unit != 1.0 or reading.rounded:
@@ -168,7 +185,7 @@ def _events(values: Tensor, unit: Tensor | float, reading: Reading) -> Tensor:
     return values.abs() if reading.signed and values.dtype != torch.uint8 else values
 
 
-def _partial_sums(events: Tensor, reading: Reading) -> Tensor:
+def _partial_sums(events: Tensor, reading: Reading | How) -> Tensor:
     if events.dtype not in (torch.float32, torch.float64):
         events = events.float()  # sums that convert on their way are slow
     if not reading.block:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -31,6 +32,7 @@ class Stop:
         doubtful: whether nobody vouches for its events to be whole numbers.
         aside: whether no connection counts its events, so that they need no derivative.
         unit: what one event is worth, if that is a number; None if it is to be looked up.
+        amplitude: what tells a module's worth of one event, and the module, if that is to be asked.
         alike: the first of the stops at which an event is worth the same as here, in any pass.
     """
 
@@ -45,6 +47,7 @@ class Stop:
     doubtful: bool = False
     aside: bool = False
     unit: float | None = 1.0
+    amplitude: tuple[Callable[[Any], Any], Any] | None = None
     alike: int | None = None
 
     def add(self, row: int, tap: Tap) -> None:
@@ -53,6 +56,24 @@ class Stop:
         self.taps.append(tap)
         self.maps.append(tap.map)
         self.kept |= {axis for axis, n in enumerate(tap.map.shape) if n > 1}
+
+    def worth(
+        self, times: tuple[Tensor, ...] = (), over: tuple[Tensor, ...] = ()
+    ) -> Tensor | float:
+        """What one event is worth here, where a module or other values have to be asked."""
+        unit: Tensor | float = self.scale.factor
+        if self.amplitude is not None:
+            ask, module = self.amplitude
+            worth = ask(module)
+            number = worth.numel() == 1 and not worth.requires_grad and worth.is_cpu
+            if torch.compiler.is_dynamo_compiling():
+                number = False  # the compiler would stop here
+            unit = (float(worth) if number else worth) * unit  # reading it waits for nothing
+        for factor in times:
+            unit = unit * factor
+        for factor in over:
+            unit = unit / factor
+        return unit
 
     def terms(self) -> list[Term]:
         """What the connections make of its sums."""

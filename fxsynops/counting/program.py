@@ -16,10 +16,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from keyword import iskeyword
+from types import FunctionType
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
+from fxsynops.counting.exact_sums import How
 from fxsynops.counting.measured_nodes import Stop
 from fxsynops.tracing.codegen import Objects
 from fxsynops.tracing.graph_walk import upstream
@@ -55,6 +57,8 @@ def write(
     stops: Mapping[fx.Node, Stop],
     weights: Iterable[fx.Node],
     due: Mapping[fx.Node, list[fx.Node]],
+    *,
+    compiles: bool = False,
 ) -> Program:
     """Write a graph out.
 
@@ -65,8 +69,10 @@ def write(
         stops: the nodes whose events are measured.
         weights: the nodes whose values ``replay.keep`` keeps.
         due: the nodes that are measured after a node.
+        compiles: for ``torch.compile``, which would guard each attribute of a stop, and does not
+            look into methods of tensors that are written in Python, but knows them as methods.
     """
-    writer = _Writer(graph, reads, called, stops, frozenset(weights), due)
+    writer = _Writer(graph, reads, called, stops, frozenset(weights), due, compiles)
     run = writer.objects.function("run", "\n".join(writer.lines(graph)))
     return Program(run, tuple(graph.nodes))
 
@@ -82,9 +88,10 @@ class _Writer:
         stops: Mapping[fx.Node, Stop],
         weights: frozenset[fx.Node],
         due: Mapping[fx.Node, list[fx.Node]],
+        compiles: bool,
     ) -> None:
         self._reads, self._called, self._stops, self._weights = reads, called, stops, weights
-        self._due = due
+        self._due, self._compiles = due, compiles
         self.objects = Objects()
         self._locals = {node: f"v{i}" for i, node in enumerate(graph.nodes)}
         self._units: set[int | None] = set()
@@ -135,13 +142,18 @@ class _Writer:
             unit = self.objects.value(stop.unit)
         elif stop.alike is None:
             times = self._argument(stop.scale.times + stop.scale.each)
-            unit = f"replay.unit({name}, {times}, {self._argument(stop.scale.over)})"
+            unit = f"{name}.worth({times}, {self._argument(stop.scale.over)})"
         else:
             unit = f"u{stop.alike}"
             if stop.alike not in self._units:
                 self._units.add(stop.alike)
-                yield f"{unit} = replay.unit({name})"
-        yield f"replay.measure({name}, {value}, {unit})"
+                yield f"{unit} = {name}.worth()"
+        if not self._compiles:
+            yield f"replay.measure({name}, {value}, {unit})"
+            return
+        how = ", ".join(map(repr, stop.reading.how))
+        read = f"{self.objects.name(How)}({how}), {stop.aside}, {stop.doubtful}"
+        yield f"replay.take({stop.number}, {value}, {unit}, {read})"
 
     def _read(self, node: fx.Node) -> str:
         read = self._reads[str(node.target)]
@@ -153,7 +165,12 @@ class _Writer:
             args += [f"{name}={self._argument(arg)}" for name, arg in node.kwargs.items()]
         else:
             args.append(f"**{self._argument(node.kwargs)}")
-        return f"{self.objects.name(self._called(node))}({', '.join(args)})"
+        called = self._called(node)
+        if self._compiles and args and isinstance(called, FunctionType):
+            name = called.__name__
+            if vars(Tensor).get(name) is called:
+                return f"{args[0]}.{name}({', '.join(args[1:])})"
+        return f"{self.objects.name(called)}({', '.join(args)})"
 
     def _argument(self, arg: Any) -> str:
         """An expression for an argument.

@@ -32,6 +32,7 @@ from fxsynops.connectivity.results import Connection, Findings
 from fxsynops.connectivity.sample_axes import Leading, leading
 from fxsynops.counting.exact_sums import (
     Contraction,
+    How,
     Reading,
     Tally,
     Term,
@@ -130,15 +131,23 @@ class Pass:
     samples: dict[int, Tensor] = field(default_factory=dict)
     weights: dict[fx.Node, Tensor] = field(default_factory=dict)
 
-    def measure(self, stop: Stop, value: Tensor, unit: Tensor | float) -> None:
-        """Count the events in a tapped node's value, for all connections that tap it."""
+    def take(
+        self,
+        number: int,
+        value: Tensor,
+        unit: Tensor | float,
+        reading: Reading | How,
+        aside: bool,
+        doubtful: bool,
+    ) -> None:
+        """Count the events in a value, read as a :class:`Stop` of this number says."""
         if value.layout is not torch.strided or value.is_quantized:
             value = as_dense(value)
-        if stop.aside:
+        if aside:
             value, unit = value.detach(), unit.detach() if isinstance(unit, Tensor) else unit
-        self.parts[stop.number] = sum_events(value, unit, stop.reading)
-        if stop.doubtful and value.is_floating_point():
-            self.samples[stop.number] = sample_events(value, unit)
+        self.parts[number] = sum_events(value, unit, reading)
+        if doubtful and value.is_floating_point():
+            self.samples[number] = sample_events(value, unit)
 
 
 class OtherBranchError(SpecializationError):
@@ -236,6 +245,7 @@ class Replay(fx.Interpreter):
         self._contraction: Contraction | None = None
         self.names = {stop.number: analysis.connector.names[n] for n, stop in self._stops.items()}
         self._pass = Pass([])
+        self._compilable: Callable[..., Any] | None = None
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
@@ -400,6 +410,8 @@ class Replay(fx.Interpreter):
         stop.reading = Reading(size, kept, signed=signed, graded=graded, rounded=rounded)
         stop.doubtful = not graded and any(n and n.may_be_fraction(m) for n, m in neurons)
         stop.unit = 1.0 if graded else None if looked_up else float(stop.scale.factor)
+        if neuron is not None and callable(neuron.amplitude):
+            stop.amplitude = neuron.amplitude, role.module
 
     @property
     def _graded(self) -> bool:
@@ -407,8 +419,12 @@ class Replay(fx.Interpreter):
 
     @cached_property
     def _program(self) -> Program:
+        return self._written()
+
+    def _written(self, compiles: bool = False) -> Program:
+        stops, weights = self._stops, self._used_weights
         return write(
-            self.graph, self._reads, self.called, self._stops, self._used_weights, self._due
+            self.graph, self._reads, self.called, stops, weights, self._due, compiles=compiles
         )
 
     @cached_property
@@ -494,12 +510,14 @@ class Replay(fx.Interpreter):
     def compilable(self) -> tuple[Callable[..., Any], int] | None:
         """:meth:`run` for a compiler, and how many sums it takes; None if there is more to it.
 
-        In place of the replay, the function gets a :class:`Pass` that can tell units.
+        In place of the replay, the function gets a :class:`Pass`.
         """
         follows = self.own_branches or self._used_weights or in_a_group() or self._is_parallelized
         if follows or type(self) is not Replay:
             return None
-        return self._program.run, len(self._stops)
+        if self._compilable is None:
+            self._compilable = self._written(compiles=True).run
+        return self._compilable, len(self._stops)
 
     @property
     def macs(self) -> dict[str, float]:
@@ -542,7 +560,7 @@ class Replay(fx.Interpreter):
                 tuple(self.env[factor] for factor in factors)
                 for factors in (stop.scale.times + stop.scale.each, stop.scale.over)
             )
-            unit = self.unit(stop, times, over) if stop.unit is None else stop.unit
+            unit = stop.worth(times, over) if stop.unit is None else stop.unit
             self.measure(stop, self.env[node], unit)
         return value
 
@@ -589,7 +607,8 @@ class Replay(fx.Interpreter):
         """Count the events in a tapped node's value, for all connections that tap it."""
         if self._is_parallelized:
             value = self._assembled(stop, value)
-        self._pass.measure(stop, value, unit)
+        how = stop.reading, stop.aside, stop.doubtful
+        self._pass.take(stop.number, value, unit, *how)
 
     def _assembled(self, stop: Stop, value: Tensor) -> Tensor:
         """Of a model under ``parallelize_module``: what all ranks have together."""
@@ -601,24 +620,6 @@ class Replay(fx.Interpreter):
                     "fan-out. Analyze and count the model before parallelize_module."
                 )
         return assembled(self.analysis.model, value, whole)
-
-    def unit(
-        self, stop: Stop, times: tuple[Tensor, ...] = (), over: tuple[Tensor, ...] = ()
-    ) -> Tensor | float:
-        """What one event is worth at a stop, where a module or other values have to be asked."""
-        unit: Tensor | float = stop.scale.factor
-        role = self._roles[stop.node]
-        if role.neuron is not None and callable(role.neuron.amplitude):
-            worth: Tensor = role.neuron.amplitude(role.module)
-            number = worth.numel() == 1 and not worth.requires_grad and worth.is_cpu
-            if torch.compiler.is_dynamo_compiling():
-                number = False  # the compiler would stop here
-            unit = (float(worth) if number else worth) * unit  # reading it waits for nothing
-        for factor in times:
-            unit = unit * factor
-        for factor in over:
-            unit = unit / factor
-        return unit
 
     def tally(self, taken: Pass) -> Tally:
         """What a pass has counted."""

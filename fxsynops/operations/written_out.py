@@ -69,9 +69,23 @@ def attends(product: Product) -> bool:
 
 
 def _long(product: Product, operand: int) -> set[Index]:
-    """The indices along which an operand has more than one element."""
-    axes, sizes = product.axes[operand], shape(product.operands[operand])
+    """The indices along which an operand has more than one element of its own."""
+    axes, sizes = product.axes[operand], _own_sizes(product.operands[operand])
     return {i for i, n in zip(axes, sizes, strict=True) if n > 1}
+
+
+def _own_sizes(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a value, with one element where one is repeated."""
+    size, behind = shape(node), node.args[0] if node.args else None
+    name = getattr(node.target, "__name__", str(node.target))
+    if name not in _REPEATS or not isinstance(behind, fx.Node):
+        return size
+    inner = _own_sizes(behind)
+    inner = (1,) * (len(size) - len(inner)) + inner
+    return tuple(n if m > 1 else 1 for n, m in zip(size, inner, strict=True))
+
+
+_REPEATS = frozenset("expand expand_as broadcast_to repeat tile repeat_interleave".split())
 
 
 def multiplied(node: fx.Node, entry: Entry) -> tuple[fx.Node, fx.Node] | None:
