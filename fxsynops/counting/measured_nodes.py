@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from fxsynops.connectivity.connect import SynapseCalls, Tap, macs_of
 from fxsynops.connectivity.results import Findings
-from fxsynops.counting.exact_sums import Reading, Term
+from fxsynops.counting.exact_sums import How, Reading, Term, sample_events, sum_events
 from fxsynops.errors import SpecializationError
 from fxsynops.operations.call import shape
 from fxsynops.operations.operation import Scale, SynapseCall, as_dense
@@ -79,6 +79,39 @@ class Stop:
         """What the connections make of its sums."""
         triples = zip(self.rows, self.taps, self.maps, strict=True)
         return [Term(row, self.number, map, tap.repeats) for row, tap, map in triples]
+
+
+@dataclass
+class Pass:
+    """What is taken down while a pass runs.
+
+    Attributes:
+        parts: the partial sums of every source, by its number.
+        samples: some of the events of sources that nobody vouches for, by number.
+        weights: the values that decide which synapses count.
+    """
+
+    parts: list[Any]
+    samples: dict[int, Tensor] = field(default_factory=dict)
+    weights: dict[fx.Node, Tensor] = field(default_factory=dict)
+
+    def take(
+        self,
+        number: int,
+        value: Tensor,
+        unit: Tensor | float,
+        reading: Reading | How,
+        aside: bool,
+        doubtful: bool,
+    ) -> None:
+        """Count the events in a value, read as a :class:`Stop` of this number says."""
+        if value.layout is not torch.strided or value.is_quantized:
+            value = as_dense(value)
+        if aside:
+            value, unit = value.detach(), unit.detach() if isinstance(unit, Tensor) else unit
+        self.parts[number] = sum_events(value, unit, reading)
+        if doubtful and value.is_floating_point():
+            self.samples[number] = sample_events(value, unit)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxsynops.counting.exact_sums import How
-from fxsynops.counting.measured_nodes import Stop
+from fxsynops.counting.measured_nodes import Pass, Stop
 from fxsynops.tracing.codegen import Objects
 from fxsynops.tracing.graph_walk import upstream
 from fxsynops.tracing.places import Place
@@ -70,7 +70,8 @@ def write(
         weights: the nodes whose values ``replay.keep`` keeps.
         due: the nodes that are measured after a node.
         compiles: for ``torch.compile``, which would guard each attribute of a stop, and does not
-            look into methods of tensors that are written in Python, but knows them as methods.
+            look into methods of tensors that are written in Python, but knows them as methods. It
+            takes no replay, and returns the pass, too.
     """
     writer = _Writer(graph, reads, called, stops, frozenset(weights), due, compiles)
     run = writer.objects.function("run", "\n".join(writer.lines(graph)))
@@ -99,7 +100,11 @@ class _Writer:
     def lines(self, graph: fx.Graph) -> Iterator[str]:
         """The function: a line for its name, then one for each node."""
         given = (self._locals[node] for node in graph.nodes if node.op == "placeholder")
-        yield f"def run({', '.join(('replay', *given))}):"
+        if self._compiles:
+            yield f"def run({', '.join(given)}):"
+            yield f"  replay = {self.objects.name(Pass)}([None] * {len(self._stops)})"
+        else:
+            yield f"def run({', '.join(('replay', *given))}):"
         units = (unit for stop in self._stops.values() for unit in stop.scale.nodes)
         idle = _idle(graph, [*self._stops, *self._weights, *units])
         dead = self._last_uses(graph)
@@ -126,7 +131,8 @@ class _Writer:
     def _statements(self, node: fx.Node) -> Iterator[str]:
         name = self._locals[node]
         if node.op == "output":
-            yield f"return {self._argument(node.args[0])}"
+            output = self._argument(node.args[0])
+            yield f"return {output}, replay" if self._compiles else f"return {output}"
             return
         if node.op != "placeholder":
             yield f"{name} = {self._read(node) if node.op == 'get_attr' else self._call(node)}"

@@ -32,17 +32,15 @@ from fxsynops.connectivity.results import Connection, Findings
 from fxsynops.connectivity.sample_axes import Leading, leading
 from fxsynops.counting.exact_sums import (
     Contraction,
-    How,
     Reading,
     Tally,
     Term,
-    sample_events,
-    sum_events,
 )
 from fxsynops.counting.firing_rates import Firing
 from fxsynops.counting.measured_nodes import (
     Arrival,
     Multiplied,
+    Pass,
     Pruned,
     Sparse,
     Stop,
@@ -53,7 +51,7 @@ from fxsynops.counting.per_step import PerStep
 from fxsynops.counting.program import Program, write
 from fxsynops.errors import SpecializationError, TraceError
 from fxsynops.operations.call import shape, writes_in_place
-from fxsynops.operations.operation import Scale, as_dense
+from fxsynops.operations.operation import Scale
 from fxsynops.operations.products import Product
 from fxsynops.operations.registry import is_torch
 from fxsynops.tracing import graph_functions
@@ -115,39 +113,6 @@ class Rows:
         """What tells them apart from those of another trace."""
         connections = (connection.key for connection in self.connections)
         return (*connections, *self.fired, *self.arriving, *self.multiplied)
-
-
-@dataclass
-class Pass:
-    """What is taken down while a pass runs.
-
-    Attributes:
-        parts: the partial sums of every source, by its number.
-        samples: some of the events of sources that nobody vouches for, by number.
-        weights: the values that decide which synapses count.
-    """
-
-    parts: list[Any]
-    samples: dict[int, Tensor] = field(default_factory=dict)
-    weights: dict[fx.Node, Tensor] = field(default_factory=dict)
-
-    def take(
-        self,
-        number: int,
-        value: Tensor,
-        unit: Tensor | float,
-        reading: Reading | How,
-        aside: bool,
-        doubtful: bool,
-    ) -> None:
-        """Count the events in a value, read as a :class:`Stop` of this number says."""
-        if value.layout is not torch.strided or value.is_quantized:
-            value = as_dense(value)
-        if aside:
-            value, unit = value.detach(), unit.detach() if isinstance(unit, Tensor) else unit
-        self.parts[number] = sum_events(value, unit, reading)
-        if doubtful and value.is_floating_point():
-            self.samples[number] = sample_events(value, unit)
 
 
 class OtherBranchError(SpecializationError):
@@ -507,17 +472,17 @@ class Replay(fx.Interpreter):
         roles = (self._roles.get(node) for node in upstream([check]))
         return any(role is not None and (role.counted or role.module) for role in roles)
 
-    def compilable(self) -> tuple[Callable[..., Any], int] | None:
-        """:meth:`run` for a compiler, and how many sums it takes; None if there is more to it.
+    def compilable(self) -> Callable[..., tuple[Any, Pass]] | None:
+        """A pass for a compiler: the output, and what was taken down; None if there is more to it.
 
-        In place of the replay, the function gets a :class:`Pass`.
+        A function for each replay, so that the compiler does not take their shapes for dynamic.
         """
         follows = self.own_branches or self._used_weights or in_a_group() or self._is_parallelized
         if follows or type(self) is not Replay:
             return None
         if self._compilable is None:
             self._compilable = self._written(compiles=True).run
-        return self._compilable, len(self._stops)
+        return self._compilable
 
     @property
     def macs(self) -> dict[str, float]:

@@ -6,13 +6,14 @@ for one model.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 from fxsynops.tracing.node_meta import HERE
 from fxsynops.tracing.places import INSIDE, Place, attributes_of
 
-FILE = HERE + "<written>"  # its frames are the package's own
+_NUMBERS = itertools.count()
 
 
 class Objects:
@@ -51,7 +52,11 @@ class Objects:
         return found
 
     def function(self, name: str, code: str) -> Any:
-        """The function of some name that code defines."""
-        names = self.named.copy()
-        exec(compile(code, FILE, "exec"), names)
+        """The function of some name that code defines.
+
+        In a file of its own, or the compiler would take it for the others, with other shapes. Its
+        frames are the package's.
+        """
+        names, file = self.named.copy(), f"{HERE}<written {next(_NUMBERS)}>"
+        exec(compile(code, file, "exec"), names)
         return names[name]
