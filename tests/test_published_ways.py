@@ -530,3 +530,34 @@ def test_a_reset_by_the_same_function_is_no_step(steps, static):
     counter = fxsynops.SynOpsCounter(Model(), x, input_events=False)
     counter(x)
     assert (counter.counts.samples, counter.counts.timesteps) == (4, steps)
+
+
+class ResetAhead(nn.Module):
+    """Layers in a loop, whose membranes are reset by what they were, before data come to them."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, 8, bias=False) for a in (6, 8, 8))
+        self.head, self.steps = nn.Linear(8, 3, bias=False), steps
+        self.leak = nn.ParameterList(nn.Parameter(torch.tensor(0.95)) for _ in self.layers)
+        self.threshold = nn.ParameterList(nn.Parameter(torch.tensor(0.4)) for _ in self.layers)
+
+    def forward(self, x):
+        v, y = [torch.zeros(len(x), 8) for _ in self.layers], 0
+        for _ in range(self.steps):
+            z = x
+            for i, layer in enumerate(self.layers):
+                above = (v[i] / self.threshold[i] - 1.0 > 0).float()
+                v[i] = self.leak[i] * v[i] + layer(z) - self.threshold[i] * above
+                z = Step.apply(v[i] / self.threshold[i] - 1.0)
+            y = y + self.head(z)
+        return y
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7])
+def test_layers_that_are_reset_ahead_of_their_data(steps):
+    torch.manual_seed(0)
+    x = torch.rand(4, 6)
+    counter = fxsynops.SynOpsCounter(ResetAhead(steps), x, input_events=False)
+    counter(x)
+    assert (counter.counts.samples, counter.counts.timesteps) == (4, steps)

@@ -9,7 +9,7 @@ what another has left, or if they come from the same place in the code and are u
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -96,17 +96,29 @@ class _Calls:
 def signs_of(recorded: Trace, signals: Signals) -> Iterator[Sign]:
     """What each neuron of a recorded forward says of steps, of those that say anything."""
     order, places = order_of(recorded), places_of(recorded)
-    every = list(_joined(_grouped(signals, order), places, signals))
-    shares = Counter((calls.emits, at) for calls in every for at in set(map(place_of, calls.nodes)))
+    every = _joined(_grouped(signals, order), places, signals)
+    found: list[tuple[bool, Sign]] = []
     for calls in every:
-        nodes = list(calls.nodes)
-        alone = all(shares[calls.emits, place_of(node)] == 1 for node in nodes)
-        if calls.role.module is None and alone:
-            nodes = sorted({*nodes, *_before_data(calls, places, signals)}, key=order.__getitem__)
-        sign = _sign(nodes, calls.role, calls.driver, signals)
+        nodes = calls.nodes
+        if calls.role.module is None:
+            alike = [one for one in every if _are_alike(one, calls)]
+            before = sorted(_before_data(calls, places, signals), key=order.__getitem__)
+            if len(before) % len(alike) == 0:  # as many of each layer
+                nodes = (*before[alike.index(calls) :: len(alike)], *nodes)
+        sign = _sign(list(nodes), calls.role, calls.driver, signals)
         if sign is not None:
             passes = sum(len(places[place]) for place in sign.places)
-            yield replace(sign, shared=passes / len(nodes))
+            told = calls.emits or calls.role.module is not None
+            found.append((told, replace(sign, shared=passes / len(nodes))))
+    # What only resets a membrane may do so before there are data, or not in the last step.
+    yield from (sign for told, sign in found if told or not any(emits for emits, _ in found))
+
+
+def _are_alike(one: _Calls, other: _Calls) -> bool:
+    """Whether a function's calls are at the same places, and used alike."""
+    if one.role.module is not None or one.emits is not other.emits:
+        return False
+    return set(map(place_of, one.nodes)) == set(map(place_of, other.nodes))
 
 
 def _grouped(signals: Signals, order: dict[fx.Node, int]) -> Iterator[_Calls]:
@@ -295,7 +307,7 @@ def _starts(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> 
     known = {call: i for i, call in enumerate(calls)}
     read: dict[fx.Node, int] = {}  # what was compared with a threshold, say: a membrane
     for i, call in enumerate(calls if role.module is None else ()):
-        for node in call.all_input_nodes:
+        for node in _membranes(call, signals):
             read[node] = -1 if node in read else i
 
     def goes_on(number: int) -> bool:
@@ -306,7 +318,7 @@ def _starts(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> 
             ends = at_role.kind == "source" or (at_role.counted and place_of(at) == driver)
             return () if ends else at.all_input_nodes
 
-        own = calls[number].all_input_nodes
+        own = set(_membranes(calls[number], signals))
         return any(
             known.get(at, number) < number or (at not in own and 0 <= read.get(at, -1) < number)
             for at in reachable([calls[number]], back)
@@ -316,6 +328,24 @@ def _starts(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> 
     if role.module is None or any(chained) or len(calls[0].all_input_nodes) > 1:
         return 1 + chained.count(False)
     return 1 + _resets(calls, role.module)  # the states are inside of the module
+
+
+def _membranes(call: fx.Node, signals: Signals) -> Iterator[fx.Node]:
+    """What a function is called with, and what that is but for constants: ``v / threshold - 1``."""
+    for node in call.all_input_nodes:
+        yield node
+        at: fx.Node | None = node
+        while at is not None:
+            role = signals.roles.get(at)
+            if role is None or role.counted or role.kind == "source":
+                break
+            kinds = {
+                n: signals.roles[n].signal.kind for n in at.all_input_nodes if n in signals.roles
+            }
+            data = [n for n, kind in kinds.items() if kind != "const"]
+            at = data[0] if len(data) == 1 else None
+            if at is not None:
+                yield at
 
 
 def _resets(calls: list[fx.Node], module: Any) -> int:
