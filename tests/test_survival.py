@@ -9,7 +9,10 @@ from collections import deque
 
 import numpy as np
 import pytest
+import sinabs.layers as sl
+import snntorch
 import torch
+from spikingjelly.activation_based import neuron as sj
 from torch import nn
 
 import fxsynops
@@ -458,3 +461,19 @@ def test_threads_analyze_and_count_at_once():
     assert not errors
     assert counts == [[value] * 8 for value in expected]
     assert all(getattr(owner, name) is value for (owner, name), value in patched.items())
+
+
+def test_forwards_of_libraries_are_recorded_once():
+    """Nothing of the package's own looks at memory in a way that might be a write."""
+    layers = nn.Linear(6, 8), sj.LIFNode(step_mode="m"), nn.Linear(8, 3), sj.IFNode(step_mode="m")
+    sinabs_layers = nn.Linear(6, 8), sl.LIF(tau_mem=10.0), nn.Linear(8, 3), sl.IAF()
+    leaky = snntorch.Leaky(0.9, init_hidden=True)
+    for model, options in (
+        (nn.Sequential(*layers), {"layout": "TN"}),
+        (nn.Sequential(*sinabs_layers), {"layout": "NT"}),
+        (nn.Sequential(nn.Linear(6, 8), leaky, nn.BatchNorm1d(8)), {"layout": "step"}),
+        (nn.LSTM(6, 4), {}),
+    ):
+        x = torch.ones(3, 6) if options == {"layout": "step"} else torch.ones(4, 2, 6)
+        assert not fxsynops.analyze(model, x, **options).trace.overwrites
+    assert fxsynops.analyze(WritesItsWeights(WRITES["in place"]), torch.eye(6)).trace.overwrites

@@ -167,7 +167,8 @@ def _fitting(plain: Layout, inputs: Inputs, signs: Sequence[Sign]) -> Iterator[L
         fixed = {"batch_size": merged.samples}
     knows = [sign.axis for sign in (merged, *signs) if sign is not None and sign.axis is not None]
     orders = ["(NT)", "(TN)"] if not knows else ["(NT)" if knows[0].axis else "(TN)"]
-    found += [replace(plain, axes=axes, **fixed) for axes in orders]
+    if steps > 1 or merged is not None:  # of one step, it is the axis of samples
+        found += [replace(plain, axes=axes, **fixed) for axes in orders]
     for layout in (*found, static, replace(static, axes="")):
         with suppress(InputError, IndexError):
             window = layout.window(inputs)

@@ -48,7 +48,7 @@ from fxsynops.tracing.random_states import (
     torch_random_state,
 )
 from fxsynops.tracing.sharded import check_not_flat, is_sharded, splits, whole
-from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of
+from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of, storage_of
 from fxsynops.tracing.trees import leaves_of
 
 # What is borrowed, and what is patched while it is, belongs to one thread at a time.
@@ -382,9 +382,9 @@ def _clone(tensor: Tensor, memory: dict[int, Any], in_place: Container[int]) -> 
     begin = address_of(tensor) if _is_usual(tensor) else 0
     if begin in in_place:
         copy = tensor.data
-    elif begin and tensor.untyped_storage().nbytes() <= _ROOMY * tensor.numel() * tensor.itemsize:
+    elif begin and storage_of(tensor).nbytes() <= _ROOMY * tensor.numel() * tensor.itemsize:
         if begin not in memory:
-            memory[begin] = tensor.untyped_storage().clone()
+            memory[begin] = storage_of(tensor).clone()
         lies = tensor.storage_offset(), tensor.shape, tensor.stride()
         copy = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(memory[begin], *lies)
     else:

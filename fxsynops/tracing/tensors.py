@@ -20,7 +20,7 @@ from fxsynops.tracing.graph_writer import GraphWriter
 from fxsynops.tracing.node_meta import TensorSpec
 from fxsynops.tracing.places import Place
 from fxsynops.tracing.stand_ins import ReadNumber
-from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of
+from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of, storage_of
 from fxsynops.tracing.trees import parts_of, tensors_in
 
 
@@ -206,7 +206,7 @@ class Tensors:
             for other in (r() for r in references):
                 if other is None or other not in self._nodes or not (start := address_of(other)):
                     continue
-                if start <= begin < start + other.untyped_storage().nbytes():
+                if start <= begin < start + storage_of(other).nbytes():
                     yield other
                     break
 
@@ -303,7 +303,7 @@ class Tensors:
 def memory_of(tensor: Tensor) -> int:
     """What tells whether two tensors share their memory."""
     try:
-        return address_of(tensor) or tensor.untyped_storage()._cdata
+        return address_of(tensor) or storage_of(tensor)._cdata
     except (RuntimeError, NotImplementedError):  # sparse and other tensors without storage
         return id(tensor)
 

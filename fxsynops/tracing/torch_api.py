@@ -22,12 +22,17 @@ def parameters_of(module: nn.Module) -> Iterator[nn.Parameter]:
     return nn.Module.parameters(module)
 
 
+def storage_of(tensor: Tensor) -> torch.UntypedStorage:
+    """What a tensor lies in; nobody who watches torch's functions hears of the question."""
+    with torch._C.DisableTorchFunction():
+        return tensor.untyped_storage()
+
+
 def address_of(tensor: Tensor) -> int:
     """The address of a tensor's memory; 0 if it has none."""
     if isinstance(tensor, FakeTensor):
         return 0
     try:
-        with torch._C.DisableTorchFunction():  # nobody needs to hear of it
-            return tensor.untyped_storage().data_ptr()
+        return storage_of(tensor).data_ptr()
     except (RuntimeError, NotImplementedError):
         return 0

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, fx, nn
@@ -90,6 +91,10 @@ class Trace:
                         yield change.place
 
 
+# Models that write to their parameters, as far as is known.
+_OVERWRITING: WeakSet[nn.Module] = WeakSet()
+
+
 class _LentError(Exception):
     """A forward has failed that got something else in the place of a number."""
 
@@ -135,7 +140,7 @@ def trace(
     Raises:
         TraceError: the forward fails, or does what no replay can repeat faithfully.
     """
-    lends_numbers, overwrites = True, False
+    lends_numbers, overwrites = True, model in _OVERWRITING
     while True:
         try:
             borrowed, recorder = _record(
@@ -146,6 +151,7 @@ def trace(
             lends_numbers = False
         except OverwrittenError:
             overwrites = True
+            _OVERWRITING.add(model)
         if witness is not None:
             witness.forget()
     # Only now do the places hold the model's own values again.
