@@ -561,3 +561,366 @@ def test_layers_that_are_reset_ahead_of_their_data(steps):
     counter = fxsynops.SynOpsCounter(ResetAhead(steps), x, input_events=False)
     counter(x)
     assert (counter.counts.samples, counter.counts.timesteps) == (4, steps)
+
+
+# -- what is kept, and what is drawn ---------------------------------------------------------------
+
+
+class Keeps(nn.Module):
+    """A recurrent layer whose last spikes are kept somewhere."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.ff, self.rec, self.way = nn.Linear(6, 8), nn.Linear(8, 8), way
+        self.held, self.by_name = [], {"z": []}
+        self.register_buffer("both", torch.zeros(2, 2, 8))
+
+    def last(self, x):
+        if self.way == "buffer":
+            return self.both.clone().unbind(0)[1]
+        held = self.by_name["z"] if self.way == "dict" else self.held
+        kept = held[-1] if held else torch.zeros(len(x), 8)
+        return kept[1] if isinstance(kept, tuple) else kept
+
+    def forward(self, x):
+        v = self.ff(x) + self.rec(self.last(x))
+        z = (v > 0).float()
+        if self.way == "append":
+            self.held.append(z)
+        elif self.way == "add":
+            self.held += [z]
+        elif self.way == "pairs":
+            self.held.append((v, z))
+        elif self.way == "dict":
+            self.by_name["z"].append(z)
+        elif self.way == "window":
+            self.held.append(z)
+            if len(self.held) > 2:
+                self.held.pop(0)
+        else:
+            with torch.no_grad():
+                self.both.copy_(torch.stack((v, z)))
+        return z
+
+
+@pytest.mark.parametrize("way", ["append", "add", "pairs", "dict", "window", "buffer"])
+def test_spikes_that_are_kept_for_the_next_forward(way):
+    torch.manual_seed(0)
+    model, plain = Keeps(way), Keeps(way)
+    plain.load_state_dict(model.state_dict())
+    arrived = []
+    plain.rec.register_forward_hook(
+        lambda module, given, out: arrived.append(8 * int(given[0].detach().sum()))
+    )
+    counter, found = fxsynops.SynOpsCounter(model, spikes(2, 6), layout="step"), []
+    for seed in range(6):
+        x = spikes(2, 6, seed=seed)
+        plain(x)
+        before = 0 if not found else counter.counts.total
+        counter(x)
+        found.append(counter.counts.total - before - 8 * int(x.sum()))
+    assert found == arrived
+    assert sum(arrived[1:]) > 0
+
+
+def test_a_stacked_state_of_another_batch():
+    class Cell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ff, self.rec, self.state = nn.Linear(6, 8), nn.Linear(8, 8), None
+
+        def forward(self, x):
+            state = torch.zeros(2, len(x), 8) if self.state is None else self.state
+            v, z = state
+            v = 0.5 * v * (1 - z) + self.ff(x) + self.rec(z)
+            z = (v > 0.1).float()
+            self.state = torch.stack((v, z))
+            return z
+
+    torch.manual_seed(0)
+    model, arrived = Cell(), []
+    counter = fxsynops.SynOpsCounter(model, spikes(2, 6), layout="step")
+    plain = Cell()
+    plain.load_state_dict(model.state_dict())
+    plain.rec.register_forward_hook(
+        lambda module, given, out: arrived.append(8 * int(given[0].detach().sum()))
+    )
+    for size in (2, 5, 1):
+        model.state = plain.state = None
+        for seed in range(3):
+            counter(spikes(size, 6, seed=seed))
+            plain(spikes(size, 6, seed=seed))
+        counter.end_of_sample()
+    rows = {row.connection.synapse: row.synops for row in counter.counts.rows}
+    assert rows["rec"] == sum(arrived) > 0
+
+
+DRAWS = {
+    "bernoulli": lambda w: torch.bernoulli(w.sigmoid()),
+    "comparison": lambda w: (torch.rand_like(w) < w.sigmoid()).float(),
+    "in place": lambda w: w.data.clone().bernoulli_(0.5),
+    "signs": lambda w: 2 * torch.bernoulli(w.sigmoid()) - 1,
+}
+
+
+@pytest.mark.parametrize("way", DRAWS)
+def test_weights_that_are_drawn_are_weights(way):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.weight = nn.Linear(6, 8), nn.Parameter(torch.randn(8, 8))
+
+        def forward(self, x):
+            z = (self.fc1(x) > 0).float()
+            return nn.functional.linear(z, DRAWS[way](self.weight))
+
+    torch.manual_seed(0)
+    model, x = Model(), spikes(5, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    fired = int((model.fc1(x) > 0).sum())
+    assert counter.counts.total == 8 * int(x.sum()) + 8 * fired
+
+
+class Pair(torch.autograd.Function):
+    """Spikes of some worth, and what is left of the membrane."""
+
+    @staticmethod
+    def forward(ctx, v, worth, alone):
+        s = (v > 0.2).to(v) * worth
+        return (s,) if alone else (s, v - s)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return grads[0], None, None
+
+
+@pytest.mark.parametrize("size", [8, 1])
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("worth", [1.0, 2.0, 3.0])
+def test_spikes_of_some_worth_in_a_tuple(worth, alone, size):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(6, size), nn.Linear(size, 3)
+
+        def forward(self, x):
+            return self.fc2(Pair.apply(self.fc1(x), worth, alone)[0])
+
+    torch.manual_seed(0)
+    model = Model()
+    nn.init.uniform_(model.fc1.weight, -0.2, 0.8)
+    x = spikes(8 if size == 8 else 1, 6)
+    fired = int((model.fc1(x) > 0.2).sum())
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    assert float(counter.per_synapse["fc2"].detach()) == 3 * fired > 0
+
+
+def test_values_that_are_no_steps_of_a_staircase_are_analog():
+    class Leaks(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, v):
+            return torch.where(v > 0.5, 1.0, torch.where(v < -0.5, -0.1, 0.0))
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.fc2(Leaks.apply(2 * self.fc1(x)))
+
+    torch.manual_seed(0)
+    analysis = fxsynops.analyze(Model(), spikes(8, 6))
+    assert "fc2" in [row.synapse for row in analysis.dense]
+    assert "Leaks" in str(analysis)
+
+
+@pytest.mark.parametrize("fills", [nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_])
+def test_an_initializer_in_a_forward_leaves_random_numbers_as_they_were(fills):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.noise = nn.Linear(6, 3), nn.Parameter(torch.zeros(3, 6))
+
+        def forward(self, x):
+            with torch.no_grad():
+                fills(self.noise)
+            return self.fc(x) + nn.functional.linear(x, self.noise)
+
+    model, state = Model(), torch.get_rng_state()
+    fxsynops.SynOpsCounter(model, spikes(2, 6))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.noise.any()
+
+
+# -- calls that are no steps, and steps whose spikes go nowhere ------------------------------------
+
+
+def leaky(v, x):
+    v = 0.8 * v + x
+    z = (v >= 0.3).float()
+    return v - z, z
+
+
+def through(v):
+    hard, soft = (v >= 0).float(), torch.sigmoid(4 * v)
+    return (hard - soft).detach() + soft
+
+
+class Layers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+
+class Pipelined(Layers):
+    """Each layer reads what the one before has fired in the last step."""
+
+    def forward(self, x):
+        y = v1 = v2 = 0
+        z1 = z2 = torch.zeros(len(x), 8)
+        for now in x.unbind(1):
+            (v1, n1), (v2, n2) = leaky(v1, self.fc1(now)), leaky(v2, self.fc2(z1))
+            y = y + self.fc3(z2)
+            z1, z2 = n1, n2
+        return y
+
+
+class StraightThrough(Layers):
+    def forward(self, x):
+        y, v1, v2 = 0, 0, 0
+        z1 = z2 = torch.zeros(len(x), 8)
+        for now in x.unbind(1):
+            v1 = 0.8 * v1 + self.fc1(now)
+            n1 = through(v1 - 0.3)
+            v1 = v1 - n1
+            v2 = 0.8 * v2 + self.fc2(z1)
+            n2 = through(v2 - 0.3)
+            v2 = v2 - n2
+            y = y + self.fc3(z2)
+            z1, z2 = n1, n2
+        return y
+
+
+class FiresAhead(Layers):
+    def forward(self, x):
+        y, v = 0, torch.zeros(len(x), 8)
+        for now in x.unbind(1):
+            z = through(v - 0.3)
+            v = 0.8 * v + self.fc1(now) - z
+            y = y + self.fc3(z)
+        return y
+
+
+class OnlyLast(Layers):
+    """Of the last layer, only the last step's spikes are read out."""
+
+    def forward(self, x):
+        v1 = v2 = z = 0
+        for now in x.unbind(1):
+            v1, z = leaky(v1, self.fc1(now))
+            v2, z = leaky(v2, self.fc2(z))
+        return self.fc3(z)
+
+
+class LastApart(Layers):
+    def forward(self, x):
+        v = y = 0
+        for now in x.unbind(1)[:-1]:
+            v = 0.8 * v + self.fc1(now)
+            z = Step.apply(v - 0.3)
+            v, y = v - z, y + self.fc3(z)
+        v = 0.8 * v + self.fc1(x[:, -1])
+        return y + self.fc3(Step.apply(v - 0.3))
+
+
+class Vote(Layers):
+    """A function of the neuron's own decides by the number of spikes: no step more."""
+
+    def forward(self, x):
+        v = votes = 0
+        for now in x.unbind(1):
+            v = 0.8 * v + self.fc1(now)
+            z = Step.apply(v - 0.3)
+            v, votes = v - z, votes + z
+        return self.fc3(Step.apply(votes - 1.5))
+
+
+class Refractory(Layers):
+    def forward(self, x):
+        y, states = 0, [(torch.zeros(len(x), 8), torch.zeros(len(x), 8)) for _ in range(2)]
+        for now in x.unbind(1):
+            for i, layer in enumerate((self.fc1, self.fc2)):
+                v, rest = states[i]
+                v = 0.8 * v + layer(now) * (rest <= 0).float()
+                now = (v >= 0.3).float()
+                states[i] = v - now, torch.where(now > 0, torch.full_like(rest, 2.0), rest - 1)
+            y = y + self.fc3(now)
+        return y
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+@pytest.mark.parametrize(
+    "kind",
+    [Pipelined, StraightThrough, FiresAhead, OnlyLast, LastApart, Vote, Refractory],
+)
+def test_steps_are_those_of_the_input_or_not_known(kind, steps):
+    torch.manual_seed(0)
+    model, x = kind(), spikes(4, steps, 6)
+    counter = fxsynops.SynOpsCounter(model, x)
+    counter(x)
+    known = "Steps unknown" not in str(counter.counts)
+    assert (counter.counts.samples, counter.counts.timesteps) == ((4, steps) if known else (4, 1))
+    assert known or steps == 2
+
+
+class OneByOne(Layers):
+    def forward(self, x):
+        out = []
+        for sample in range(len(x)):
+            v = y = 0
+            for step in range(5):
+                v, z = leaky(v, self.fc1(x[sample : sample + 1, step]))
+                y = y + self.fc3(z)
+            out.append(y)
+        return torch.cat(out)
+
+
+class TwiceAStep(Layers):
+    def __init__(self):
+        super().__init__()
+        self.lif = snntorch.Leaky(0.9)
+
+    def forward(self, x):
+        v, y = self.lif.init_leaky(), 0
+        for now in x.unbind(1):
+            z, v = self.lif(self.fc1(now), v)
+            w, v = self.lif(-0.1 * z, v)
+            y = y + self.fc3(z + w)
+        return y
+
+
+class ByWindows(Layers):
+    """It begins anew at every third of six frames."""
+
+    def forward(self, x):
+        v = y = 0
+        for step in range(6):
+            v, z = leaky(0 if step % 3 == 0 else v, self.fc1(x[:, step]))
+            y = y + self.fc3(z)
+        return y
+
+
+@pytest.mark.parametrize("kind", [OneByOne, TwiceAStep, ByWindows])
+def test_steps_that_calls_do_not_tell_are_not_known(kind):
+    torch.manual_seed(0)
+    x = spikes(4, 6, 6) if kind is ByWindows else spikes(5, 5, 6)
+    counter = fxsynops.SynOpsCounter(kind(), x)
+    counter(x)
+    assert "Steps unknown" in str(counter.counts)

@@ -218,7 +218,9 @@ def _mixed(before: State, left: State) -> State | None:
     if replace(before.signal, mask=None) != replace(left.signal, mask=None):
         return None
     known = before.signal.mask
-    return left if known is None else replace(left, signal=replace(left.signal, mask=mask | known))
+    if known is None or known.shape != mask.shape:  # of another batch, say
+        return left
+    return replace(left, signal=replace(left.signal, mask=mask | known))
 
 
 def _undriven(trace: Trace, roles: dict[fx.Node, Role], assumed: set[str]) -> set[str]:
@@ -422,7 +424,7 @@ class _Classifier(Values):
             data = operands[:1]
         if not data:
             return _other(self.const(operands))
-        out, trial = shape(call.node), origin_of(call.node)[0].meta["trial"]
+        out, trial = shape(call.node), origin_of(call.node)[0].meta["trial"].of(call.output)
         elementwise = out == shape(data[0]) and all(
             (_broadcasts(shape(n), out) and sum(size > 1 for size in shape(n)) < 2)
             or (shape(n) == out and self.roles[n].signal.fixed)  # thresholds, not weights
@@ -436,6 +438,8 @@ class _Classifier(Values):
             scale: Scale | None = Scale((trial.worth or 1.0) * trial.times)
             if trial.unit is not None:
                 scale = self.units.scaled(scale, call.args[trial.unit], trial.divides)
+            else:  # it may be made of them, in some other way
+                self._hold(version, [n for n in operands if n not in data])
             neuron = Neuron(signed=True, guessed=True)
             return Role("source", replace(EVENTS, scale=scale), call, neuron=neuron)
         if not trial.is_whole(call.output):
@@ -605,7 +609,9 @@ class _Classifier(Values):
             carriers = self._events(data)
             return self._product(call, operation, data, carriers, pair)
         weights = [n for n in pair if not self.is_activation(n)]
-        if weights:
+        if not weights and len(self._events(pair)) == 2:
+            weights = [n for n in pair if self.is_drawn(n) and self.holds_weights(n)]
+        if len(weights) == 1 or (weights and not self._events(weights)):
             which = 1 - pair.index(weights[-1])
             rule = product.synapse(which, True, call.name)
             held = self.constant(weights[-1])

@@ -147,7 +147,12 @@ class Values:
             alias, written = (masks[n] for n in call.operands())
             result = overlay(alias, written, call["geometry"]) != 0
         else:
-            y = call.again(lambda n: masks[n].double() if n in masks else self.constant(n))
+
+            def operand(n: fx.Node) -> Tensor:
+                value = masks[n].double() if n in masks else self.constant(n)
+                return torch.ones(shape(n), dtype=torch.float64) if value is None else value
+
+            y = call.again(operand)
             result = (y if call.output is None else y[call.output]) != 0
         return result
 
@@ -194,7 +199,9 @@ class Values:
 
     def _draws(self, node: fx.Node) -> bool:
         call, operation = self.calls[node]
-        return operation is not None and (operation.kind is Kind.RANDOM or operation.draws(call))
+        if operation is None:  # of the initializers, some are one call
+            return getattr(node.target, "__module__", "") == "torch.nn.init"
+        return operation.kind is Kind.RANDOM or operation.draws(call)
 
     def comes_from_inputs(self, node: fx.Node) -> bool:
         """Whether a value depends on this pass's inputs, and not on the model's own state alone."""

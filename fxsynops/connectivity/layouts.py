@@ -68,7 +68,27 @@ def of_inputs(
             return plain
         why = f"{sign.name} sees {sign.steps}, but it cannot be told where the input has them"
         return replace(plain, said=_UNKNOWN.format(why), known=False)
+    if (why := _doubt(fit[0], inputs, signals, sign)) and not given.timesteps:
+        return replace(plain, said=_UNKNOWN.format(why), known=False)
     return replace(fit[0], said=_said(fit[0], inputs, sign))
+
+
+def _doubt(layout: Layout, inputs: Inputs, signals: Signals, sign: Sign) -> str:
+    """What speaks against calls that are as many as a layout's steps, if anything does."""
+    name, x = layout.first(inputs)
+    if x is None or sign.axis is not None:
+        return ""
+    if sign.starts > 1 and layout.window(inputs).samples == 1 and sign.starts in x.shape:
+        return f"{sign.name} begins anew {sign.starts} times, perhaps with each sample"
+    for axes in ("NT", "TN") if "T" not in layout.axes and x.dim() > 1 else ():
+        taken = set(pieces(replace(layout, axes=axes, timesteps=None), inputs, signals).values())
+        size = x.shape[axes.index("T")]
+        if sign.starts > 1 and size == len(taken) == sign.starts * sign.steps:
+            return f"{sign.name} begins anew {sign.starts} times in {size} parts of '{name}'"
+        if 1 < size == len(taken) < sign.steps and sign.steps % size == 0:
+            often = sign.steps // size
+            return f"{sign.name} is called {often} times for each of {size} parts of '{name}'"
+    return ""
 
 
 def _contradiction(signs: Sequence[Sign]) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -180,6 +181,15 @@ class Signals:
         every = reachable([node], lambda at: self.roles[at].carriers)
         found = [at for at in every if self.roles[at].kind in ("source", "unknown")]
         return tuple(sorted(found, key=self._order.__getitem__))
+
+    @cached_property
+    def carried(self) -> dict[fx.Node, list[fx.Node]]:
+        """Where each node's events go next, also past what a surrogate does in between."""
+        found: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+        for node, role in self.roles.items():
+            for carrier in role.carriers:
+                found[carrier].append(node)
+        return found
 
     @cached_property
     def _order(self) -> dict[fx.Node, int]:

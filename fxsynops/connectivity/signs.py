@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -23,6 +24,7 @@ from fxsynops.connectivity.calls import origin_of
 from fxsynops.connectivity.signals import Role, Signals
 from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import shape
+from fxsynops.operations.operation import Kind
 from fxsynops.tracing import graph_functions
 from fxsynops.tracing.graph_walk import reachable
 from fxsynops.tracing.inputs import Window
@@ -141,11 +143,15 @@ def _grouped(signals: Signals, order: dict[fx.Node, int]) -> Iterator[_Calls]:
     for (_, driver), members in found.items():
         nodes, role = [node for node, _ in members], members[0][1]
         nodes = [node for node in nodes if not _is_idle(node, signals)] or nodes
+        emit = [_emits(node, signals) for node in nodes]
         if role.module is not None or len(nodes) == 1:
-            yield _Calls(tuple(nodes), role, driver, _emits(nodes[0], signals))
+            yield _Calls(tuple(nodes), role, driver, any(emit))
             continue
-        for emits in (True, False):
-            alike = [node for node in nodes if _emits(node, signals) is emits]
+        take_turns = all(this is not then for this, then in pairwise(emit))
+        for emits in (True, False) if take_turns else (any(emit),):  # a reset, and a neuron
+            alike = [
+                n for n, goes in zip(nodes, emit, strict=True) if goes is emits or not take_turns
+            ]
             for part in _by_synapses(alike, signals):
                 yield _Calls(tuple(part), role, driver, emits)
 
@@ -169,14 +175,20 @@ def _is_idle(node: fx.Node, signals: Signals) -> bool:
 def _emits(node: fx.Node, signals: Signals) -> bool:
     """Whether what a neuron puts out goes anywhere as events; of a reset, it does not."""
 
+    def arrives(at: fx.Node) -> bool:
+        role = signals.roles.get(at)
+        if role is None or role.signal.kind != "const" or not at.op.startswith("call"):
+            return role is not None and role.counted
+        entry = signals.calls[at][1]  # of what has no events yet
+        return entry is not None and entry.kind in (Kind.SYNAPSE, Kind.PRODUCT)
+
     def ahead(at: fx.Node) -> Sequence[fx.Node]:
         role = signals.roles.get(at)
-        ends = role is not None and (role.counted or role.signal.kind == "analog")
-        return () if ends and at is not node else tuple(at.users)
+        ends = role is not None and (role.signal.kind == "analog" or arrives(at))
+        return () if ends and at is not node else (*at.users, *signals.carried.get(at, ()))
 
     behind = (at for at in reachable([node], ahead) if at is not node)
-    roles = ((at.op, signals.roles.get(at)) for at in behind)
-    return any(op == "output" or (role is not None and role.counted) for op, role in roles)
+    return any(at.op == "output" or arrives(at) for at in behind)
 
 
 def _by_synapses(calls: list[fx.Node], signals: Signals) -> list[list[fx.Node]]:
@@ -200,7 +212,7 @@ def _synapses_behind(node: fx.Node, signals: Signals) -> Iterator[Any]:
     def ahead(at: fx.Node) -> Sequence[fx.Node]:
         role = signals.roles.get(at)
         ends = role is not None and (role.counted or role.kind == "source")
-        return () if ends and at is not node else tuple(at.users)
+        return () if ends and at is not node else (*at.users, *signals.carried.get(at, ()))
 
     for at in reachable([node], ahead):
         role = signals.roles.get(at)
@@ -219,10 +231,10 @@ def _joined(groups: Iterable[_Calls], places: Places, signals: Signals) -> list[
         if first.role.module is not None or first.emits is not then.emits:
             return False
         here, there = (places[place_of(calls.nodes[0])] for calls in (first, then))
-        if here is not there and not len(here) == 1 < len(there):
+        if here is not there and (1 not in (len(here), len(there)) or len(here) == len(there)):
             return False
         alike = _kind_of(first.nodes[0]) == _kind_of(then.nodes[0])
-        return alike and _goes_on_from(then.nodes[0], first.nodes, signals)
+        return alike and _goes_on_from(then.nodes[0], first.nodes, signals, here is not there)
 
     found: list[_Calls] = []
     for calls in groups:
@@ -241,16 +253,28 @@ def _kind_of(node: fx.Node) -> Any:
     return op, target, site and site[0], path, virtual, tuple(shape(node))
 
 
-def _goes_on_from(node: fx.Node, earlier: Sequence[fx.Node], signals: Signals) -> bool:
-    """Whether a spiking function's call takes over a state that earlier ones have left: a reset."""
+def _goes_on_from(
+    node: fx.Node, earlier: Sequence[fx.Node], signals: Signals, its_membrane: bool
+) -> bool:
+    """Whether a spiking function's call takes over what earlier ones have reset.
+
+    Args:
+        node: what the call puts out.
+        earlier: what those put out.
+        its_membrane: whether it has to be what they were called with: a vote on spikes is none.
+    """
     calls = {origin_of(n)[0] for n in earlier}
+    read = {at for call in calls for at in _membranes(call, signals)}
 
     def back(at: fx.Node) -> Sequence[fx.Node]:
         role = signals.roles.get(at)
         fires = role is not None and (role.counted or role.kind == "source")
         return () if fires and at is not node else at.all_input_nodes
 
-    return any(origin_of(at)[0] in calls for at in reachable([node], back))
+    behind = set(reachable([node], back))
+    if its_membrane and read.isdisjoint(behind):
+        return False
+    return not calls.isdisjoint(origin_of(at)[0] for at in behind)
 
 
 def _sign(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> Sign | None:

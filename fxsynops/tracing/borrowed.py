@@ -7,9 +7,9 @@ closes, also by an exception, everything is put back: the same objects, in the s
 is needed for that is written down before the first thing changes, and each step of putting back
 may fail, or be interrupted, without the others being left out.
 
-Parameters are most of a model, and hardly a forward writes to them. What stands in for them lies in
-their own memory (``in_place``), until a forward is about to write there: it begins anew with copies
-(:class:`OverwrittenError`).
+Large parameters are most of a model, and hardly a forward writes to them. What stands in for them
+lies in their memory (``in_place``), until a forward is about to write there: it begins anew with
+copies (:class:`OverwrittenError`).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from fxsynops.tracing.sharded import check_not_flat, is_sharded, splits, whole
 from fxsynops.tracing.torch_api import address_of, modules_of, parameters_of, storage_of
 from fxsynops.tracing.trees import leaves_of
 
+LARGE = 2**20  # bytes; what is smaller is copied in no time
 # What is borrowed, and what is patched while it is, belongs to one thread at a time.
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -110,7 +111,8 @@ class Borrowed:
         self.model = model
         self.is_overwritten = False
         usual = (p for p in parameters_of(model) if in_place and _is_usual(p))
-        self._in_place = {address_of(p) for p in usual} - {0}
+        large = (p for p in usual if p.numel() * p.itemsize >= LARGE)
+        self._in_place = {address_of(p) for p in large} - {0}
         self.modules: dict[str, nn.Module] = {}
         self.places: dict[int, Place] = {}
         self.shared: list[tuple[Place, Place]] = []

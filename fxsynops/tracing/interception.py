@@ -83,11 +83,11 @@ class compiled_code(TorchDispatchMode):  # noqa: N801
         if func is torch.ops.aten.empty.memory_format and args[0] == [0] and (made := _in_making()):
             with torch._C.DisableTorchFunction():  # it holds no elements: nothing to record
                 return func(*args, **kwargs).as_subclass(made)
+        if func._schema.is_mutable or "norm" in func.__name__:  # some write, and do not say so
+            self.listener.note_writing(func, args, kwargs)
         if not self.listener.quiet:
             return self.listener.call(func, args, kwargs)
         with torch._C.DisableTorchFunction():  # which would only hear of the same again
-            if func._schema.is_mutable:
-                self.listener.note_writing(func, args, kwargs)
             result = func(*args, **kwargs)
             self.listener.note_hidden(func, result, args)
         return result

@@ -66,6 +66,7 @@ _PAST_TORCH = frozenset(
     (
         *(Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr),
         *(Tensor.untyped_storage, Tensor._typed_storage, Tensor.storage),
+        *(Tensor.apply_, Tensor.map_, Tensor.map2_),
         Tensor.__cuda_array_interface__.__get__,
     )
 )
@@ -496,7 +497,7 @@ class Recorder(TorchFunctionMode):
 
     def note_writing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """An operation is about to write to what it is given."""
-        for tensor in _written_by_schema(func, args, kwargs):
+        for tensor in (*_written_by_schema(func, args, kwargs), *_statistics(func, args, kwargs)):
             self._borrowed.about_to_write(tensor)
 
     def note_hidden(self, func: Any, result: Any, args: Any) -> None:
@@ -645,7 +646,12 @@ class Recorder(TorchFunctionMode):
             )
         call = (Change(change.action, place), self.tensors.in_nodes(value))
         self.writer.node("call_function", graph_functions.change_state, call, {}, f"set_{key}")
-        self._note_written(place, value)
+        if change.action == "extend":
+            held = len(place.get()) - len(value)
+            for i, part in enumerate(value):
+                self._note_written(place.below(held + i), part)
+        else:
+            self._note_written(place, value)
 
     def _note_written(self, place: Place, value: Any) -> None:
         """Which nodes the next forward will find in a place, and below it."""
@@ -786,6 +792,13 @@ def _written_by_schema(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs
     writes = [a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
     return list(tensors_in([given[name] for name in writes if name in given]))
+
+
+def _statistics(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    """What a normalization may write to, whether its schema says so or not."""
+    given = zip((a.name for a in func._schema.arguments), args, strict=False)
+    named = (value for name, value in (*given, *kwargs.items()) if name.startswith("running_"))
+    return tensors_in(list(named))
 
 
 def _indices(func: Any, args: tuple[Any, ...]) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ half of the elements, and with another threshold, where one answer alone could b
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ class Trial:
         worth: the fraction that all that comes out is whole multiples of, or None.
         times: how often what is said above, or one, goes into all that comes out.
         apart: whether each element of the output depends on the data's element there alone.
+        parts: the same of each tensor, if there are several.
     """
 
     whole: tuple[bool, ...] = ()
@@ -45,6 +47,12 @@ class Trial:
     worth: float | None = None
     times: int = 1
     apart: bool = False
+    parts: tuple[Trial, ...] = ()
+
+    def of(self, part: Any) -> Trial:
+        """What was found out of one part of a returned tuple."""
+        known = isinstance(part, int) and part < len(self.parts)
+        return replace(self.parts[part], whole=(self.is_whole(part),)) if known else self
 
     def is_whole(self, part: Any = None) -> bool:
         """Whether all that comes out is whole, or one part of a returned tuple."""
@@ -122,11 +130,15 @@ class _Trials:
 
     def result(self, produced: list[Tensor]) -> Trial:
         noise = self._noise(0.5)
-        found, more = list(tensors_in(self._run(*noise))), self._noise(0.5, _FAR)
-        beyond = list(tensors_in(self._run(*more)))  # of thresholds that nobody has passed in
-        tried = [found, beyond, *(tensors_in(self._run(*args)) for args in self._among_masks())]
+        found, more = self._tensors(*noise), self._noise(0.5, _FAR)
+        beyond = self._tensors(*more)  # of thresholds that nobody has passed in
+        tried = [found, beyond, *(self._tensors(*args) for args in self._among_masks())]
         whole = tuple(all(map(is_whole, parts)) for parts in zip(*tried, strict=True))
-        if len(found) != 1 or not _has_values(found[0]):
+        if len(found) != 1:
+            return Trial(
+                whole, parts=tuple(self._of(k).result([t]) for k, t in enumerate(produced))
+            )
+        if not _has_values(found[0]):
             return Trial(whole)
         (value,) = found
         copied = next((i for i, x in enumerate(noise) if _is_same(x, value)), None)
@@ -141,9 +153,20 @@ class _Trials:
             times = self._times(values)
         return Trial(whole, None, unit, divides, worth, times, apart)
 
-    def _run(self, *args: Any) -> Any:
-        """Call the function on copies, which it may write to."""
-        return self._function(*(_copied(a) if isinstance(a, Tensor) else a for a in args))
+    def _of(self, part: int) -> _Trials:
+        """The same of one of several tensors."""
+        one = copy.copy(self)
+        one._function = lambda *args: list(tensors_in(self._function(*args)))[part]
+        return one
+
+    def _tensors(self, *args: Any) -> list[Tensor]:
+        """What comes out, if the function is called on copies, which it may write to."""
+        given = (_copied(a) if isinstance(a, Tensor) else a for a in args)
+        return list(tensors_in(self._function(*given)))
+
+    def _run(self, *args: Any) -> Tensor:
+        """The same of a function with one result."""
+        return self._tensors(*args)[0]
 
     def _noise(self, phase: float, times: float = 1.0) -> list[Any]:
         """The arguments, with waves in place of the data."""
@@ -168,8 +191,7 @@ class _Trials:
         if not steering - {which}:
             return True
         other = [_OTHER * a + 1 if i in steering else a for i, a in enumerate(noise)]
-        found = list(tensors_in(self._run(*other)))
-        return len(found) == 1 and _is_same(other[which], found[0])
+        return _is_same(other[which], self._run(*other))
 
     def _unit(self, noise: list[Any], values: list[Tensor]) -> tuple[int | None, bool, int]:
         """The argument whose multiples come out (or those of 1 over it), also of another one."""
@@ -201,7 +223,11 @@ class _Trials:
     def _times(self, values: list[Tensor]) -> int:
         """What goes into all of some whole numbers."""
         every = [*values, self._run(*self._near())]
-        return _common(every) if sum(int(v.count_nonzero()) for v in every) >= _ENOUGH else 1
+        for more in range(2 * _ENOUGH):  # of few elements
+            if sum(int(v.count_nonzero()) for v in every) >= _ENOUGH:
+                return _common(every)
+            every.append(self._run(*self._noise(0.6 + 0.37 * more)))
+        return 1
 
     def _worth(self, values: list[Tensor]) -> float | None:
         """The smallest value, if it is a fraction, and all others are some few multiples of it."""
@@ -211,8 +237,11 @@ class _Trials:
         if sizes.numel() < _ENOUGH:
             return None
         least = float(sizes.min())
-        few = float(sizes.max()) <= _LEVELS * least and _are_multiples(sizes, least)
-        return least if few and not least.is_integer() else None
+        if float(sizes.max()) > _LEVELS * least or not _are_multiples(sizes, least):
+            return None
+        levels = (sizes / least).round().unique()
+        steps = 2 * levels.numel() >= float(levels.max())  # 1 and -0.1 are no steps of a staircase
+        return least if steps and not least.is_integer() else None
 
     def _apart(self, noise: list[Any], value: Tensor) -> bool:
         """Whether elements stay as they are where the data did."""
