@@ -924,3 +924,34 @@ def test_steps_that_calls_do_not_tell_are_not_known(kind):
     counter = fxsynops.SynOpsCounter(kind(), x)
     counter(x)
     assert "Steps unknown" in str(counter.counts)
+
+
+def test_spikes_of_forwards_that_were_replayed_are_known_when_they_are_read():
+    class Rarely(nn.Module):
+        """It reads what it has kept in every fourth forward only."""
+
+        def __init__(self):
+            super().__init__()
+            self.ff, self.rec, self.held = nn.Linear(6, 8), nn.Linear(8, 8), []
+
+        def forward(self, x, reads):
+            v = self.ff(x)
+            if reads:
+                v = v + self.rec(self.held[-1])
+            z = (v > 0).float()
+            self.held.append(z)
+            return z
+
+    torch.manual_seed(0)
+    model, plain, arrived = Rarely(), Rarely(), []
+    plain.load_state_dict(model.state_dict())
+    plain.rec.register_forward_hook(
+        lambda module, given, out: arrived.append(8 * int(given[0].detach().sum()))
+    )
+    counter = fxsynops.SynOpsCounter(model, (spikes(2, 6), False), layout="step")
+    for step in range(9):
+        x = spikes(2, 6, seed=step)
+        counter(x, step % 4 == 3)
+        plain(x, step % 4 == 3)
+    rows = [row.synops for row in counter.counts.rows if row.connection.synapse == "rec"]
+    assert sum(rows) == sum(arrived) > 0

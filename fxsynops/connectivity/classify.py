@@ -103,7 +103,7 @@ def classify(
         told = {n: left[n] for n in kept & left.keys() if left[n] != State(ANALOG)}
         told = {n: state for n, state in told.items() if not _decays(trace, n, state)}
         states |= dict.fromkeys(kept, State(EVENTS)) | told
-    known = _of_graph(known, trace.graph)
+    known = _of_graph(_grown(known, trace), trace.graph)
     states = {**states, **{name: known[name] for name in known if name not in parameters}}
     settled: set[str] = set()
     while True:
@@ -144,6 +144,28 @@ def classify(
 def _is_plain(state: State) -> bool:
     """Whether one event in a state is worth a number."""
     return state.signal.scale is None or state.signal.scale.fixed
+
+
+def _grown(known: dict[str, State], trace: Trace) -> dict[str, State]:
+    """Entries of lists that replays have appended, and no trace has seen: as those it has."""
+    found = dict(known)
+    for name, place in trace.reads.items():
+        parts = name.split(".")
+        for at in (-1, -2) if name not in known else ():
+            if len(place.path) < -at or type(place.path[at]) is not int:
+                continue
+            alike = [
+                state
+                for other, state in known.items()
+                if _but_one(other.split("."), at) == _but_one(parts, at)
+            ]
+            if alike and all(state == alike[0] for state in alike):
+                found[name] = alike[0]
+    return found
+
+
+def _but_one(parts: list[str], at: int) -> list[str]:
+    return [*parts[:at], *parts[at:][1:]] if len(parts) >= -at else parts
 
 
 def _of_graph(known: dict[str, State], graph: fx.Graph) -> dict[str, State]:

@@ -647,9 +647,10 @@ class Recorder(TorchFunctionMode):
         call = (Change(change.action, place), self.tensors.in_nodes(value))
         self.writer.node("call_function", graph_functions.change_state, call, {}, f"set_{key}")
         if change.action == "extend":
-            held = len(place.get()) - len(value)
+            grown = place.get()
+            grown = grown.held if type(grown) is GrownList else grown  # to be asked is no use
             for i, part in enumerate(value):
-                self._note_written(place.below(held + i), part)
+                self._note_written(place.below(len(grown) - len(value) + i), part)
         else:
             self._note_written(place, value)
 
