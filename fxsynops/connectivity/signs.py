@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -94,19 +95,27 @@ class _Calls:
     driver: Any
     emits: bool
 
+    @cached_property
+    def kind(self) -> Any:
+        """What a function's calls have in common: where they are, and how they are used."""
+        return id(self.role.module), self.emits, frozenset(map(place_of, self.nodes))
+
 
 def signs_of(recorded: Trace, signals: Signals) -> Iterator[Sign]:
     """What each neuron of a recorded forward says of steps, of those that say anything."""
     order, places = order_of(recorded), places_of(recorded)
     every = _joined(_grouped(signals, order), places, signals)
+    alike: dict[Any, list[_Calls]] = defaultdict(list)  # at the same places, and used alike
+    for calls in every:
+        alike[calls.kind].append(calls)
     found: list[tuple[bool, Sign]] = []
     for calls in every:
-        nodes = calls.nodes
+        nodes, others = calls.nodes, alike[calls.kind]
         if calls.role.module is None:
-            alike = [one for one in every if _are_alike(one, calls)]
             before = sorted(_before_data(calls, places, signals), key=order.__getitem__)
-            if len(before) % len(alike) == 0:  # as many of each layer
-                nodes = (*before[alike.index(calls) :: len(alike)], *nodes)
+            if len(before) % len(others) == 0:  # as many of each layer
+                at = next(i for i, one in enumerate(others) if one is calls)
+                nodes = (*before[at :: len(others)], *nodes)
         sign = _sign(list(nodes), calls.role, calls.driver, signals)
         if sign is not None:
             passes = sum(len(places[place]) for place in sign.places)
@@ -114,13 +123,6 @@ def signs_of(recorded: Trace, signals: Signals) -> Iterator[Sign]:
             found.append((told, replace(sign, shared=passes / len(nodes))))
     # What only resets a membrane may do so before there are data, or not in the last step.
     yield from (sign for told, sign in found if told or not any(emits for emits, _ in found))
-
-
-def _are_alike(one: _Calls, other: _Calls) -> bool:
-    """Whether a function's calls are at the same places, and used alike."""
-    if one.role.module is not None or one.emits is not other.emits:
-        return False
-    return set(map(place_of, one.nodes)) == set(map(place_of, other.nodes))
 
 
 def _grouped(signals: Signals, order: dict[fx.Node, int]) -> Iterator[_Calls]:
@@ -226,25 +228,51 @@ def _synapses_behind(node: fx.Node, signals: Signals) -> Iterator[Any]:
 
 def _joined(groups: Iterable[_Calls], places: Places, signals: Signals) -> list[_Calls]:
     """The same, also where a first step is written apart, or later ones have other drivers."""
+    every = list(groups)
+    resets = _resets_behind(every, signals)
 
     def are_one(first: _Calls, then: _Calls) -> bool:
-        if first.role.module is not None or first.emits is not then.emits:
+        if first.emits is not then.emits:
             return False
         here, there = (places[place_of(calls.nodes[0])] for calls in (first, then))
         if here is not there and (1 not in (len(here), len(there)) or len(here) == len(there)):
             return False
-        alike = _kind_of(first.nodes[0]) == _kind_of(then.nodes[0])
-        return alike and _goes_on_from(then.nodes[0], first.nodes, signals, here is not there)
+        if _kind_of(first.nodes[0]) != _kind_of(then.nodes[0]):
+            return False
+        # A vote on spikes takes over no membrane.
+        return here is there or _takes_over(then.nodes[0], first.nodes, signals)
 
-    found: list[_Calls] = []
-    for calls in groups:
-        known = found if calls.role.module is None else []
-        at = next((i for i, first in enumerate(known) if are_one(first, calls)), None)
+    found: dict[int, _Calls] = {}
+    joined: dict[int, int] = {}
+    for i, calls in enumerate(every):
+        known = sorted({joined[k] for k in resets[i] if k in joined})
+        at = next((k for k in known if are_one(found[k], calls)), None)
         if at is None:
-            found.append(calls)
+            found[i] = calls
         else:
             found[at] = replace(found[at], nodes=found[at].nodes + calls.nodes)
-    return found
+        joined[i] = i if at is None else at
+    return list(found.values())
+
+
+def _resets_behind(groups: list[_Calls], signals: Signals) -> list[frozenset[int]]:
+    """Of each function, those whose spikes come to its first call past no synapse."""
+    functions = [(i, calls) for i, calls in enumerate(groups) if calls.role.module is None]
+    owner = {origin_of(node)[0]: i for i, calls in functions for node in calls.nodes}
+    nothing: frozenset[int] = frozenset()
+    behind: dict[fx.Node, frozenset[int]] = {}
+    found: dict[int, frozenset[int]] = {}
+    for node in next(iter(signals.roles)).graph.nodes if functions else ():
+        sets = {behind[before] for before in node.all_input_nodes if behind[before]}
+        come = nothing.union(*sets) if len(sets) > 1 else next(iter(sets), nothing)
+        role, own = signals.roles.get(node), owner.get(origin_of(node)[0])
+        if own is not None:
+            found.setdefault(own, come)
+            come = frozenset((own,))
+        elif role is not None and (role.counted or role.kind == "source"):
+            come = nothing
+        behind[node] = come
+    return [found.get(i, nothing) for i in range(len(groups))]
 
 
 def _kind_of(node: fx.Node) -> Any:
@@ -253,28 +281,17 @@ def _kind_of(node: fx.Node) -> Any:
     return op, target, site and site[0], path, virtual, tuple(shape(node))
 
 
-def _goes_on_from(
-    node: fx.Node, earlier: Sequence[fx.Node], signals: Signals, its_membrane: bool
-) -> bool:
-    """Whether a spiking function's call takes over what earlier ones have reset.
-
-    Args:
-        node: what the call puts out.
-        earlier: what those put out.
-        its_membrane: whether it has to be what they were called with: a vote on spikes is none.
-    """
-    calls = {origin_of(n)[0] for n in earlier}
-    read = {at for call in calls for at in _membranes(call, signals)}
+def _takes_over(node: fx.Node, earlier: Sequence[fx.Node], signals: Signals) -> bool:
+    """Whether a spiking function is called with a membrane that earlier calls have read."""
+    read = {at for n in earlier for at in _membranes(origin_of(n)[0], signals)}
 
     def back(at: fx.Node) -> Sequence[fx.Node]:
         role = signals.roles.get(at)
         fires = role is not None and (role.counted or role.kind == "source")
         return () if fires and at is not node else at.all_input_nodes
 
-    behind = set(reachable([node], back))
-    if its_membrane and read.isdisjoint(behind):
-        return False
-    return not calls.isdisjoint(origin_of(at)[0] for at in behind)
+    behind: set[fx.Node] = set(reachable([node], back))
+    return not read.isdisjoint(behind)
 
 
 def _sign(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> Sign | None:
