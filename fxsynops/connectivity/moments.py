@@ -20,7 +20,7 @@ from torch import Tensor, fx
 
 from fxsynops.connectivity.layouts import pieces
 from fxsynops.connectivity.results import Findings
-from fxsynops.connectivity.signs import driver_of, hands_on, order_of, places_of, takes_steps
+from fxsynops.connectivity.signs import Flow, hands_on, places_of, takes_steps
 from fxsynops.neurons.dynamics import Steps
 from fxsynops.operations.call import shape
 from fxsynops.tracing.graph_walk import upstream
@@ -395,12 +395,13 @@ class Moments:
 def _places(findings: Findings) -> dict[Any, list[fx.Node]]:
     """The values of a forward by where they come from; of sources, also by what drives them."""
     found: dict[Any, list[fx.Node]] = {}
-    signals, order = findings.connector.signals, order_of(findings.trace)
+    signals = findings.connector.signals
+    flow = Flow(signals)
     for place, nodes in places_of(findings.trace).items():
         for node in nodes:
             role = signals.roles.get(node)
             fires = role is not None and role.kind == "source" and len(nodes) > 1
-            driver = driver_of(node, signals, order) if fires else None
+            driver = flow.drivers[node] if fires else None
             found.setdefault((place, driver), []).append(node)
     return found
 

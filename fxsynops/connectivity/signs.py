@@ -101,10 +101,88 @@ class _Calls:
         return id(self.role.module), self.emits, frozenset(map(place_of, self.nodes))
 
 
+@dataclass(frozen=True)
+class Flow:
+    """Where events come from, and where they go, for all nodes of a forward at once.
+
+    Attributes:
+        signals: of the forward.
+    """
+
+    signals: Signals
+
+    @cached_property
+    def _nodes(self) -> list[fx.Node]:
+        some = next(iter(self.signals.roles), None)
+        return [] if some is None else list(some.graph.nodes)
+
+    @cached_property
+    def drivers(self) -> dict[fx.Node, Any]:
+        """The place of the synapse that drives a node: of the last ones before it, the first."""
+        order = {node: i for i, node in enumerate(self._nodes)}
+        first: dict[fx.Node, fx.Node | None] = {}
+        for node in self._nodes:
+            found = []
+            for before in node.all_input_nodes:
+                role = self.signals.roles.get(before)
+                counted = role is not None and role.counted
+                ends = counted or (role is not None and role.kind == "source")
+                found.append((before if counted else None) if ends else first[before])
+            first[node] = min(filter(None, found), key=order.__getitem__, default=None)
+        return {node: None if at is None else place_of(at) for node, at in first.items()}
+
+    @cached_property
+    def synapses(self) -> dict[fx.Node, frozenset[Any]]:
+        """The synapses that a node's events reach, by their weights, or where they are."""
+        found: dict[fx.Node, frozenset[Any]] = {}
+        for node in reversed(self._nodes):
+            sets = {self._here(at, found) for at in self._ahead(node)}
+            found[node] = frozenset().union(*sets) if len(sets) > 1 else next(iter(sets), _NONE)
+        return found
+
+    def _here(self, at: fx.Node, found: dict[fx.Node, frozenset[Any]]) -> frozenset[Any]:
+        role = self.signals.roles.get(at)
+        if role is None or not (role.counted or role.kind == "source"):
+            return found[at]
+        if not role.counted:
+            return _NONE
+        weight = None if role.synapse is None else role.synapse.weight
+        held = weight is not None and weight.op == "get_attr"  # else computed, in each step anew
+        return frozenset((weight.target if weight is not None and held else place_of(at),))
+
+    @cached_property
+    def emits(self) -> dict[fx.Node, bool]:
+        """Whether what a neuron puts out goes anywhere as events; of a reset, it does not."""
+        found: dict[fx.Node, bool] = {}
+        for node in reversed(self._nodes):
+            found[node] = any(
+                at.op == "output" or self._arrives(at) or (not self._is_analog(at) and found[at])
+                for at in self._ahead(node)
+            )
+        return found
+
+    def _is_analog(self, at: fx.Node) -> bool:
+        role = self.signals.roles.get(at)
+        return role is not None and role.signal.kind == "analog"
+
+    def _arrives(self, at: fx.Node) -> bool:
+        role = self.signals.roles.get(at)
+        if role is None or role.signal.kind != "const" or not at.op.startswith("call"):
+            return role is not None and role.counted
+        entry = self.signals.calls[at][1]  # of what has no events yet
+        return entry is not None and entry.kind in (Kind.SYNAPSE, Kind.PRODUCT)
+
+    def _ahead(self, node: fx.Node) -> Sequence[fx.Node]:
+        return (*node.users, *self.signals.carried.get(node, ()))
+
+
+_NONE: frozenset[Any] = frozenset()
+
+
 def signs_of(recorded: Trace, signals: Signals) -> Iterator[Sign]:
     """What each neuron of a recorded forward says of steps, of those that say anything."""
-    order, places = order_of(recorded), places_of(recorded)
-    every = _joined(_grouped(signals, order), places, signals)
+    order, places, flow = order_of(recorded), places_of(recorded), Flow(signals)
+    every = _joined(_grouped(flow), places, signals)
     alike: dict[Any, list[_Calls]] = defaultdict(list)  # at the same places, and used alike
     for calls in every:
         alike[calls.kind].append(calls)
@@ -112,7 +190,7 @@ def signs_of(recorded: Trace, signals: Signals) -> Iterator[Sign]:
     for calls in every:
         nodes, others = calls.nodes, alike[calls.kind]
         if calls.role.module is None:
-            before = sorted(_before_data(calls, places, signals), key=order.__getitem__)
+            before = sorted(_before_data(calls, places, flow), key=order.__getitem__)
             if len(before) % len(others) == 0:  # as many of each layer
                 at = next(i for i, one in enumerate(others) if one is calls)
                 nodes = (*before[at :: len(others)], *nodes)
@@ -125,8 +203,9 @@ def signs_of(recorded: Trace, signals: Signals) -> Iterator[Sign]:
     yield from (sign for told, sign in found if told or not any(emits for emits, _ in found))
 
 
-def _grouped(signals: Signals, order: dict[fx.Node, int]) -> Iterator[_Calls]:
+def _grouped(flow: Flow) -> Iterator[_Calls]:
     """The calls of each module; of a function, by where they are written and what drives them."""
+    signals = flow.signals
     found: dict[Any, list[tuple[fx.Node, Role]]] = defaultdict(list)
     seen: set[fx.Node] = set()
     for node, role in signals.roles.items():
@@ -141,11 +220,11 @@ def _grouped(signals: Signals, order: dict[fx.Node, int]) -> Iterator[_Calls]:
             seen.add(origin)
             role = replace(role, module=module, neuron=neuron)
         key = place_of(node) if role.module is None else id(role.module)
-        found[key, driver_of(node, signals, order)].append((node, role))
+        found[key, flow.drivers[node]].append((node, role))
     for (_, driver), members in found.items():
         nodes, role = [node for node, _ in members], members[0][1]
         nodes = [node for node in nodes if not _is_idle(node, signals)] or nodes
-        emit = [_emits(node, signals) for node in nodes]
+        emit = [flow.emits[node] for node in nodes]
         if role.module is not None or len(nodes) == 1:
             yield _Calls(tuple(nodes), role, driver, any(emit))
             continue
@@ -154,14 +233,14 @@ def _grouped(signals: Signals, order: dict[fx.Node, int]) -> Iterator[_Calls]:
             alike = [
                 n for n, goes in zip(nodes, emit, strict=True) if goes is emits or not take_turns
             ]
-            for part in _by_synapses(alike, signals):
+            for part in _by_synapses(alike, flow):
                 yield _Calls(tuple(part), role, driver, emits)
 
 
-def _before_data(calls: _Calls, places: Places, signals: Signals) -> Iterator[fx.Node]:
+def _before_data(calls: _Calls, places: Places, flow: Flow) -> Iterator[fx.Node]:
     """A function's calls at the same places that no data have come to yet."""
     for node in {node for at in set(map(place_of, calls.nodes)) for node in places[at]}:
-        if signals.roles[node].kind != "source" and _emits(node, signals) is calls.emits:
+        if flow.signals.roles[node].kind != "source" and flow.emits[node] is calls.emits:
             yield node
 
 
@@ -174,56 +253,19 @@ def _is_idle(node: fx.Node, signals: Signals) -> bool:
     return set(given) == {"const"} and not looked_at
 
 
-def _emits(node: fx.Node, signals: Signals) -> bool:
-    """Whether what a neuron puts out goes anywhere as events; of a reset, it does not."""
-
-    def arrives(at: fx.Node) -> bool:
-        role = signals.roles.get(at)
-        if role is None or role.signal.kind != "const" or not at.op.startswith("call"):
-            return role is not None and role.counted
-        entry = signals.calls[at][1]  # of what has no events yet
-        return entry is not None and entry.kind in (Kind.SYNAPSE, Kind.PRODUCT)
-
-    def ahead(at: fx.Node) -> Sequence[fx.Node]:
-        role = signals.roles.get(at)
-        ends = role is not None and (role.signal.kind == "analog" or arrives(at))
-        return () if ends and at is not node else (*at.users, *signals.carried.get(at, ()))
-
-    behind = (at for at in reachable([node], ahead) if at is not node)
-    return any(at.op == "output" or arrives(at) for at in behind)
-
-
-def _by_synapses(calls: list[fx.Node], signals: Signals) -> list[list[fx.Node]]:
+def _by_synapses(calls: list[fx.Node], flow: Flow) -> list[list[fx.Node]]:
     """Those of a function's calls whose events reach other synapses than the rest's are apart.
 
     On a stream of membranes, each layer takes over what the one before has left, as a step does.
     """
-    parts: list[tuple[set[Any], list[fx.Node]]] = []
+    parts: list[tuple[frozenset[Any], list[fx.Node]]] = []
     for call in calls:
-        reached, together = set(_synapses_behind(call, signals)), [call]
+        reached, together = flow.synapses[call], [call]
         for part in [p for p in parts if not reached or not p[0] or p[0] & reached]:
             parts.remove(part)
             reached, together = reached | part[0], part[1] + together
         parts.append((reached, together))
     return [part for _, part in parts]
-
-
-def _synapses_behind(node: fx.Node, signals: Signals) -> Iterator[Any]:
-    """The synapses that a neuron's events reach, by their weights, or where they are."""
-
-    def ahead(at: fx.Node) -> Sequence[fx.Node]:
-        role = signals.roles.get(at)
-        ends = role is not None and (role.counted or role.kind == "source")
-        return () if ends and at is not node else (*at.users, *signals.carried.get(at, ()))
-
-    for at in reachable([node], ahead):
-        role = signals.roles.get(at)
-        if at is not node and role is not None and role.counted:
-            weight = None if role.synapse is None else role.synapse.weight
-            if weight is not None and weight.op == "get_attr":
-                yield weight.target
-            else:  # computed, in each step anew
-                yield place_of(at)
 
 
 def _joined(groups: Iterable[_Calls], places: Places, signals: Signals) -> list[_Calls]:
@@ -323,23 +365,6 @@ def _seen(where: Steps, size: Sequence[int]) -> tuple[int, int]:
     if where.samples is not None:
         return where.samples, len(first)
     return (first.shape[1] if first.dim() > 1 else 1), len(first)
-
-
-def driver_of(node: fx.Node, signals: Signals, order: dict[fx.Node, int]) -> Any:
-    """The place of the synapse that drives a node: of the last ones before it, the first."""
-    found: list[fx.Node] = []
-
-    def back(at: fx.Node) -> Sequence[fx.Node]:
-        role = signals.roles.get(at)
-        if at is not node and role is not None and (role.counted or role.kind == "source"):
-            found.append(at)
-            return ()
-        return at.all_input_nodes
-
-    for _ in reachable([node], back):
-        pass
-    synapses = [at for at in found if signals.roles[at].counted]
-    return place_of(min(synapses, key=order.__getitem__)) if synapses else None
 
 
 def _starts(nodes: list[fx.Node], role: Role, driver: Any, signals: Signals) -> int:
