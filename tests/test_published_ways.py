@@ -852,6 +852,31 @@ class Vote(Layers):
         return self.fc3(Step.apply(votes - 1.5))
 
 
+class TwoLevels(Layers):
+    """One membrane, compared with two thresholds, each in its own line."""
+
+    def forward(self, x):
+        v = y = 0
+        for now in x.unbind(1):
+            v = 0.8 * v + self.fc1(now)
+            low = (v >= 0.2).float()
+            high = (v >= 0.6).float()
+            v, y = v - low - high, y + self.fc3(low + high)
+        return y
+
+
+class NowAndThen(Layers):
+    """Its spikes go to one layer in each step, and to another in some."""
+
+    def forward(self, x):
+        v = y = 0
+        for step, now in enumerate(x.unbind(1)):
+            v = 0.8 * v + self.fc1(now)
+            z = (v >= 0.2).float()
+            v, y = v - z, y + (self.fc3(self.fc2(z) + z) if step % 2 else self.fc3(z))
+        return y
+
+
 class Refractory(Layers):
     def forward(self, x):
         y, states = 0, [(torch.zeros(len(x), 8), torch.zeros(len(x), 8)) for _ in range(2)]
@@ -868,7 +893,10 @@ class Refractory(Layers):
 @pytest.mark.parametrize("steps", [2, 6])
 @pytest.mark.parametrize(
     "kind",
-    [Pipelined, StraightThrough, FiresAhead, OnlyLast, LastApart, Vote, Refractory],
+    [
+        *(Pipelined, StraightThrough, FiresAhead, OnlyLast, LastApart, Vote),
+        *(TwoLevels, NowAndThen, Refractory),
+    ],
 )
 def test_steps_are_those_of_the_input_or_not_known(kind, steps):
     torch.manual_seed(0)
