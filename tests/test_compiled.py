@@ -137,7 +137,7 @@ def test_the_sums_are_in_the_graph_of_the_model(name):
     plain, _ = graphs(fresh(model), x)
     counted, breaks = graphs(counter, x)
     assert plain == counted == 1
-    assert all("torch.compiler.disable()" in why for why in breaks)  # before and behind it
+    assert all("disable" in why for why in breaks)  # before and behind it
 
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.full)])

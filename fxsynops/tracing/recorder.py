@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fxsynops.errors import FxSynopsError, TraceError
@@ -464,9 +465,7 @@ class Recorder(TorchFunctionMode):
 
     def call_function_class(self, cls: Any, args: tuple[Any, ...]) -> Any:
         """Run ``cls.apply(*args)``, a custom autograd function, as one node."""
-        if (
-            cls is torch.utils.checkpoint.CheckpointFunction
-        ):  # (function, preserve_rng_state, *args)
+        if cls is CheckpointFunction:  # (function, preserve_rng_state, *args)
             return args[0](*args[2:])
         apply = interception.apply_of(cls)
         return self.call(apply, args, {}, apply)
