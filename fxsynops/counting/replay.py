@@ -68,7 +68,7 @@ from fxsynops.tracing.sharded import (
     outputs_of_parts,
     tied,
 )
-from fxsynops.tracing.torch_versions import add_note
+from fxsynops.tracing.torch_versions import add_note, compiles_functions
 
 
 @dataclass(frozen=True)
@@ -478,7 +478,7 @@ class Replay(fx.Interpreter):
         A function for each replay, so that the compiler does not take their shapes for dynamic.
         """
         follows = self.own_branches or self._used_weights or in_a_group() or self._is_parallelized
-        if follows or type(self) is not Replay:
+        if follows or type(self) is not Replay or not compiles_functions():
             return None
         if self._compilable is None:
             self._compilable = self._written(compiles=True).run

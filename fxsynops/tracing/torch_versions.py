@@ -62,3 +62,11 @@ def applies_in_python() -> bool:
 def can_be_eager() -> bool:
     """Whether compiled functions can be told to run as they are written (torch 2.6)."""
     return hasattr(torch.compiler, "set_stance")
+
+
+def compiles_functions() -> bool:
+    """Whether the compiler keeps the derivatives of custom functions: 2.5 loses some.
+
+    Tried with 2.13; what lies between is not known.
+    """
+    return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
