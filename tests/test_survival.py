@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
+import time
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -502,3 +505,26 @@ def test_forwards_of_libraries_are_recorded_once():
         x = torch.ones(3, 6) if options == {"layout": "step"} else torch.ones(4, 2, 6)
         assert not fxsynops.analyze(model, x, **options).trace.overwrites
     assert fxsynops.analyze(WritesItsWeights(WRITES["in place"]), torch.eye(6)).trace.overwrites
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_analyses_in_threads_leave_the_garbage_collector_as_it_was(fails):
+    class Waits(nn.Module):
+        def forward(self, x):
+            time.sleep(0.002)
+            if fails:
+                raise RuntimeError("as planned")
+            return x
+
+    def analyze():
+        for _ in range(5):
+            with suppress(fxsynops.TraceError):
+                fxsynops.analyze(nn.Sequential(nn.Linear(3, 2), Waits()), torch.ones(1, 3))
+
+    before = gc.get_threshold()
+    threads = [threading.Thread(target=analyze) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert gc.get_threshold() == before

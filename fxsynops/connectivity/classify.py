@@ -17,6 +17,7 @@ tensor (``cat``), a mask tells them apart.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -67,6 +68,7 @@ def classify(
     spiking: neurons.Chosen,
     graded: bool,
     known: dict[str, State],
+    grown: Iterable[Place] = (),
 ) -> Signals:
     """Give every node of ``trace`` its role.
 
@@ -80,6 +82,7 @@ def classify(
         graded: whether an event weighs one whatever its value (``events="nonzero"``), so that
             events times analog values are still events.
         known: what earlier traces of the model have left in its states.
+        grown: lists (and numbers) of the model's that its forwards are known to change.
     """
     parameters = {n for n, place in trace.reads.items() if isinstance(place.get(), nn.Parameter)}
     kept = {name for name in trace.written if name not in parameters}
@@ -103,7 +106,7 @@ def classify(
         told = {n: left[n] for n in kept & left.keys() if left[n] != State(ANALOG)}
         told = {n: state for n, state in told.items() if not _decays(trace, n, state)}
         states |= dict.fromkeys(kept, State(EVENTS)) | told
-    known = _of_graph(_grown(known, trace), trace.graph)
+    known = _of_graph(_grown(known, trace, grown), trace.graph)
     states = {**states, **{name: known[name] for name in known if name not in parameters}}
     settled: set[str] = set()
     while True:
@@ -146,26 +149,23 @@ def _is_plain(state: State) -> bool:
     return state.signal.scale is None or state.signal.scale.fixed
 
 
-def _grown(known: dict[str, State], trace: Trace) -> dict[str, State]:
-    """Entries of lists that replays have appended, and no trace has seen: as those it has."""
+def _grown(known: dict[str, State], trace: Trace, lists: Iterable[Place]) -> dict[str, State]:
+    """Entries that replays have appended to lists, and no trace has seen: as the ones before."""
     found = dict(known)
-    for name, place in trace.reads.items():
-        parts = name.split(".")
-        for at in (-1, -2) if name not in known else ():
-            if len(place.path) < -at or type(place.path[at]) is not int:
+    for grown in lists:
+        depth = len(grown.path)
+        for name, place in trace.reads.items():
+            within = place.root is grown.root and place.path[:depth] == grown.path
+            if name in known or not within or len(place.path) == depth:
                 continue
-            alike = [
-                state
-                for other, state in known.items()
-                if _but_one(other.split("."), at) == _but_one(parts, at)
-            ]
-            if alike and all(state == alike[0] for state in alike):
-                found[name] = alike[0]
+            index = place.path[depth]
+            inside = name.removeprefix(f"{grown.name}.{index}")
+            alike = re.compile(rf"{re.escape(grown.name)}\.(\d+){re.escape(inside)}")
+            matches = ((alike.fullmatch(other), state) for other, state in known.items())
+            earlier = [state for match, state in matches if match and int(match[1]) < index]
+            if earlier and all(state == earlier[0] for state in earlier):
+                found[name] = earlier[0]
     return found
-
-
-def _but_one(parts: list[str], at: int) -> list[str]:
-    return [*parts[:at], *parts[at:][1:]] if len(parts) >= -at else parts
 
 
 def _of_graph(known: dict[str, State], graph: fx.Graph) -> dict[str, State]:
@@ -632,8 +632,9 @@ class _Classifier(Values):
             return self._product(call, operation, data, carriers, pair)
         weights = [n for n in pair if not self.is_activation(n)]
         if not weights and len(self._events(pair)) == 2:
-            weights = [n for n in pair if self.is_drawn(n) and self.holds_weights(n)]
-        if len(weights) == 1 or (weights and not self._events(weights)):
+            drawn = [n for n in pair if self.is_drawn(n) and self.holds_weights(n)]
+            weights = drawn if len(drawn) == 1 else []
+        if weights:
             which = 1 - pair.index(weights[-1])
             rule = product.synapse(which, True, call.name)
             held = self.constant(weights[-1])

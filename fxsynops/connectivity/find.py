@@ -8,11 +8,9 @@ find(model, inputs, options)
 
 from __future__ import annotations
 
-import gc
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -127,21 +125,11 @@ def find(
                 if witness is not None:
                     witness.forget()
 
-    with _few_collections():
-        recorded = record(inputs, witness)
-        with unset_fake_temporarily(), gathering():  # maps are real, also where no values are
-            return _understand(model, inputs, options, chosen, recorded, known or {}, record)
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """What an analysis makes is kept: Python need not look through all of it again and again."""
-    young, middle, old = gc.get_threshold()
-    gc.set_threshold(young, middle, max(old, 1000))
-    try:
-        yield
-    finally:
-        gc.set_threshold(young, middle, old)
+    recorded = record(inputs, witness)
+    with unset_fake_temporarily(), gathering():  # maps are real, also where no values are
+        return _understand(
+            model, inputs, options, chosen, recorded, known or {}, record, known_of.lent
+        )
 
 
 def _understand(
@@ -152,15 +140,16 @@ def _understand(
     recorded: Trace,
     known: dict[str, State],
     record: Callable[[Inputs], Trace],
+    lent: tuple[Place, ...],
 ) -> Findings:
     graded = options.events == "nonzero"
     options = with_known_inputs(options, inputs)
-    signals = classify(recorded, _flags(options), chosen, graded, known)
+    signals = classify(recorded, _flags(options), chosen, graded, known, lent)
     if indices := _indices(options, signals):
         options = replace(
             options, looked=options.looked | dict.fromkeys(indices, (False, _INDICES))
         )
-        signals = classify(recorded, _flags(options), chosen, graded, known)
+        signals = classify(recorded, _flags(options), chosen, graded, known, lent)
     layout = options.layout
     if layout.auto:
         _check_not_empty(inputs)

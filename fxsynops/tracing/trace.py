@@ -23,8 +23,9 @@ these are used by *virtual* nodes beside them, which are analyzed and never repl
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
@@ -99,6 +100,20 @@ class _LentError(Exception):
     """A forward has failed that got something else in the place of a number."""
 
 
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """What is recorded is kept: Python need not look through all of it again and again.
+
+    For one thread at a time, as a model is borrowed: each restores what it has found.
+    """
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, max(old, 1000))
+    try:
+        yield
+    finally:
+        gc.set_threshold(young, middle, old)
+
+
 def _record(
     model: nn.Module,
     inputs: Inputs,
@@ -111,7 +126,8 @@ def _record(
     with torch.inference_mode(False), gradient, Borrowed(model, in_place) as borrowed:
         recorder = Recorder(model, borrowed, known, witness, lends_numbers)
         try:
-            recorder.run(inputs.clone())
+            with _few_collections():
+                recorder.run(inputs.clone())
         except TraceError as error:
             if borrowed.is_overwritten:
                 raise OverwrittenError from error
