@@ -178,17 +178,17 @@ class SynOpsCounter(nn.Module):
         if torch.compiler.is_dynamo_compiling():
             from fxsynops.compiled import counted  # what it takes is there only now
 
-            return counted(self, args, kwargs)
-        args, kwargs, values = self.bound(args, kwargs)
-        replay = self.replay_for(args, kwargs)
+            return counted(self._compilable, self._commit, self.forward, args, kwargs)
+        args, kwargs, values = self._bound(args, kwargs)
+        replay = self._replay_for(args, kwargs)
         if replay.own_branches:
             replay, output, tally = self._count_branching(replay, args, kwargs, values)
         else:
             output, tally = replay.count(values)
-        self.commit(replay, tally)
+        self._commit(replay, tally)
         return output
 
-    def bound(
+    def _bound(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
         """Arguments as the model's signature has them, and one value for each placeholder."""
@@ -197,7 +197,7 @@ class SynOpsCounter(nn.Module):
         inputs = Inputs.bind(self.model, args, kwargs)  # some are perhaps positional parameters
         return inputs.args, inputs.kwargs, inputs.values
 
-    def replay_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
+    def _replay_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
         """What replays the model for some arguments, recorded if it has to be.
 
         Raises:
@@ -209,7 +209,13 @@ class SynOpsCounter(nn.Module):
             self._look_at(Inputs.bind(self.model, args, kwargs))
         return replay
 
-    def commit(self, replay: Replay, tally: Tally) -> None:
+    def _compilable(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The replay of these inputs, its function if it can be compiled, and what that takes."""
+        args, kwargs, values = self._bound(args, kwargs)
+        replay = self._replay_for(args, kwargs)
+        return replay, replay.compilable(), values
+
+    def _commit(self, replay: Replay, tally: Tally) -> None:
         """Add what a pass has counted."""
         if torch._C._current_graph_task_id() == -1:  # else a checkpoint's recomputation
             self._account.commit(replay, tally)

@@ -210,7 +210,6 @@ class Replay(fx.Interpreter):
         self._contraction: Contraction | None = None
         self.names = {stop.number: analysis.connector.names[n] for n, stop in self._stops.items()}
         self._pass = Pass([])
-        self._compilable: Callable[..., Any] | None = None
 
     # -- ahead of runs ---------------------------------------------------------------------------
 
@@ -480,9 +479,11 @@ class Replay(fx.Interpreter):
         follows = self.own_branches or self._used_weights or in_a_group() or self._is_parallelized
         if follows or type(self) is not Replay or not compiles_functions():
             return None
-        if self._compilable is None:
-            self._compilable = self._written(compiles=True).run
         return self._compilable
+
+    @cached_property
+    def _compilable(self) -> Callable[..., tuple[Any, Pass]]:
+        return self._written(compiles=True).run
 
     @property
     def macs(self) -> dict[str, float]:
