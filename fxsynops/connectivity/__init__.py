@@ -11,5 +11,6 @@ names.py            what nodes are called
 results.py          connections and the rest, as plain values
 sample_axes.py      which axes seem to be samples and steps
 moments.py          which surely are
+signs.py            what neurons say of steps
 layouts.py          which those of the inputs are, and which of these carry events
 """

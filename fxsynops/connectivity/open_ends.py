@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from fxsynops.connectivity.known_values import Values
+from fxsynops.connectivity.signals import carried
 from fxsynops.operations import written_out
 from fxsynops.operations.call import Call, shape
 from fxsynops.operations.products import Product
@@ -69,10 +70,7 @@ class _Ends:
 
     def __post_init__(self) -> None:
         self.order = {node: i for i, node in enumerate(self.values.roles)}
-        self.ahead = {node: [] for node in self.values.roles}
-        for node, role in self.values.roles.items():
-            for carrier in role.carriers:
-                self.ahead[carrier].append(node)
+        self.ahead = carried(self.values.roles)
 
     def products(self, summed: set[fx.Node]) -> set[fx.Node]:
         """See :func:`weighing_products`."""

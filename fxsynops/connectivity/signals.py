@@ -106,6 +106,15 @@ class Role:
         return self.kind in ("synapse", "product")
 
 
+def carried(roles: Mapping[fx.Node, Role]) -> dict[fx.Node, list[fx.Node]]:
+    """Where each node's events go next."""
+    found: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+    for node, role in roles.items():
+        for carrier in role.carriers:
+            found[carrier].append(node)
+    return found
+
+
 @dataclass(frozen=True)
 class Signals:
     """The roles of all nodes that hold a tensor.
@@ -185,11 +194,7 @@ class Signals:
     @cached_property
     def carried(self) -> dict[fx.Node, list[fx.Node]]:
         """Where each node's events go next, also past what a surrogate does in between."""
-        found: dict[fx.Node, list[fx.Node]] = defaultdict(list)
-        for node, role in self.roles.items():
-            for carrier in role.carriers:
-                found[carrier].append(node)
-        return found
+        return carried(self.roles)
 
     @cached_property
     def _order(self) -> dict[fx.Node, int]:

@@ -104,6 +104,7 @@ class Borrowed:
         split: those in which other ranks have a part of what comes in, or comes out.
         generators: torch's random generators in the model's attributes.
         legacy: the modules with backward hooks of the old kind.
+        in_place: the addresses of parameters that are lent as they are.
         is_overwritten: whether a forward was stopped before it wrote to a parameter.
     """
 
@@ -112,7 +113,7 @@ class Borrowed:
         self.is_overwritten = False
         usual = (p for p in parameters_of(model) if in_place and _is_usual(p))
         large = (p for p in usual if p.numel() * p.itemsize >= LARGE)
-        self._in_place = {address_of(p) for p in large} - {0}
+        self.in_place = {address_of(p) for p in large} - {0}
         self.modules: dict[str, nn.Module] = {}
         self.places: dict[int, Place] = {}
         self.shared: list[tuple[Place, Place]] = []
@@ -178,7 +179,7 @@ class Borrowed:
         Raises:
             OverwrittenError: it is.
         """
-        if self._in_place and address_of(tensor) in self._in_place:
+        if address_of(tensor) in self.in_place:
             self.is_overwritten = True
             raise OverwrittenError
 
@@ -351,7 +352,7 @@ class Borrowed:
                     if isinstance(tensor, nn.Parameter):
                         copy = nn.Parameter(copy, requires_grad=tensor.requires_grad)
                 else:
-                    copy = _clone(tensor, self._memory, self._in_place)
+                    copy = _clone(tensor, self._memory, self.in_place)
             except TraceError:
                 raise
             except Exception as error:

@@ -254,7 +254,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.has_lent:
             args, kwargs = mapped(number, args), mapped(number, kwargs)
-        if func in _PAST_TORCH:
+        if func in _PAST_TORCH and self._borrowed.in_place:
             for tensor in tensors_in(args):
                 self._borrowed.about_to_write(tensor)
         if self.quiet or any(map(is_functorch_wrapped_tensor, tensors_in((args, kwargs)))):
@@ -496,8 +496,10 @@ class Recorder(TorchFunctionMode):
 
     def note_writing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """An operation is about to write to what it is given."""
-        for tensor in (*_written_by_schema(func, args, kwargs), *_statistics(func, args, kwargs)):
-            self._borrowed.about_to_write(tensor)
+        if self._borrowed.in_place:
+            written = _written_by_schema(func, args, kwargs)
+            for tensor in (*written, *_statistics(func, args, kwargs)):
+                self._borrowed.about_to_write(tensor)
 
     def note_hidden(self, func: Any, result: Any, args: Any) -> None:
         """An operation inside of something that is recorded as a whole."""

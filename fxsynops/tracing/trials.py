@@ -222,12 +222,10 @@ class _Trials:
 
     def _times(self, values: list[Tensor]) -> int:
         """What goes into all of some whole numbers."""
-        every = [*values, self._run(*self._near())]
-        for more in range(2 * _ENOUGH):  # of few elements
-            if sum(int(v.count_nonzero()) for v in every) >= _ENOUGH:
-                return _common(every)
-            every.append(self._run(*self._noise(0.6 + 0.37 * more)))
-        return 1
+        more = 2 * _ENOUGH if values[0].numel() < 4 * _ENOUGH else 0  # of few elements
+        noise = (self._noise(0.6 + 0.37 * i) for i in range(more))
+        every = [*values, *(self._run(*args) for args in (self._near(), *noise))]
+        return _common(every) if sum(int(v.count_nonzero()) for v in every) >= _ENOUGH else 1
 
     def _worth(self, values: list[Tensor]) -> float | None:
         """The smallest value, if it is a fraction, and all others are some few multiples of it."""
@@ -340,6 +338,7 @@ def _copied(tensor: Tensor, value: Tensor | None = None) -> Tensor:
 def _common(values: list[Tensor]) -> int:
     """The largest whole number that goes into all of some whole numbers."""
     every = torch.cat([v.detach().double().abs().flatten() for v in values])
+    every = every[every.isfinite()]
     return max(math.gcd(*map(int, every.round().unique().tolist())), 1)
 
 
