@@ -16,22 +16,35 @@ def spikes(*shape, seed=0):
     return (drawn < 0.5).float()
 
 
-class Step(torch.autograd.Function):
+def arriving(layer):
+    """The SynOps of each call of a layer with 8 outputs, as its hook sees its input."""
+    found = []
+    layer.register_forward_hook(
+        lambda module, given, out: found.append(8 * int(given[0].detach().sum()))
+    )
+    return found
+
+
+class Through(torch.autograd.Function):
+    """Gradients go through to the first argument."""
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        return grad, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
+class Step(Through):
     """A spike where a membrane is above zero."""
 
     @staticmethod
     def forward(ctx, v):
         return (v > 0).to(v)
 
-    @staticmethod
-    def backward(ctx, grad):
-        return grad
-
 
 # -- what one event is worth -----------------------------------------------------------------------
 
 
-class InOneGo(torch.autograd.Function):
+class InOneGo(Through):
     """All steps of a neuron, whose spikes are worth its threshold over the length of a step."""
 
     @staticmethod
@@ -44,10 +57,6 @@ class InOneGo(torch.autograd.Function):
             v = v - spike
             out.append(spike / dt)
         return torch.cat(out)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad, None, None, None, None
 
 
 class Worth(nn.Module):
@@ -80,16 +89,12 @@ def test_a_spike_of_a_custom_function_is_one_event_whatever_it_is_worth(threshol
     assert float(counter.per_synapse["2"].detach()) == 3 * fired
 
 
-class Counts(torch.autograd.Function):
+class Counts(Through):
     """Several spikes at once, of some worth."""
 
     @staticmethod
     def forward(ctx, x, worth):
         return x.relu().floor().clamp(max=5) * worth
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad, None
 
 
 @pytest.mark.parametrize("worth", [1.0, 2.0, 0.5, 7.0])
@@ -380,28 +385,20 @@ def test_a_call_before_any_data_is_a_step(recurrent, current):
     assert (counter.counts.samples, counter.counts.timesteps) == (4, 12)
 
 
-class Reset(torch.autograd.Function):
+class Reset(Through):
     """A membrane at rest where it has fired."""
 
     @staticmethod
     def forward(ctx, v, spike, rest):
         return v.masked_fill(spike.bool(), rest)
 
-    @staticmethod
-    def backward(ctx, grad):
-        return grad, None, None
 
-
-class Turned(torch.autograd.Function):
+class Turned(Through):
     """The same, with the spikes in front."""
 
     @staticmethod
     def forward(ctx, spike, v, rest):
         return v.masked_fill(spike.bool(), rest)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return None, grad, None
 
 
 class WithReset(nn.Module):
@@ -452,14 +449,10 @@ def test_what_resets_a_membrane_is_no_neuron(activity, turned):
 def test_a_surrogate_that_is_made_anew_in_each_step():
     class Made(nn.Module):
         def forward(self, x):
-            class Fire(torch.autograd.Function):
+            class Fire(Through):
                 @staticmethod
                 def forward(ctx, v):
                     return (v > 0).to(v)
-
-                @staticmethod
-                def backward(ctx, grad):
-                    return grad
 
             v, out = torch.zeros_like(x[:, 0]), []
             for now in x.unbind(1):
@@ -608,10 +601,7 @@ def test_spikes_that_are_kept_for_the_next_forward(way):
     torch.manual_seed(0)
     model, plain = Keeps(way), Keeps(way)
     plain.load_state_dict(model.state_dict())
-    arrived = []
-    plain.rec.register_forward_hook(
-        lambda module, given, out: arrived.append(8 * int(given[0].detach().sum()))
-    )
+    arrived = arriving(plain.rec)
     counter, found = fxsynops.SynOpsCounter(model, spikes(2, 6), layout="step"), []
     for seed in range(6):
         x = spikes(2, 6, seed=seed)
@@ -638,13 +628,11 @@ def test_a_stacked_state_of_another_batch():
             return z
 
     torch.manual_seed(0)
-    model, arrived = Cell(), []
+    model = Cell()
     counter = fxsynops.SynOpsCounter(model, spikes(2, 6), layout="step")
     plain = Cell()
     plain.load_state_dict(model.state_dict())
-    plain.rec.register_forward_hook(
-        lambda module, given, out: arrived.append(8 * int(given[0].detach().sum()))
-    )
+    arrived = arriving(plain.rec)
     for size in (2, 5, 1):
         model.state = plain.state = None
         for seed in range(3):
@@ -682,17 +670,13 @@ def test_weights_that_are_drawn_are_weights(way):
     assert counter.counts.total == 8 * int(x.sum()) + 8 * fired
 
 
-class Pair(torch.autograd.Function):
+class Pair(Through):
     """Spikes of some worth, and what is left of the membrane."""
 
     @staticmethod
     def forward(ctx, v, worth, alone):
         s = (v > 0.2).to(v) * worth
         return (s,) if alone else (s, v - s)
-
-    @staticmethod
-    def backward(ctx, *grads):
-        return grads[0], None, None
 
 
 @pytest.mark.parametrize("size", [8, 1])
@@ -718,14 +702,10 @@ def test_spikes_of_some_worth_in_a_tuple(worth, alone, size):
 
 
 def test_values_that_are_no_steps_of_a_staircase_are_analog():
-    class Leaks(torch.autograd.Function):
+    class Leaks(Through):
         @staticmethod
         def forward(ctx, v):
             return torch.where(v > 0.5, 1.0, torch.where(v < -0.5, -0.1, 0.0))
-
-        @staticmethod
-        def backward(ctx, grad):
-            return grad
 
     class Model(nn.Module):
         def __init__(self):
@@ -971,11 +951,9 @@ def test_spikes_of_forwards_that_were_replayed_are_known_when_they_are_read():
             return z
 
     torch.manual_seed(0)
-    model, plain, arrived = Rarely(), Rarely(), []
+    model, plain = Rarely(), Rarely()
     plain.load_state_dict(model.state_dict())
-    plain.rec.register_forward_hook(
-        lambda module, given, out: arrived.append(8 * int(given[0].detach().sum()))
-    )
+    arrived = arriving(plain.rec)
     counter = fxsynops.SynOpsCounter(model, (spikes(2, 6), False), layout="step")
     for step in range(9):
         x = spikes(2, 6, seed=step)
@@ -983,3 +961,50 @@ def test_spikes_of_forwards_that_were_replayed_are_known_when_they_are_read():
         plain(x, step % 4 == 3)
     rows = [row.synops for row in counter.counts.rows if row.connection.synapse == "rec"]
     assert sum(rows) == sum(arrived) > 0
+
+
+class Holds(nn.Module):
+    """A list with a constant in it, beside the last spikes, or in front of all of them."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.ff, self.fixed, self.rec = (nn.Linear(n, 8) for n in (6, 8, 8))
+        constant, silence = torch.rand(2, 8), torch.zeros(2, 8)
+        self.held = {
+            "first": [constant, silence],
+            "last": [silence, constant],
+            "in front": [constant],
+        }[order]
+        self.order = order
+
+    def forward(self, x, reads):
+        at = 1 if self.order == "last" else 0
+        v = self.ff(x)
+        if reads:
+            v = v + self.fixed(self.held[at]) + self.rec(self.held[-1 - at])
+        z = (v > 0).float()
+        if self.order == "in front":
+            self.held.append(z)
+        else:
+            self.held[1 - at] = z
+        return z
+
+
+@pytest.mark.parametrize("order", ["first", "last", "in front"])
+def test_a_constant_in_a_list_is_not_what_is_kept_beside_it(order):
+    torch.manual_seed(0)
+    model, plain = Holds(order), Holds(order)
+    plain.load_state_dict(model.state_dict())
+    plain.held = list(model.held)
+    arrived = arriving(plain.rec)
+    counter = fxsynops.SynOpsCounter(model, (spikes(2, 6), False), layout="step")
+    for step in range(9):
+        x = spikes(2, 6, seed=step)
+        counter(x, step % 4 == 3)
+        plain(x, step % 4 == 3)
+    found = {"ff": 0, "rec": 0}
+    for row in counter.counts.rows:
+        found[row.connection.synapse] += row.synops  # of no other synapse
+    ours = 8 * sum(int(spikes(2, 6, seed=step).sum()) for step in range(9))
+    assert found == {"ff": ours, "rec": sum(arrived)}
+    assert sum(arrived) > 0
